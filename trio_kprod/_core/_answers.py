@@ -1,0 +1,151 @@
+"""What a broker's answer to a batch means: the one table, keyed by error code and base offset.
+
+An answer speaks of one transmission only. Brokers check size, time stamps, keys, rights and replicas
+before they look for duplicates, so a batch that is already in the log can be refused when it is sent
+again; whether the *batch* may have been written is remembered elsewhere (`Batch.perhaps`).
+
+Two facts decide what one transmission did. The code, by this table; and the base offset: a broker that
+refuses before appending answers -1, one that appended and failed afterwards answers the offset with the
+error (``DelayedProduce`` in Kafka's source). So ``base_offset >= 0`` beside any error means perhaps.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .._errors import Refused
+
+
+class Verdict(enum.Enum):
+    """What to do with the batch."""
+
+    WRITTEN = "settle it"
+    RETRY = "the same bytes again, after a pause"
+    SIFT = "the records the answer lists fail, the rest goes on"
+    SPLIT = "halve it until the guilty record stands alone"
+    REFUSED = "fail it"
+    OUT_OF_ORDER = "the log lacks a predecessor"
+    FENCED = "somebody else uses our producer id"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    `perhaps`: this transmission may have been written. `refresh`: ask for metadata. `limit`: give the
+    batch up after so many failures, whatever `max_retries` says. `new_id`: the producer id is spoiled.
+    """
+
+    name: str
+    verdict: Verdict
+    perhaps: bool = False
+    refresh: bool = False
+    limit: int | None = None
+    new_id: bool = False
+
+
+class Answer(NamedTuple):
+    """A broker's answer to one batch, as the protocol gives it (`leader` and its epoch by KIP-951)."""
+
+    code: int
+    base_offset: int = -1
+    timestamp_ms: int = -1
+    record_errors: Mapping[int, str | None] = {}
+    message: str | None = None
+    leader: int = -1
+    leader_epoch: int = -1
+
+
+def _rows(verdict: Verdict, codes: Mapping[int, str], **flags: bool | int) -> dict[int, Row]:
+    return {code: Row(name, verdict, **flags) for code, name in codes.items()}  # type: ignore[arg-type]
+
+
+_UNKNOWN_LIMIT = 10
+_CORRUPT_LIMIT = 3
+
+TABLE: Mapping[int, Row] = {
+    **_rows(Verdict.WRITTEN, {0: "NONE", 46: "DUPLICATE_SEQUENCE_NUMBER"}),
+    **_rows(
+        Verdict.RETRY,
+        {
+            3: "UNKNOWN_TOPIC_OR_PARTITION",
+            5: "LEADER_NOT_AVAILABLE",
+            6: "NOT_LEADER_OR_FOLLOWER",
+            8: "BROKER_NOT_AVAILABLE",
+            9: "REPLICA_NOT_AVAILABLE",
+            72: "LISTENER_NOT_FOUND",
+            74: "FENCED_LEADER_EPOCH",
+            75: "UNKNOWN_LEADER_EPOCH",
+            100: "UNKNOWN_TOPIC_ID",
+            103: "INCONSISTENT_TOPIC_ID",
+        },
+        refresh=True,
+    ),
+    **_rows(
+        Verdict.RETRY,
+        {
+            14: "COORDINATOR_LOAD_IN_PROGRESS",
+            15: "COORDINATOR_NOT_AVAILABLE",
+            16: "NOT_COORDINATOR",
+            19: "NOT_ENOUGH_REPLICAS",
+            89: "THROTTLING_QUOTA_EXCEEDED",
+        },
+    ),
+    **_rows(
+        Verdict.RETRY,
+        {7: "REQUEST_TIMED_OUT", 13: "NETWORK_EXCEPTION", 20: "NOT_ENOUGH_REPLICAS_AFTER_APPEND"},
+        perhaps=True,
+    ),
+    **_rows(Verdict.RETRY, {56: "KAFKA_STORAGE_ERROR"}, perhaps=True, refresh=True),
+    **_rows(Verdict.RETRY, {-1: "UNKNOWN_SERVER_ERROR"}, perhaps=True, limit=_UNKNOWN_LIMIT),
+    **_rows(Verdict.RETRY, {2: "CORRUPT_MESSAGE"}, limit=_CORRUPT_LIMIT),
+    **_rows(Verdict.SPLIT, {10: "MESSAGE_TOO_LARGE", 18: "RECORD_LIST_TOO_LARGE"}),
+    **_rows(Verdict.SIFT, {32: "INVALID_TIMESTAMP", 87: "INVALID_RECORD"}),
+    **_rows(
+        Verdict.REFUSED,
+        {
+            17: "INVALID_TOPIC_EXCEPTION",
+            21: "INVALID_REQUIRED_ACKS",
+            29: "TOPIC_AUTHORIZATION_FAILED",
+            31: "CLUSTER_AUTHORIZATION_FAILED",
+            35: "UNSUPPORTED_VERSION",
+            42: "INVALID_REQUEST",
+            43: "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+            44: "POLICY_VIOLATION",
+            76: "UNSUPPORTED_COMPRESSION_TYPE",
+        },
+    ),
+    **_rows(
+        Verdict.REFUSED,
+        {
+            48: "INVALID_TXN_STATE",
+            49: "INVALID_PRODUCER_ID_MAPPING",
+            51: "CONCURRENT_TRANSACTIONS",
+            53: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+            90: "PRODUCER_FENCED",
+            120: "TRANSACTION_ABORTABLE",
+        },
+        new_id=True,
+    ),
+    **_rows(Verdict.OUT_OF_ORDER, {45: "OUT_OF_ORDER_SEQUENCE_NUMBER", 59: "UNKNOWN_PRODUCER_ID"}),
+    **_rows(Verdict.FENCED, {47: "INVALID_PRODUCER_EPOCH"}, new_id=True),
+}
+
+
+def row(code: int) -> Row:
+    """The row of a code; one for codes this table does not know, which may mean anything."""
+    known = TABLE.get(code)
+    return known or Row(f"error code {code}", Verdict.RETRY, perhaps=True, limit=_UNKNOWN_LIMIT)
+
+
+def perhaps_written(answer: Answer) -> bool:
+    """Whether this transmission may have been appended although the answer is an error."""
+    return row(answer.code).perhaps or answer.base_offset >= 0
+
+
+def refusal(code: int, detail: str | None = None) -> Refused:
+    """The error a user gets for an answer."""
+    return Refused(code, row(code).name, detail)

@@ -1,0 +1,127 @@
+"""A batch of one partition, the chain of sequence numbers it belongs to, and the request that carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .._messages import Message
+
+if TYPE_CHECKING:
+    from ._partition import Partition
+
+_SEQUENCES = 2**31
+LAST_EPOCH = 2**15 - 1
+
+
+class Chain:
+    """Sequence numbers of one partition under one producer id and epoch (KIP-98).
+
+    A partition's epoch is the client's own counter: a broker takes a higher one with sequence 0 at any
+    time (KIP-360), and from then on refuses whatever is still under way under the lower one. A fresh
+    producer id would fence nothing, so "start afresh" always means `next_epoch`, until epochs run out.
+    """
+
+    __slots__ = ("epoch", "next_number", "next_sequence", "producer_id")
+
+    def __init__(self, producer_id: int, epoch: int) -> None:
+        self.producer_id = producer_id
+        self.epoch = epoch
+        self.next_sequence = 0 if producer_id >= 0 else -1
+        self.next_number = 0
+
+    def next_epoch(self) -> Chain:
+        return Chain(self.producer_id, self.epoch + 1)
+
+    def take(self, records: int) -> int:
+        """The first sequence number of a batch of so many records."""
+        first = self.next_sequence
+        if first >= 0:
+            self.next_sequence = (first + records) % _SEQUENCES
+        return first
+
+
+class Batch:
+    """Messages that travel together; from its first transmission on always as the same bytes.
+
+    `perhaps` is set by any transmission that did not end in a refusal before the append, and no later
+    refusal clears it. Such a batch is never split, never given up as "not written", and sealed anew only
+    if `may_reseal` says that the log lacks it and can take no old copy of it.
+    """
+
+    __slots__ = (
+        "attempts",
+        "data",
+        "doom",
+        "entries",
+        "failures",
+        "may_reseal",
+        "number",
+        "out_of_order",
+        "partition",
+        "perhaps",
+        "request",
+        "retry_at",
+        "sequence",
+        "size",
+        "wait_for_metadata",
+        "wrecks",
+    )
+
+    def __init__(self, partition: Partition, entries: Sequence[Message], size: int) -> None:
+        self.partition = partition
+        self.entries = entries
+        self.size = size
+        # None until it is sealed, that is until it is first sent; and again when it is to be sealed anew.
+        self.data: bytes | bytearray | None = None
+        self.number = -1  # its place in the chain
+        self.sequence = -1
+        # The request that carries it now. An answer to any other speaks of nothing we still wait for.
+        self.request: Request | None = None
+        self.perhaps = False
+        self.may_reseal = False
+        # Set when it was refused for good while `perhaps`: only the next batch's answer can tell more.
+        self.doom: BaseException | None = None
+        self.attempts = 0  # transmissions whose bytes reached a socket
+        self.failures = 0  # of those, the ones that ended in an error
+        self.wrecks = 0  # connections that died under it
+        self.out_of_order = 0  # answers "out of order" at the head of the chain
+        self.wait_for_metadata = False
+        self.retry_at = 0.0
+
+    def __repr__(self) -> str:
+        where = f"{self.partition.topic.name}-{self.partition.index}"
+        return f"<Batch {self.number} of {where}: {len(self.entries)} from sequence {self.sequence}>"
+
+    @property
+    def ties_us_to_chain(self) -> bool:
+        """Whether sealing it anew could duplicate it."""
+        return self.perhaps and not self.may_reseal
+
+    def unseal(self, number: int) -> None:
+        """Make it ready to be sealed under a new chain."""
+        self.data = None
+        self.number = number
+        self.may_reseal = False
+        self.doom = None
+        self.out_of_order = 0
+        self.wait_for_metadata = False
+        self.retry_at = 0.0
+
+
+class Request:
+    """One produce request to one broker: at most one batch of each of its partitions.
+
+    (Of two batches of one partition in one request, brokers process the last and drop the first silently.)
+    `handed` is set before its first byte reaches a socket: until then nothing in it can have been written.
+    """
+
+    __slots__ = ("batches", "handed", "node")
+
+    def __init__(self, node: int, batches: list[Batch]) -> None:
+        self.node = node
+        self.batches = batches
+        self.handed = False
+
+    def __repr__(self) -> str:
+        return f"<Request to node {self.node}: {self.batches}>"

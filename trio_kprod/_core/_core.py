@@ -1,0 +1,330 @@
+"""The produce core: events in, actions out.
+
+Every method is told what happened and when (`now`, in seconds, on any clock that does not go back);
+`actions` then says what to do, and `deadline` when to call `advance` if nothing happens before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from math import inf
+from random import Random
+
+from .._messages import Message
+from ._answers import Answer
+from ._batch import Batch, Request
+from ._outbox import Action, AskMetadata, AskProducerId, Connect, Send
+from ._partition import Partition
+from ._shared import Rules, Shared
+from ._topic import Topic, TopicMetadata
+from ._verdicts import WRECKS_UNTIL_ALONE, answered, delivered, unanswered
+
+_MISSING_CODE = 3  # UNKNOWN_TOPIC_OR_PARTITION
+
+
+class ProduceCore:
+    """What one client knows and decides."""
+
+    def __init__(self, rules: Rules, random: Random) -> None:
+        self._shared = Shared(rules, random)
+        self._outbox = self._shared.outbox
+        self._topics: dict[str, Topic] = {}
+        # Handed over, not yet with their topic: a partitioner may be looking at the first.
+        self._arriving: deque[Message] = deque()
+        self._usable: set[int] = set()  # nodes with a connection
+        self._asked_to_connect: set[int] = set()
+        self._throttled: dict[int, float] = {}  # until when to leave a node alone
+        self._asking_metadata = False
+        self._answering_since = 0.0
+        self._asking_producer_id = False
+        self._id_failures = 0
+        self._keyless_first = False
+        self._expires = rules.delivery_timeout < inf
+        self._outbox.call_at(rules.metadata_max_age, self._refresh_by_age)
+
+    # ---- events ------------------------------------------------------------------------------------------
+
+    def submit(self, entries: Iterable[Message], now: float) -> None:
+        """Messages were handed over."""
+        self._outbox.now = now
+        arriving, topics = self._arriving, self._topics
+        arriving.extend(entries)
+        while arriving:
+            message = arriving[0]
+            topic = topics.get(message.topic) or self._topic(message.topic)
+            topic.accept(message)
+            arriving.popleft()
+            if self._expires:
+                topic.watch_expiry(message.accepted_at)
+
+    def want_partitions(self, name: str, now: float) -> None:
+        """Somebody wants to know how many partitions a topic has: a `Topics` report follows."""
+        self._outbox.now = now
+        topic = self._topic(name)
+        topic.awaited = True
+        self._outbox.refresh(topic)
+
+    def producer_id(self, producer_id: int, now: float) -> None:
+        self._outbox.now = now
+        self._asking_producer_id = False
+        self._id_failures = 0
+        self._shared.producer_id = producer_id
+        self._wake_all()
+
+    def producer_id_failed(self, refusal: BaseException | None, now: float) -> None:
+        """There was no answer, or (`refusal`) a broker will not give us a producer id.
+
+        A refusal fails what is waiting now. What comes later is tried on its own account.
+        """
+        self._outbox.now = now
+        self._id_failures += 1
+        if refusal is not None:
+            for topic in self._topics.values():
+                topic.fail(refusal)
+        self._outbox.call_at(now + self._shared.backoff(self._id_failures), self._end_id_pause)
+
+    def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str], now: float) -> None:
+        """A broker answered a metadata request for the topics `asked`."""
+        self._outbox.now = now
+        self._asking_metadata = False
+        told = {one.name: one for one in topics}
+        for name in {*asked, *told}:
+            topic = self._topics.get(name)
+            if topic is not None:
+                metadata = told.get(name) or TopicMetadata(name, _MISSING_CODE)
+                topic.learn(metadata, now, self._answering_since)
+                self._ask_again_later(topic, now)
+
+    def metadata_failed(self, asked: Iterable[str], now: float) -> None:
+        """No broker answered: this time does not count against any topic."""
+        self._outbox.now = now
+        self._asking_metadata = False
+        self._answering_since = now
+        for name in asked:
+            self._ask_again_later(self._topics[name], now, failed=True)
+
+    def connected(self, node: int, now: float) -> None:
+        """A connection to a node is ready. That ends the backoff of what it leads."""
+        self._outbox.now = now
+        self._usable.add(node)
+        self._asked_to_connect.discard(node)
+        for partition in self._led_by(node):
+            for batch in partition.batches:
+                batch.retry_at = now
+        self._outbox.wake(self._led_by(node))
+
+    def unreachable(self, node: int, now: float) -> None:
+        """An attempt to connect failed. Perhaps somebody else leads by now."""
+        self._outbox.now = now
+        self._asked_to_connect.discard(node)
+        for partition in self._led_by(node):
+            if not partition.idle or partition.topic.keyless:
+                self._outbox.refresh(partition.topic)
+        self._outbox.wake(self._led_by(node))
+
+    def lost(self, node: int, requests: Iterable[Request], cause: BaseException, now: float) -> None:
+        """A connection ended. `Request.handed` says whether a byte of each may have reached the socket."""
+        self._outbox.now = now
+        self._usable.discard(node)
+        for request in requests:
+            for batch in request.batches:
+                if batch.request is request:
+                    unanswered(batch, cause, handed=request.handed, now=now)
+        self._outbox.wake(self._led_by(node))
+
+    def sent(self, request: Request, now: float) -> None:
+        """With ``acks=0``: the whole request is written, which settles it."""
+        self._outbox.now = now
+        for batch in request.batches:
+            if batch.request is request:
+                batch.request = None
+                batch.attempts += 1
+                delivered(batch, -1, -1)
+                self._outbox.wake([batch.partition])
+
+    def answered(
+        self, request: Request, answers: Mapping[tuple[str, int], Answer], throttle: float, now: float
+    ) -> None:
+        """A broker answered; `throttle` is for how long it wants to be left alone."""
+        self._outbox.now = now
+        if throttle > 0:
+            self._throttle(request.node, now + throttle)
+        for batch in request.batches:
+            if batch.request is not request:
+                continue  # given up meanwhile
+            answer = answers.get((batch.partition.topic.name, batch.partition.index))
+            if answer is None:
+                cause = ValueError(f"the answer does not mention {batch.partition!r}")
+                unanswered(batch, cause, handed=True, now=now)
+            else:
+                answered(batch, answer, now)
+
+    def stop(self, error: BaseException, now: float) -> None:
+        """Give up everything. No byte may be written after this: `Request.handed` is final."""
+        self._outbox.now = now
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                _forget_unsent(partition)
+            topic.fail(error)
+        while self._arriving:
+            message = self._arriving.popleft()
+            topic = self._topic(message.topic)
+            topic.unsettled += 1
+            self._outbox.settle(topic, [message], error=error)
+
+    def advance(self, now: float) -> None:
+        """Time has passed."""
+        self._outbox.now = now
+        self._outbox.call_due(now)
+
+    # ---- actions -----------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` has something to do."""
+        return self._outbox.next_call
+
+    def actions(self, now: float) -> list[Action]:
+        """What to do now, in order."""
+        self._outbox.now = now
+        self._ask_for_producer_id()
+        self._ask_for_metadata()
+        while self._send_round(now):
+            pass
+        return self._outbox.take()
+
+    def needs(self, node: int) -> bool:
+        """Whether anything waits for a connection to this node."""
+        return any(not p.idle or p.topic.keyless for p in self._led_by(node))
+
+    def _send_round(self, now: float) -> bool:
+        """At most one batch of each partition that is ready, in as few requests as they fit in."""
+        chosen: dict[Partition, Batch] = {}
+        # In turns, so that under full load neither kind starves the other.
+        self._keyless_first = not self._keyless_first
+        if self._keyless_first:
+            self._choose_keyless(chosen)
+            self._choose_queued(chosen, now)
+        else:
+            self._choose_queued(chosen, now)
+            self._choose_keyless(chosen)
+        for partition, batch in chosen.items():
+            partition.seal(batch)
+        for request in self._pack(chosen.values()):
+            self._outbox.actions.append(Send(request))
+        self._outbox.wake(chosen)
+        return bool(chosen)
+
+    def _choose_queued(self, chosen: dict[Partition, Batch], now: float) -> None:
+        ready, self._outbox.ready_partitions = self._outbox.ready_partitions, {}
+        for partition in ready:
+            if partition in chosen or partition.idle:
+                continue
+            if not self._may_send_to(partition.leader):
+                continue
+            batch = partition.next_batch(now)
+            if batch is not None:
+                chosen[partition] = batch
+
+    def _choose_keyless(self, chosen: dict[Partition, Batch]) -> None:
+        ready, self._outbox.ready_topics = self._outbox.ready_topics, {}
+        for topic in ready:
+            if not topic.keyless:
+                continue
+            leaders = {partition.leader for partition in topic.partitions}
+            usable = {leader for leader in leaders if self._may_send_to(leader)}
+            for batch in topic.form_keyless(usable, chosen):
+                chosen[batch.partition] = batch
+
+    def _may_send_to(self, node: int) -> bool:
+        if node in self._usable:
+            return node not in self._throttled
+        if node >= 0 and node not in self._asked_to_connect:
+            self._asked_to_connect.add(node)
+            self._outbox.actions.append(Connect(node))
+        return False
+
+    def _pack(self, batches: Iterable[Batch]) -> list[Request]:
+        """One request a leader, unless that is too large; what has killed connections travels alone."""
+        requests: list[Request] = []
+        open_for: dict[int, list[Batch]] = {}
+        sizes: dict[int, int] = {}
+        limit = self._shared.rules.max_request_size
+        for batch in batches:
+            node, size = batch.partition.leader, len(batch.data or b"")
+            if batch.wrecks >= WRECKS_UNTIL_ALONE:
+                requests.append(Request(node, [batch]))
+                continue
+            if node not in open_for or sizes[node] + size > limit:
+                open_for[node], sizes[node] = [], 0
+                requests.append(Request(node, open_for[node]))
+            open_for[node].append(batch)
+            sizes[node] += size
+        for request in requests:
+            for batch in request.batches:
+                batch.request = request
+        return requests
+
+    # ---- metadata and producer id --------------------------------------------------------------------------
+
+    def _ask_for_metadata(self) -> None:
+        if self._asking_metadata or not self._outbox.stale_topics:
+            return
+        stale, self._outbox.stale_topics = self._outbox.stale_topics, {}
+        wanted = tuple(topic.name for topic in stale if topic.wanted)
+        if wanted:
+            self._asking_metadata = True
+            self._outbox.actions.append(AskMetadata(wanted))
+
+    def _ask_again_later(self, topic: Topic, now: float, *, failed: bool = False) -> None:
+        if topic.wanted and (failed or topic.unresolved):
+            topic.asks_in_vain += 1
+            when = now + self._shared.backoff(topic.asks_in_vain)
+            self._outbox.call_at(when, lambda _now: self._outbox.refresh(topic))
+
+    def _refresh_by_age(self, now: float) -> None:
+        """Leaders move and partitions are added without anybody telling us."""
+        for topic in self._topics.values():
+            self._outbox.refresh(topic)
+        self._outbox.call_at(now + self._shared.rules.metadata_max_age, self._refresh_by_age)
+
+    def _ask_for_producer_id(self) -> None:
+        if self._shared.needs_producer_id and not self._asking_producer_id:
+            self._asking_producer_id = True
+            self._outbox.actions.append(AskProducerId())
+
+    def _end_id_pause(self, _now: float) -> None:
+        self._asking_producer_id = False
+
+    # ---- small things --------------------------------------------------------------------------------------
+
+    def _topic(self, name: str) -> Topic:
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = Topic(name, self._shared)
+        return topic
+
+    def _led_by(self, node: int) -> list[Partition]:
+        return list(self._shared.led_by.get(node, ()))
+
+    def _throttle(self, node: int, until: float) -> None:
+        if until > self._throttled.get(node, 0.0):
+            self._throttled[node] = until
+            self._outbox.call_at(until, lambda now: self._end_throttle(node, now))
+
+    def _end_throttle(self, node: int, now: float) -> None:
+        if self._throttled.get(node, now + 1) <= now:
+            del self._throttled[node]
+            self._outbox.wake(self._led_by(node))
+
+    def _wake_all(self) -> None:
+        for topic in self._topics.values():
+            self._outbox.wake(topic.partitions)
+
+
+def _forget_unsent(partition: Partition) -> None:
+    """Take back what was given to a connection that will not write it any more."""
+    for batch in partition.batches:
+        if batch.request is not None and not batch.request.handed:
+            batch.request = None

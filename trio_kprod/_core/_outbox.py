@@ -1,0 +1,115 @@
+"""What the produce core says: actions for the client, reports for the delivery task, notes to itself."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._messages import Message
+from ._reports import Observed, Report, Settled
+
+if TYPE_CHECKING:
+    from ._batch import Request
+    from ._partition import Partition
+    from ._topic import Topic
+
+
+class Send(NamedTuple):
+    """Send this request over the connection to its node."""
+
+    request: Request
+
+
+class Connect(NamedTuple):
+    """Something waits for a connection to this node."""
+
+    node: int
+
+
+class AskMetadata(NamedTuple):
+    """Ask any broker for these topics; answer by `metadata` or `metadata_failed`."""
+
+    topics: tuple[str, ...]
+
+
+class AskProducerId(NamedTuple):
+    """Ask any broker for a producer id; answer by `producer_id` or `producer_id_failed`."""
+
+
+Action = Send | Connect | AskMetadata | AskProducerId | Report
+
+
+class Outbox:
+    """Where topics and partitions leave what is to be done about them."""
+
+    def __init__(self, *, observed: bool) -> None:
+        self.now = 0.0  # when the event happened that the core is being told of
+        self.actions: list[Action] = []
+        # Partitions and topics that may have something to send, in the order in which they came to it.
+        self.ready_partitions: dict[Partition, None] = {}
+        self.ready_topics: dict[Topic, None] = {}
+        self.stale_topics: dict[Topic, None] = {}
+        self._timers: list[tuple[float, int, Callable[[float], None]]] = []
+        self._ticket = itertools.count()
+        self._observed = observed
+
+    def settle(
+        self,
+        topic: Topic,
+        entries: Sequence[Message],
+        *,
+        partition: int = -1,
+        base_offset: int = -1,
+        timestamp_ms: int = -1,
+        attempts: int = 0,
+        error: BaseException | None = None,
+        maybe_written: bool = False,
+    ) -> None:
+        """The one way out of the core for a message."""
+        size = sum([entry.size for entry in entries])
+        topic.unsettled -= len(entries)
+        topic.made_progress()
+        self.actions.append(
+            Settled(
+                topic.name,
+                partition,
+                base_offset,
+                timestamp_ms,
+                entries,
+                size,
+                attempts,
+                error,
+                maybe_written,
+            )
+        )
+
+    def refresh(self, topic: Topic) -> None:
+        """The topic's metadata is missing or known to be old."""
+        self.stale_topics[topic] = None
+
+    def observe(self, hook: str, payload: Callable[[], Mapping[str, Any]]) -> None:
+        if self._observed:
+            self.actions.append(Observed(hook, payload()))
+
+    def call_at(self, when: float, call: Callable[[float], None]) -> None:
+        heapq.heappush(self._timers, (when, next(self._ticket), call))
+
+    def call_due(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2](now)
+
+    @property
+    def next_call(self) -> float:
+        return self._timers[0][0] if self._timers else float("inf")
+
+    def wake(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            self.ready_partitions[partition] = None
+            if partition.topic.keyless:
+                self.ready_topics[partition.topic] = None
+
+    def take(self) -> list[Action]:
+        taken, self.actions = self.actions, []
+        return taken

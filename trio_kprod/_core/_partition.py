@@ -1,0 +1,243 @@
+"""One partition: what waits for it, what is sealed and unsettled, and which batch may be sent next.
+
+The order of a partition's log is kept by three rules. Batches are numbered in a chain and sent lowest
+first. No batch is sent before the one five places ahead of it is settled (the *window*: brokers recognise
+duplicates among the last five appended only). And only one is in flight (*probing*) until the chain's
+first acknowledgement, after any error and after a change of leader, because a broker that knows nothing
+of a producer accepts any first sequence number.
+
+When a sealed batch is settled without having been written, what is behind it no longer follows on in the
+log. The partition is then *restarting*: once nothing is in flight and every batch that may be in the log
+has been proved to be there or not, all that is unsettled goes on under the next epoch from sequence 0.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from .._messages import BATCH_OVERHEAD, Message
+from ._batch import LAST_EPOCH, Batch, Chain
+from ._records import encode
+from ._shared import Shared
+
+if TYPE_CHECKING:
+    from ._topic import Topic
+
+
+class Partition:
+    """The state of one partition, and the decisions about it; `_verdicts` says what answers change."""
+
+    def __init__(self, topic: Topic, index: int, shared: Shared) -> None:
+        self.topic = topic
+        self.index = index
+        self.shared = shared
+        self.queue: deque[Message] = deque()  # not sealed yet, in accepted order
+        self.queue_bytes = 0
+        self.batches: deque[Batch] = deque()  # sealed (or to be sealed anew), unsettled, in order
+        self.leader = -1
+        self.leader_epoch = -1
+        self.chain: Chain | None = None
+        self.probing = True
+        self.restarting = False
+        self.log_is_gone = False  # the topic was recreated: nothing old can be in the new log
+
+    def __repr__(self) -> str:
+        return (
+            f"<Partition {self.topic.name}-{self.index}: {len(self.queue)} queued, "
+            f"{len(self.batches)} unsettled batches, leader {self.leader}>"
+        )
+
+    # ---- what waits ------------------------------------------------------------------------------------
+
+    def append(self, message: Message) -> None:
+        self.queue.append(message)
+        self.queue_bytes += message.size
+
+    @property
+    def idle(self) -> bool:
+        return not self.batches and not self.queue
+
+    @property
+    def unsettled_bytes(self) -> int:
+        return self.queue_bytes + sum(batch.size for batch in self.batches)
+
+    @property
+    def in_flight(self) -> bool:
+        return any(batch.request is not None for batch in self.batches)
+
+    # ---- what to send ----------------------------------------------------------------------------------
+
+    def next_batch(self, now: float) -> Batch | None:
+        """The batch whose turn it is, if its turn is now; formed from the queue if need be."""
+        if not self._may_use_leader():
+            return None
+        if self.restarting and not self._restart():
+            return self._next_to_prove(now)
+        waiting = self._lowest_unsent()
+        if waiting is not None:
+            return waiting if self._may_send(waiting, now) else None
+        if self.queue and self.may_form(self.queue_bytes):
+            entries, size = take(self.queue, self.topic.batch_limit)
+            self.queue_bytes -= size
+            return self.form(entries, size)
+        return None
+
+    def may_form(self, available_bytes: int) -> bool:
+        """Whether a batch may be formed now of so many waiting bytes.
+
+        With nothing of this partition in flight whatever is there may go; beside others only a full batch.
+        """
+        if not self._may_use_leader() or (self.restarting and not self._restart()):
+            return False
+        if self.chain is None and not self._start_chain():
+            return False
+        if not self.batches:
+            return True
+        if self.probing or self._lowest_unsent() is not None:
+            return False
+        assert self.chain is not None
+        distance = self.chain.next_number - self.batches[0].number
+        return distance < self.shared.rules.window and available_bytes >= self.topic.batch_limit
+
+    def form(self, entries: Sequence[Message], size: int) -> Batch:
+        """Make a batch of messages, behind all others."""
+        assert self.chain is not None
+        batch = Batch(self, entries, size)
+        batch.number = self.chain.next_number
+        self.chain.next_number += 1
+        self.batches.append(batch)
+        return batch
+
+    def seal(self, batch: Batch) -> None:
+        """Give a batch its sequence number and its bytes, unless it has them already."""
+        if batch.data is not None:
+            return
+        assert self.chain is not None
+        rules = self.shared.rules
+        batch.sequence = self.chain.take(len(batch.entries))
+        batch.data, uncompressed = encode(
+            batch.entries,
+            producer_id=self.chain.producer_id,
+            epoch=self.chain.epoch,
+            sequence=batch.sequence,
+            compression=rules.compression,
+            breathe=rules.breathe,
+        )
+        if rules.compression:
+            sizes = {"uncompressed_bytes": uncompressed, "compressed_bytes": len(batch.data)}
+            self.shared.outbox.observe("compress", lambda: {"message_count": len(batch.entries), **sizes})
+
+    def _may_use_leader(self) -> bool:
+        """Not while another broker has not yet answered for this partition."""
+        if self.leader < 0:
+            return False
+        return all(batch.request is None or batch.request.node == self.leader for batch in self.batches)
+
+    def _lowest_unsent(self) -> Batch | None:
+        for batch in self.batches:
+            if batch.request is None and batch.doom is None:
+                return batch
+        return None
+
+    def _may_send(self, batch: Batch, now: float) -> bool:
+        if batch.wait_for_metadata or batch.retry_at > now:
+            return False
+        if self.probing and self.in_flight:
+            return False
+        return batch.number - self.batches[0].number < self.shared.rules.window
+
+    # ---- starting and restarting the chain -------------------------------------------------------------
+
+    def restart(self) -> None:
+        """The chain has a gap: go on under the next epoch as soon as it is safe."""
+        if self.shared.rules.idempotent:
+            self.restarting = True
+        self.probing = True
+
+    def forget_log(self) -> None:
+        """The topic was deleted and made anew (another topic id): its old log is gone, with all in it."""
+        self.log_is_gone = True
+        self.restart()
+
+    def _start_chain(self) -> bool:
+        shared = self.shared
+        if shared.producer_id is None or shared.needs_producer_id:
+            return False
+        self.chain = Chain(shared.producer_id, 0 if shared.rules.idempotent else -1)
+        return True
+
+    def _restart(self) -> bool:
+        """Start the next epoch if all that is unsettled may be sealed anew; tell whether it was done."""
+        if self.in_flight:
+            return False
+        if not self.log_is_gone and any(batch.ties_us_to_chain for batch in self.batches):
+            return False
+        chain = self._next_chain()
+        if chain is None:
+            return False
+        for batch in self.batches:
+            batch.unseal(chain.next_number)
+            chain.next_number += 1
+        self.chain = chain
+        self.restarting = self.log_is_gone = False
+        self.probing = True
+        return True
+
+    def _next_chain(self) -> Chain | None:
+        current, fresh_id, spoiled = self.chain, self.shared.producer_id, self.shared.spoiled_ids
+        if current is not None and current.producer_id not in spoiled:
+            if current.epoch < LAST_EPOCH:
+                return current.next_epoch()
+            self.spoil_producer_id()
+        if fresh_id is None or fresh_id in spoiled:
+            return None
+        return Chain(fresh_id, 0)
+
+    def spoil_producer_id(self) -> None:
+        """Never start a chain under the present producer id again; the core asks for another."""
+        if self.chain is not None and self.shared.rules.idempotent:
+            self.shared.spoiled_ids.add(self.chain.producer_id)
+
+    def _next_to_prove(self, now: float) -> Batch | None:
+        """While restarting: the lowest batch that may be in the log, sent again to learn whether it is."""
+        if self.in_flight:
+            return None
+        for batch in self.batches:
+            if batch.ties_us_to_chain and batch.doom is None:
+                ready = not batch.wait_for_metadata and batch.retry_at <= now
+                return batch if ready else None
+        return None
+
+    # ---- leadership ------------------------------------------------------------------------------------
+
+    def follow(self, leader: int, epoch: int) -> bool:
+        """Take a leader from metadata or an answer; tell whether it is news.
+
+        Metadata can be older than what we know: a leader epoch never goes back (KIP-320).
+        """
+        if epoch < self.leader_epoch or (leader, epoch) == (self.leader, self.leader_epoch):
+            return False
+        if leader != self.leader:
+            self.probing = True
+            self.shared.led_by.get(self.leader, {}).pop(self, None)
+            self.shared.led_by.setdefault(leader, {})[self] = None
+        self.leader, self.leader_epoch = leader, epoch
+        return True
+
+
+def take(queue: deque[Message], limit: int) -> tuple[list[Message], int]:
+    """Take from the left what fits into a batch of `limit` bytes, but at least one message."""
+    room = limit - BATCH_OVERHEAD
+    entries = [queue.popleft()]
+    size = entries[0].size
+    while queue and size + queue[0].size <= room:
+        message = queue.popleft()
+        size += message.size
+        entries.append(message)
+    return entries, size
+
+
+def total_size(entries: Iterable[Message]) -> int:
+    return sum([entry.size for entry in entries])

@@ -1,0 +1,77 @@
+"""To which partition a message goes: as Java's producer does, or as a partitioner of the user's says.
+
+Messages with a key go where Java's producer puts them (murmur2 of the key); those with neither key nor
+partition are not placed here: they get their place when a batch is formed (KIP-480, KIP-794).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kafka.partitioner import murmur2
+
+from .._messages import Message
+
+#: (message, number of partitions, partitions with a leader) -> partition, or None for "any".
+Partitioner = Callable[[Message, int, Sequence[int]], "int | None"]
+
+# Hashing is pure Python, 0.15 µs a byte, and keys repeat. Long ones do not enter, so that memory is bounded.
+_LONGEST_CACHED_KEY = 64
+_cached_murmur2 = functools.lru_cache(maxsize=16_384)(murmur2)
+
+
+def hash_key(key: bytes) -> int:
+    """Java's ``Utils.toPositive(Utils.murmur2(key))``."""
+    digest: int = _cached_murmur2(key) if len(key) <= _LONGEST_CACHED_KEY else murmur2(key)
+    return digest & 0x7FFFFFFF
+
+
+def by_key(message: Message, count: int, available: Sequence[int]) -> int | None:  # noqa: ARG001
+    """The default: the key's hash, or no opinion."""
+    return None if message.key is None else hash_key(message.key) % count
+
+
+def adapt(partitioner: Any) -> Partitioner:
+    """Make a `Partitioner` of what `open_producer` was given.
+
+    None is the default. kafka-python's ``Partitioner`` objects are asked with the bytes of key and value
+    (a serializer has run by then); plain callables get ``(key, all_partitions, available_partitions)``.
+    """
+    if partitioner is None:
+        return by_key
+    if hasattr(partitioner, "partition"):
+        return functools.partial(_ask_object, partitioner)
+    return functools.partial(_ask_callable, partitioner)
+
+
+def _ask_object(partitioner: Any, message: Message, count: int, available: Sequence[int]) -> int:
+    cluster = _OneTopic(message.topic, count, available)
+    chosen: int = partitioner.partition(
+        message.topic, message.key, message.key, message.value, message.value, cluster
+    )
+    return chosen
+
+
+def _ask_callable(partitioner: Any, message: Message, count: int, available: Sequence[int]) -> int:
+    chosen: int = partitioner(message.key, list(range(count)), list(available))
+    return chosen
+
+
+class _OneTopic:
+    """The part of kafka-python's ``ClusterMetadata`` that partitioners use."""
+
+    def __init__(self, topic: str, count: int, available: Sequence[int]) -> None:
+        self._topic = topic
+        self._all = set(range(count))
+        self._available = set(available)
+
+    def topics(self) -> set[str]:
+        return {self._topic}
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return set(self._all) if topic == self._topic else None
+
+    def available_partitions_for_topic(self, topic: str) -> set[int] | None:
+        return set(self._available) if topic == self._topic else None

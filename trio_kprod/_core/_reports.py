@@ -1,0 +1,65 @@
+"""What the client tells the delivery task: the values that cross from the client's loop to the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .._messages import Message
+
+
+class Settled(NamedTuple):
+    """The outcome of messages that were in one batch: `error` is None if they were delivered.
+
+    `entries` stand in the order in which they were accepted. `base_offset` and `timestamp_ms` are -1 where
+    the broker told none (a timestamp is told for topics with log-append time only). `partition` is -1 for
+    messages that never got one. `attempts` is how often the batch's bytes reached a socket.
+    """
+
+    topic: str
+    partition: int
+    base_offset: int
+    timestamp_ms: int
+    entries: Sequence[Message]
+    size: int
+    attempts: int
+    error: BaseException | None = None
+    maybe_written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """How many partitions a topic has, asked for or noticed to have changed; or why nobody can say."""
+
+    topic: str
+    count: int
+    error: BaseException | None = None
+
+
+class Stalled(NamedTuple):
+    """The topic's oldest message waits for a second or more, and none of the topic was settled meanwhile."""
+
+    topic: str
+
+
+class Recovered(NamedTuple):
+    """A message of a stalled topic was settled."""
+
+    topic: str
+
+
+class Observed(NamedTuple):
+    """Something for the instruments: the hook's name and its payload. Only sent if there are instruments."""
+
+    hook: str
+    payload: Mapping[str, Any]
+
+
+class Opened(NamedTuple):
+    """The first report: a broker answered, or `error` says why none could be reached in time."""
+
+    error: BaseException | None = None
+
+
+Report = Settled | Topics | Stalled | Recovered | Observed | Opened

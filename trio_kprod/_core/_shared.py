@@ -1,0 +1,75 @@
+"""What all parts of one produce core share: its rules, its outbox, its producer id, its dice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING
+
+from ._outbox import Outbox
+from ._partitioners import Partitioner, by_key
+
+if TYPE_CHECKING:
+    from ._partition import Partition
+
+#: Brokers recognise a duplicate among the last five batches they appended of a producer, no further back.
+IDEMPOTENT_WINDOW = 5
+
+#: `retry_backoff` doubles up to this, unless it is longer itself.
+MAX_BACKOFF = 1.0
+
+#: A topic is stalled when its oldest message waits this long and none of the topic was settled meanwhile.
+STALL_AFTER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings the core goes by; times in seconds. See `open_producer` for their meaning."""
+
+    idempotent: bool = True
+    batch_size: int = 131_072
+    max_request_size: int = 1_048_576
+    compression: int = 0
+    retry_backoff: float = 0.1
+    max_retries: int = -1
+    delivery_timeout: float = inf
+    topic_timeout: float = 60.0
+    metadata_max_age: float = 300.0
+    partitioner: Partitioner = by_key
+    observed: bool = False
+    breathe: Callable[[], object] = field(default=lambda: None)
+
+    @property
+    def window(self) -> int:
+        """How many batches of a partition may be unsettled at a time.
+
+        Without idempotence one, so that order holds even if it is sent again.
+        """
+        return IDEMPOTENT_WINDOW if self.idempotent else 1
+
+
+class Shared:
+    """One per core."""
+
+    def __init__(self, rules: Rules, random: Random) -> None:
+        self.rules = rules
+        self.random = random
+        self.outbox = Outbox(observed=rules.observed)
+        # None until a broker gave one. Without idempotence Kafka wants -1, and none is asked for.
+        self.producer_id: int | None = None if rules.idempotent else -1
+        self.spoiled_ids: set[int] = set()
+        # The partitions each node leads.
+        self.led_by: dict[int, dict[Partition, None]] = {}
+
+    @property
+    def needs_producer_id(self) -> bool:
+        return self.producer_id is None or self.producer_id in self.spoiled_ids
+
+    def backoff(self, failures: int) -> float:
+        """How long to wait after so many failures. The jitter only shortens it."""
+        base = self.rules.retry_backoff
+        longest = max(base, MAX_BACKOFF)
+        exponent = min(failures - 1, 30)
+        return min(base * 2.0**exponent, longest) * (1 - 0.2 * self.random.random())

@@ -1,0 +1,333 @@
+"""One topic: its partitions, and the messages that have no partition yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
+from .._messages import BATCH_OVERHEAD, Message
+from ._answers import Verdict, refusal, row
+from ._batch import Batch
+from ._partition import Partition, take
+from ._reports import Recovered, Stalled, Topics
+from ._shared import STALL_AFTER, Shared
+from ._verdicts import give_up
+
+#: What brokers without topic ids (KIP-516) call every topic.
+NO_TOPIC_ID = b"\0" * 16
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionMetadata:
+    index: int
+    leader: int
+    leader_epoch: int
+
+
+class TopicMetadata(NamedTuple):
+    """What a metadata answer says of one topic."""
+
+    name: str
+    code: int
+    id: bytes = NO_TOPIC_ID
+    partitions: Sequence[PartitionMetadata] = ()
+
+
+class Topic:
+    """A topic that has, or had, messages."""
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        self.name = name
+        self.shared = shared
+        self.id = NO_TOPIC_ID
+        self.known = False
+        self.partitions: list[Partition] = []
+        # Messages wait in one of three rooms until they have a partition:
+        self.arrivals: deque[Message] = deque()  # the partitions are not known yet
+        self.keyless: deque[Message] = deque()  # any will do: they get one when a batch is formed
+        self.keyless_bytes = 0
+        self.beyond: deque[Message] = deque()  # asked for one that the topic did not have when we last looked
+        self.unsettled = 0
+        self.batch_limit = shared.rules.batch_size
+        self.awaited = False  # somebody waits to hear the number of partitions
+        self.asks_in_vain = 0
+        self._missing_for = 0.0
+        self._missing_at: float | None = None
+        self._progress_at = 0.0
+        self._stalled = False
+        self._progress_check_set = False
+        self._expiry_set = False
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name}: {len(self.partitions)} partitions, {self.unsettled} unsettled>"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody needs to know its metadata."""
+        return self.unsettled > 0 or self.awaited
+
+    # ---- messages come in ------------------------------------------------------------------------------
+
+    def accept(self, message: Message) -> None:
+        if not self.unsettled:
+            self._begin_to_wait()
+        self.unsettled += 1
+        if self.known:
+            self._place(message)
+        else:
+            self.arrivals.append(message)
+            self.shared.outbox.refresh(self)
+
+    def _place(self, message: Message) -> None:
+        index = message.partition
+        if index is None:
+            try:
+                index = self._choose(message)
+            except PartitioningFailed as error:
+                self.shared.outbox.settle(self, [message], error=error)
+                return
+        if index is None:
+            self.keyless.append(message)
+            self.keyless_bytes += message.size
+            self.shared.outbox.ready_topics[self] = None
+        elif index < len(self.partitions):
+            partition = self.partitions[index]
+            partition.append(message)
+            self.shared.outbox.ready_partitions[partition] = None
+        else:
+            self.beyond.append(message)
+            self.shared.outbox.refresh(self)
+
+    def _choose(self, message: Message) -> int | None:
+        """Ask the partitioner. One that raises, or answers nonsense, fails this message only."""
+        count = len(self.partitions)
+        available = [partition.index for partition in self.partitions if partition.leader >= 0]
+        try:
+            index = self.shared.rules.partitioner(message, count, available)
+        except Exception as error:
+            raise PartitioningFailed(f"the partitioner raised {error!r}") from error
+        if index is None or (isinstance(index, int) and 0 <= index < count):
+            return index
+        raise PartitioningFailed(f"the partitioner answered {index!r}, not a partition from 0 to {count - 1}")
+
+    # ---- batches of messages without key -----------------------------------------------------------------
+
+    def form_keyless(self, usable: Collection[int], taken: Collection[Partition]) -> Iterable[Batch]:
+        """Form batches of messages without key, each for the partition with the fewest unsettled bytes.
+
+        Only partitions whose leader is connected count, so that a dead broker holds none of them up
+        (KIP-794). `taken` have their batch of this round already.
+        """
+        open_to = [p for p in self.partitions if p.leader in usable and p not in taken]
+        while self.keyless:
+            ready = [partition for partition in open_to if partition.may_form(self.keyless_bytes)]
+            if not ready:
+                break
+            fewest = min(partition.unsettled_bytes for partition in ready)
+            chosen = self.shared.random.choice([p for p in ready if p.unsettled_bytes == fewest])
+            entries, size = take(self.keyless, self.batch_limit)
+            self.keyless_bytes -= size
+            open_to.remove(chosen)
+            yield chosen.form(entries, size)
+
+    def lower_batch_limit(self, size: int) -> None:
+        """The broker refused a batch as too large."""
+        self.batch_limit = max(min(self.batch_limit, size), BATCH_OVERHEAD + 1)
+
+    def restore_batch_limit(self) -> None:
+        """It was one record that was too large."""
+        self.batch_limit = self.shared.rules.batch_size
+
+    # ---- metadata ----------------------------------------------------------------------------------------
+
+    def learn(self, metadata: TopicMetadata, now: float, answering_since: float) -> None:
+        """Take in what a broker says of this topic; it may be older than what we know."""
+        self._end_waits_for_metadata()
+        if row(metadata.code).verdict is Verdict.REFUSED:
+            self.fail(refusal(metadata.code))
+            self._tell_count(refusal(metadata.code))
+        elif metadata.partitions:
+            self._update(metadata)
+        else:
+            self._missing(metadata.code, now, answering_since)
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether another look at the metadata is needed although the last one has been answered."""
+        if not self.wanted:
+            return False
+        if not self.known or self._missing_at is not None:
+            return True
+        return any(p.leader < 0 and (self.keyless or not p.idle) for p in self.partitions)
+
+    def _update(self, metadata: TopicMetadata) -> None:
+        self._missing_for, self._missing_at, self.asks_in_vain = 0.0, None, 0
+        recreated = NO_TOPIC_ID not in (self.id, metadata.id) and self.id != metadata.id
+        self.id = metadata.id
+        before = len(self.partitions)
+        # Fewer partitions than before can only be old news: Kafka never takes any away.
+        for index in range(before, max(one.index for one in metadata.partitions) + 1):
+            self.partitions.append(Partition(self, index, self.shared))
+        if recreated:
+            self._forget_log()
+        for one in metadata.partitions:
+            partition = self.partitions[one.index]
+            if partition.follow(one.leader, one.leader_epoch) or recreated:
+                self.shared.outbox.ready_partitions[partition] = None
+        self.known = True
+        self._place_all()
+        if self.awaited or len(self.partitions) != before:
+            self._tell_count()
+        self.shared.outbox.wake(self.partitions)
+
+    def _forget_log(self) -> None:
+        for partition in self.partitions:
+            partition.leader_epoch = -1
+            if partition.chain is not None:
+                partition.forget_log()
+
+    def _place_all(self) -> None:
+        while self.arrivals:
+            self._place(self.arrivals[0])
+            self.arrivals.popleft()
+        count = len(self.partitions)
+        for message in [self.beyond.popleft() for _ in range(len(self.beyond))]:
+            if message.partition is not None and message.partition >= count:
+                text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {message.partition}"
+                self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
+            else:
+                self._place(message)
+
+    def _missing(self, code: int, now: float, answering_since: float) -> None:
+        """The topic, or all of its partitions, are unknown to the broker that answered.
+
+        Only time during which some broker answers counts against `topic_timeout`: an outage never does.
+        """
+        if self._missing_at is not None:
+            self._missing_for += max(0.0, now - max(self._missing_at, answering_since))
+        self._missing_at = now
+        if self.id == NO_TOPIC_ID:
+            for partition in self.partitions:
+                partition.leader_epoch = -1  # it may come back as another topic, and we could not tell
+        if self._missing_for >= self.shared.rules.topic_timeout:
+            error = UnknownTopic(
+                f"the cluster does not know topic {self.name!r}: {refusal(code)} "
+                f"for {self.shared.rules.topic_timeout:g} s"
+            )
+            self._missing_for, self._missing_at, self.known = 0.0, None, False
+            self.fail(error)
+            self._tell_count(error)
+
+    def _tell_count(self, error: BaseException | None = None) -> None:
+        if error is None or self.awaited:
+            self.shared.outbox.actions.append(Topics(self.name, len(self.partitions), error))
+        if error is not None:
+            self.shared.outbox.observe("topic_error", lambda: {"topic": self.name, "error": error})
+        self.awaited = False
+
+    def _end_waits_for_metadata(self) -> None:
+        for partition in self.partitions:
+            for batch in partition.batches:
+                batch.wait_for_metadata = False
+
+    # ---- messages are given up ---------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """Give up everything unsettled. Messages that come later are tried on their own account."""
+        self._fail_room(self.arrivals, error)
+        self.keyless_bytes = 0
+        self._fail_room(self.keyless, error)
+        self._fail_room(self.beyond, error)
+        for partition in self.partitions:
+            for batch in list(partition.batches):
+                if batch in partition.batches:
+                    give_up(batch, error)
+            partition.queue_bytes = 0
+            self._fail_room(partition.queue, error, partition.index)
+
+    def _fail_room(self, room: deque[Message], error: BaseException, partition: int = -1) -> None:
+        if room:
+            entries = list(room)
+            room.clear()
+            self.shared.outbox.settle(self, entries, partition=partition, error=error)
+
+    def watch_expiry(self, first: float) -> None:
+        """Have messages expire `delivery_timeout` after they were accepted; the first was at `first`."""
+        if not self._expiry_set:
+            self._expiry_set = True
+            self.shared.outbox.call_at(first + self.shared.rules.delivery_timeout, self._expire)
+
+    def _expire(self, now: float) -> None:
+        self._expiry_set = False
+        timeout = self.shared.rules.delivery_timeout
+        due = now - timeout
+        error = DeliveryTimedOut(f"not acknowledged within {timeout:g} s of the call")
+        for room, partition in self._rooms():
+            self._expire_room(room, due, error, partition)
+        for partition in self.partitions:
+            for batch in list(partition.batches):
+                if batch in partition.batches and min(e.accepted_at for e in batch.entries) <= due:
+                    give_up(batch, error)
+        self.shared.outbox.wake(self.partitions)
+        remaining = [room[0].accepted_at for room, _ in self._rooms() if room]
+        remaining += [batch.entries[0].accepted_at for p in self.partitions for batch in p.batches]
+        if remaining:
+            self.watch_expiry(min(remaining))
+
+    def _rooms(self) -> list[tuple[deque[Message], Partition | None]]:
+        rooms: list[tuple[deque[Message], Partition | None]] = [
+            (self.arrivals, None),
+            (self.keyless, None),
+            (self.beyond, None),
+        ]
+        return rooms + [(partition.queue, partition) for partition in self.partitions]
+
+    def _expire_room(
+        self, room: deque[Message], due: float, error: BaseException, partition: Partition | None
+    ) -> None:
+        expired = [message for message in room if message.accepted_at <= due]
+        if not expired:
+            return
+        gone = set(map(id, expired))
+        kept = [message for message in room if id(message) not in gone]
+        room.clear()
+        room.extend(kept)
+        size = sum(message.size for message in expired)
+        if room is self.keyless:
+            self.keyless_bytes -= size
+        if partition is not None:
+            partition.queue_bytes -= size
+        index = -1 if partition is None else partition.index
+        self.shared.outbox.settle(self, expired, partition=index, error=error)
+
+    # ---- stalled or not ----------------------------------------------------------------------------------
+
+    def _begin_to_wait(self) -> None:
+        self._progress_at = self.shared.outbox.now
+        self._check_progress_later()
+
+    def made_progress(self) -> None:
+        """A message was settled."""
+        self._progress_at = self.shared.outbox.now
+        if self._stalled:
+            self._stalled = False
+            self.shared.outbox.actions.append(Recovered(self.name))
+            self._check_progress_later()
+
+    def _check_progress_later(self) -> None:
+        if not self._progress_check_set:
+            self._progress_check_set = True
+            self.shared.outbox.call_at(self._progress_at + STALL_AFTER, self._check_progress)
+
+    def _check_progress(self, now: float) -> None:
+        self._progress_check_set = False
+        if not self.unsettled or self._stalled:
+            return
+        if now >= self._progress_at + STALL_AFTER:
+            self._stalled = True
+            self.shared.outbox.actions.append(Stalled(self.name))
+        else:
+            self._check_progress_later()

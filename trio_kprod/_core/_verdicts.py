@@ -1,0 +1,261 @@
+"""What an answer, or its absence, does to a batch and to the batches around it.
+
+One function for each verdict of the table of answers. Each is told of the batch, which is out of flight
+by then, and leaves the partition so that `Partition.next_batch` says what comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from .._errors import ConnectionLost, ProducerError, RetriesExhausted
+from .._messages import Message
+from ._answers import Answer, Row, Verdict, perhaps_written, refusal, row
+from ._batch import Batch
+from ._partition import Partition, total_size
+
+#: A request that kills its connection so often is sent as single batches.
+WRECKS_UNTIL_ALONE = 2
+
+
+def answered(batch: Batch, answer: Answer, now: float) -> None:
+    """A broker answered for the batch."""
+    means = row(answer.code)
+    batch.request = None
+    batch.attempts += 1
+    if means.verdict is not Verdict.WRITTEN:
+        batch.partition.probing = True
+        batch.perhaps = batch.perhaps or perhaps_written(answer)
+    if means.new_id:
+        batch.partition.spoil_producer_id()
+    _JUDGES[means.verdict](batch, answer, means, now)
+    batch.partition.shared.outbox.wake([batch.partition])
+
+
+def unanswered(batch: Batch, cause: BaseException, *, handed: bool, now: float) -> None:
+    """The connection ended before an answer, or the answer did not speak of the batch.
+
+    If no byte of its request reached a socket this was no attempt and has no consequence.
+    """
+    partition = batch.partition
+    batch.request = None
+    if handed:
+        partition.probing = True
+        batch.perhaps = True
+        batch.attempts += 1
+        batch.wrecks += 1
+        error = ConnectionLost(str(cause))
+        error.__cause__ = cause
+        _retry_later(batch, error, None, now)
+    partition.shared.outbox.refresh(partition.topic)
+    partition.shared.outbox.wake([partition])
+
+
+def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
+    """The batch is in the log; so is every doomed one ahead of it in the chain."""
+    partition = batch.partition
+    for earlier in _ahead_of(batch):
+        if earlier.doom is not None:
+            _settle(earlier)
+    lowest = partition.batches[0] is batch
+    _settle(batch, base_offset=base_offset, timestamp_ms=timestamp_ms)
+    if lowest and not partition.in_flight:
+        partition.probing = False
+
+
+def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = None) -> None:
+    """Settle the batch as undelivered. What follows in its partition goes on under the next epoch."""
+    if maybe_written is None:
+        maybe_written = batch.perhaps or batch.request is not None
+    _settle(batch, error=error, maybe_written=maybe_written)
+    if batch.data is not None:
+        _go_on_afresh(batch.partition)
+
+
+# ---- one function a verdict -------------------------------------------------------------------------------
+
+
+def _written(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+    delivered(batch, answer.base_offset, answer.timestamp_ms)
+
+
+def _retry(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+    partition = batch.partition
+    _retry_later(batch, refusal(answer.code, answer.message), means.limit, now)
+    if means.refresh:
+        partition.shared.outbox.refresh(partition.topic)
+    if answer.leader >= 0 and answer.leader_epoch > partition.leader_epoch:
+        partition.follow(answer.leader, answer.leader_epoch)
+        batch.retry_at = now  # the new leader is known: nothing to wait for (KIP-951)
+
+
+def _refused(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+    error = refusal(answer.code, answer.message)
+    if batch.perhaps:
+        _doom(batch, error)
+    else:
+        give_up(batch, error)
+
+
+def _sift(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+    """The listed records fail (KIP-467: nothing of the batch was appended), the rest is sealed anew."""
+    bad = [index for index in answer.record_errors if 0 <= index < len(batch.entries)]
+    if batch.perhaps or not bad:
+        return _refused(batch, answer, means, now)
+    for index in sorted(bad):
+        detail = answer.record_errors[index] or answer.message
+        _settle_some(batch, [batch.entries[index]], refusal(answer.code, detail))
+    kept = [entry for index, entry in enumerate(batch.entries) if index not in answer.record_errors]
+    _replace(batch, [kept] if kept else [])
+    return _go_on_afresh(batch.partition)
+
+
+def _split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+    """Halve the batch. Until a single record is refused, later batches of the topic are made that small."""
+    topic = batch.partition.topic
+    count = len(batch.entries)
+    if count == 1:
+        topic.restore_batch_limit()
+    if batch.perhaps or count == 1:
+        return _refused(batch, answer, means, now)
+    topic.lower_batch_limit(batch.size // 2)
+    _replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
+    return _go_on_afresh(batch.partition)
+
+
+def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+    """Behind an unsettled batch this only means "not yet"; at the head, that the log lacks a predecessor.
+
+    But a deposed leader says so too. So at the head: fresh metadata and the same bytes once more. Again
+    the same, and this log lacks the batch and can take no old copy of it: all that is unsettled may be
+    sealed anew without a duplicate.
+    """
+    partition = batch.partition
+    ahead = [earlier for earlier in _ahead_of(batch) if earlier.ties_us_to_chain or not partition.restarting]
+    if ahead:
+        if ahead[0].doom is not None:
+            _go_on_afresh(partition)
+    elif batch.out_of_order == 0:
+        batch.out_of_order = 1
+        batch.wait_for_metadata = True
+        partition.shared.outbox.refresh(partition.topic)
+    elif batch.sequence == 0:
+        # No chain of ours can be ahead of its own beginning: the broker counts for somebody else too.
+        partition.spoil_producer_id()
+        give_up(batch, refusal(answer.code, answer.message), maybe_written=True)
+    else:
+        for unsettled in partition.batches:
+            unsettled.may_reseal = True
+        _go_on_afresh(partition)
+
+
+def _fenced(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+    """Another client uses our producer id with a higher epoch. A new id for all, from the start."""
+    if batch.perhaps:
+        give_up(batch, refusal(answer.code, answer.message))
+    _go_on_afresh(batch.partition)
+
+
+_JUDGES: dict[Verdict, Callable[[Batch, Answer, Row, float], None]] = {
+    Verdict.WRITTEN: _written,
+    Verdict.RETRY: _retry,
+    Verdict.SIFT: _sift,
+    Verdict.SPLIT: _split,
+    Verdict.REFUSED: _refused,
+    Verdict.OUT_OF_ORDER: _out_of_order,
+    Verdict.FENCED: _fenced,
+}
+
+
+# ---- what they share --------------------------------------------------------------------------------------
+
+
+def _ahead_of(batch: Batch) -> list[Batch]:
+    ahead: list[Batch] = []
+    for other in batch.partition.batches:
+        if other is batch:
+            break
+        ahead.append(other)
+    return ahead
+
+
+def _retry_later(batch: Batch, error: ProducerError, limit: int | None, now: float) -> None:
+    shared = batch.partition.shared
+    batch.failures += 1
+    if limit is not None and batch.failures >= limit:
+        return give_up(batch, error)
+    if 0 <= shared.rules.max_retries < batch.failures:
+        exhausted = RetriesExhausted(f"sent {batch.attempts} times in vain; the last time: {error}")
+        exhausted.__cause__ = error
+        return give_up(batch, exhausted)
+    batch.retry_at = now + shared.backoff(batch.failures)
+    shared.outbox.call_at(batch.retry_at, lambda _now: shared.outbox.wake([batch.partition]))
+    return None
+
+
+def _doom(batch: Batch, error: BaseException) -> None:
+    """Refused for good, though an earlier transmission may have been written.
+
+    The next batch of the chain can tell: if it is accepted, this one is in the log. If there is none, or
+    the chain has a gap already, nothing can.
+    """
+    batch.doom = error
+    if batch.partition.restarting or batch is batch.partition.batches[-1]:
+        _go_on_afresh(batch.partition)
+
+
+def _go_on_afresh(partition: Partition) -> None:
+    """The chain has a gap. What is doomed will not be proved any more.
+
+    An old copy of a doomed batch may still land, and after it one of each `perhaps` batch behind it.
+    """
+    partition.restart()
+    error: BaseException | None = None
+    for batch in list(partition.batches):
+        error = error or batch.doom
+        if error is not None and batch.perhaps:
+            _settle(batch, error=batch.doom or error, maybe_written=True)
+
+
+def _replace(batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
+    """Put new batches in the place of one."""
+    partition = batch.partition
+    place = partition.batches.index(batch)
+    partition.batches.remove(batch)
+    for step, entries in enumerate(parts):
+        part = Batch(partition, entries, total_size(entries))
+        part.number = batch.number + step
+        part.attempts = batch.attempts
+        partition.batches.insert(place + step, part)
+
+
+def _settle(
+    batch: Batch,
+    *,
+    base_offset: int = -1,
+    timestamp_ms: int = -1,
+    error: BaseException | None = None,
+    maybe_written: bool = False,
+) -> None:
+    batch.request = None
+    batch.partition.batches.remove(batch)
+    batch.partition.shared.outbox.settle(
+        batch.partition.topic,
+        batch.entries,
+        partition=batch.partition.index,
+        base_offset=base_offset,
+        timestamp_ms=timestamp_ms,
+        attempts=batch.attempts,
+        error=error,
+        maybe_written=maybe_written,
+    )
+
+
+def _settle_some(batch: Batch, entries: list[Message], error: BaseException) -> None:
+    batch.partition.shared.outbox.settle(
+        batch.partition.topic,
+        entries,
+        partition=batch.partition.index,
+        attempts=batch.attempts,
+        error=error,
+    )

@@ -1,0 +1,122 @@
+"""Every error of this package.
+
+Two families: what a call raises because of how it was made or where the producer stands, and what became
+of a message that is not known to be in the log (`DeliveryFailed`, and the causes it carries).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from ._messages import Undelivered
+
+
+class ProducerError(Exception):
+    """Base of every error that only this package raises."""
+
+
+class BufferOverflow(ProducerError, trio.WouldBlock):
+    """`send_nowait` found no room, and nothing was queued. ``await send`` waits for room instead."""
+
+
+class ProducerClosed(ProducerError, trio.ClosedResourceError):
+    """The producer's ``async with`` block is being left, or `abort` was called: no more messages."""
+
+
+class ProducerCrashed(ProducerError, trio.BrokenResourceError):
+    """A background task of the producer failed; ``__cause__`` says how. Please report it as a bug."""
+
+
+class ConnectFailed(ProducerError, ConnectionError):
+    """No broker could be reached, or none accepted our credentials, when the producer was opened.
+
+    The message names each address that was tried with the reason it gave, on one line.
+
+    Attributes:
+        causes (dict[str, BaseException]): the reason for each ``"host:port"``.
+    """
+
+    def __init__(self, message: str, causes: dict[str, BaseException] | None = None) -> None:
+        super().__init__(message)
+        self.causes = causes or {}
+
+
+class MessageTooLarge(ProducerError, ValueError):
+    """The message is larger than ``max_request_size``; told at the call, nothing was queued."""
+
+
+class DeliveryFailed(ProducerError):
+    """Messages that were accepted are not known to be in Kafka's log.
+
+    Attributes:
+        undelivered (tuple[Undelivered, ...]): each such message with its cause and whether it may have
+            been written, in the order in which their fate became known.
+        omitted (int): how many more there were beyond the bounds on what is kept for telling (a second
+            ``max_buffer_size`` and ``max_buffer_bytes``); each of those was logged.
+    """
+
+    def __init__(self, undelivered: Sequence[Undelivered], omitted: int = 0) -> None:
+        self.undelivered = tuple(undelivered)
+        self.omitted = omitted
+        super().__init__(self.undelivered, omitted)
+
+    def __str__(self) -> str:
+        count = len(self.undelivered) + self.omitted
+        maybe = sum(one.maybe_written for one in self.undelivered)
+        text = f"{count} message{'s' * (count != 1)} not delivered"
+        if maybe:
+            text += f", {maybe} of them perhaps written"
+        if self.undelivered:
+            first = self.undelivered[0]
+            text += f"; the first, to {first.message.topic!r}: {first.cause}"
+        return text
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Causes: what `Undelivered.cause` can be
+
+
+class UnknownTopic(ProducerError):
+    """The cluster did not know the topic, or no partition of it, for `topic_timeout` seconds."""
+
+
+class Refused(ProducerError):
+    """A broker refused the message for good.
+
+    Attributes:
+        code (int): Kafka's error code.
+        name (str): its name, as in Kafka's protocol guide, such as ``"INVALID_RECORD"``.
+    """
+
+    def __init__(self, code: int, name: str, detail: str | None = None) -> None:
+        self.code = code
+        self.name = name
+        self.detail = detail
+        super().__init__(code, name, detail)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.code})" + (f": {self.detail}" if self.detail else "")
+
+
+class ConnectionLost(ProducerError, ConnectionError):
+    """The connection to a broker ended, or it did not answer in time; ``__cause__`` may say more."""
+
+
+class DeliveryTimedOut(ProducerError):
+    """`delivery_timeout` seconds passed since the message was accepted."""
+
+
+class RetriesExhausted(ProducerError):
+    """The message's batch was sent ``1 + max_retries`` times in vain; ``__cause__`` is the last answer."""
+
+
+class DeliveryAborted(ProducerError):
+    """`abort` was called, or `shutdown_timeout` passed at the end of the scope, before an acknowledgement."""
+
+
+class PartitioningFailed(ProducerError):
+    """The partition does not exist, or the partitioner raised or returned none of the topic's partitions."""

@@ -1,0 +1,142 @@
+"""What travels: messages on their way in, and the values a user gets back.
+
+A `Message` is the one object that exists per message, from the call to its outcome, so it is a slotted
+class and nothing more; everything else here is a frozen value made once per batch or per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Headers = Sequence[tuple[str, "bytes | None"]]
+
+#: The most a record takes besides key, value and headers: length (5 bytes), attributes (1), timestamp
+#: delta (10), offset delta (5), and the lengths of key (5), value (5) and the header array (5).
+RECORD_OVERHEAD = 36
+
+#: The most a header takes besides its own bytes: two lengths.
+HEADER_OVERHEAD = 10
+
+#: What a record batch of format v2 takes before its first record.
+BATCH_OVERHEAD = 61
+
+
+class Message:
+    """One message, with key and value as the bytes that go to Kafka.
+
+    Attributes:
+        topic (str): the topic's name.
+        value (bytes | None): the serialized value; None is a tombstone.
+        key (bytes | None): the serialized key.
+        headers: pairs of name and bytes (or None).
+        partition (int | None): the partition asked for; None where the key or the producer chooses.
+        timestamp_ms (int): milliseconds since 1970, stamped at the call unless given.
+    """
+
+    __slots__ = (
+        "accepted_at",
+        "headers",
+        "key",
+        "partition",
+        "receipt",
+        "segment",
+        "size",
+        "timestamp_ms",
+        "topic",
+        "value",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp_ms: int,
+        size: int,
+        accepted_at: float,
+        receipt: Any = None,
+    ) -> None:
+        self.topic = topic
+        self.value = value
+        self.key = key
+        self.headers = headers
+        self.partition = partition
+        self.timestamp_ms = timestamp_ms
+        # The upper bound of the encoded, uncompressed size: what every bound counts.
+        self.size = size
+        # Seconds on the client's clock, for `delivery_timeout` and the age of the oldest message.
+        self.accepted_at = accepted_at
+        # Whoever waits for this message's outcome; nobody but the delivery task looks inside.
+        self.receipt = receipt
+        # The delivery task's own bookkeeping, see `_delivery.Ledger`.
+        self.segment: Any = None
+
+    def __repr__(self) -> str:
+        parts = [repr(self.topic), _shorten(self.value)]
+        if self.key is not None:
+            parts.append(f"key={_shorten(self.key)}")
+        if self.headers:
+            parts.append(f"headers={list(self.headers)!r}")
+        if self.partition is not None:
+            parts.append(f"partition={self.partition}")
+        return f"Message({', '.join(parts)}, timestamp_ms={self.timestamp_ms})"
+
+
+def _shorten(data: bytes | None, limit: int = 40) -> str:
+    if data is None or len(data) <= limit:
+        return repr(data)
+    return f"{data[:limit]!r}... ({len(data)} bytes)"
+
+
+class RecordMetadata(NamedTuple):
+    """Where an acknowledged message is in Kafka's log.
+
+    `offset` is -1 where no broker told it: with ``acks=0``, and when a resent batch was recognised as
+    already written. `timestamp_ms` is the broker's for a topic with log-append time, else the message's.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A message that was accepted and of which no broker said that it is in the log.
+
+    Attributes:
+        message (Message): the message as it was accepted.
+        maybe_written (bool): False is a promise: it is not in the log and never will be. True means
+            that it may be in the log, or may yet appear: sending it again may duplicate it.
+        cause (BaseException): why it was given up.
+    """
+
+    message: Message
+    maybe_written: bool
+    cause: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerStatistics:
+    """A snapshot; ``accepted == queued + waiting + in_flight + delivered + undelivered``.
+
+    The ``*_bytes`` count messages as every bound does: encoded, uncompressed, with the record's overhead.
+    `oldest_age` is in seconds, counted from the call that accepted the message; None if all are settled.
+    """
+
+    accepted: int
+    queued: int
+    waiting: int
+    in_flight: int
+    delivered: int
+    undelivered: int
+    unsettled_bytes: int
+    delivered_bytes: int
+    undelivered_bytes: int
+    tasks_waiting: int
+    oldest_age: float | None
