@@ -34,7 +34,6 @@ class ProduceCore:
         self._arriving: deque[Message] = deque()
         self._usable: set[int] = set()  # nodes with a connection
         self._asked_to_connect: set[int] = set()
-        self._throttled: dict[int, float] = {}  # until when to leave a node alone
         self._asking_metadata = False
         self._answering_since = 0.0
         self._asking_producer_id = False
@@ -143,13 +142,9 @@ class ProduceCore:
                 delivered(batch, -1, -1)
                 self._outbox.wake([batch.partition])
 
-    def answered(
-        self, request: Request, answers: Mapping[tuple[str, int], Answer], throttle: float, now: float
-    ) -> None:
-        """A broker answered; `throttle` is for how long it wants to be left alone."""
+    def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer], now: float) -> None:
+        """A broker answered a request, for each topic and partition in it."""
         self._outbox.now = now
-        if throttle > 0:
-            self._throttle(request.node, now + throttle)
         for batch in request.batches:
             if batch.request is not request:
                 continue  # given up meanwhile
@@ -160,9 +155,13 @@ class ProduceCore:
             else:
                 answered(batch, answer, now)
 
-    def stop(self, error: BaseException, now: float) -> None:
-        """Give up everything. No byte may be written after this: `Request.handed` is final."""
+    def stop(self, late: Iterable[Message], error: BaseException, now: float) -> None:
+        """Give up everything, and what came too `late` to be submitted.
+
+        No byte may be written after this: `Request.handed` is final.
+        """
         self._outbox.now = now
+        self._arriving.extend(late)
         for topic in self._topics.values():
             for partition in topic.partitions:
                 _forget_unsent(partition)
@@ -239,7 +238,7 @@ class ProduceCore:
 
     def _may_send_to(self, node: int) -> bool:
         if node in self._usable:
-            return node not in self._throttled
+            return True
         if node >= 0 and node not in self._asked_to_connect:
             self._asked_to_connect.add(node)
             self._outbox.actions.append(Connect(node))
@@ -307,16 +306,6 @@ class ProduceCore:
 
     def _led_by(self, node: int) -> list[Partition]:
         return list(self._shared.led_by.get(node, ()))
-
-    def _throttle(self, node: int, until: float) -> None:
-        if until > self._throttled.get(node, 0.0):
-            self._throttled[node] = until
-            self._outbox.call_at(until, lambda now: self._end_throttle(node, now))
-
-    def _end_throttle(self, node: int, now: float) -> None:
-        if self._throttled.get(node, now + 1) <= now:
-            del self._throttled[node]
-            self._outbox.wake(self._led_by(node))
 
     def _wake_all(self) -> None:
         for topic in self._topics.values():

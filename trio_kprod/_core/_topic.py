@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import UUID
 
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
 from .._messages import BATCH_OVERHEAD, Message
@@ -17,7 +18,7 @@ from ._shared import STALL_AFTER, Shared
 from ._verdicts import give_up
 
 #: What brokers without topic ids (KIP-516) call every topic.
-NO_TOPIC_ID = b"\0" * 16
+NO_TOPIC_ID = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class TopicMetadata(NamedTuple):
 
     name: str
     code: int
-    id: bytes = NO_TOPIC_ID
+    id: UUID = NO_TOPIC_ID
     partitions: Sequence[PartitionMetadata] = ()
 
 

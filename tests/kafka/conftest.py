@@ -1,0 +1,79 @@
+"""What only these tests need: a Kafka that may be broken, one with three nodes, one with TLS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from tests.conftest import without_kafka
+from tests.kafka.cluster import Cluster
+from tests.kafka.jars import Unavailable
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Everything in this directory is about a real Kafka."""
+    item.add_marker("kafka")
+
+
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[Cluster]:
+    """One node of our own, apart from the one all other tests share."""
+    yield from _cluster(nodes=1)
+
+
+@pytest.fixture
+def breakable(own_cluster: Cluster) -> Iterator[Cluster]:
+    """A node that a test may kill or freeze; it runs again before the next one."""
+    yield own_cluster
+    own_cluster.restore()
+
+
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[Cluster]:
+    """Three nodes, of which a test may kill or freeze one."""
+    yield from _cluster(nodes=3)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """The certificate authority of the node with TLS."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def secured(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One node that also listens with TLS and with SASL."""
+    yield from _cluster(nodes=1, pem=_key_and_certificate(authority, tmp_path_factory.mktemp("tls")))
+
+
+def _cluster(nodes: int, pem: Path | None = None) -> Iterator[Cluster]:
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        pytest.skip("KAFKA_BOOTSTRAP_SERVERS names someone else's Kafka, which is not ours to break")
+    try:
+        cluster = Cluster(nodes, pem=pem)
+    except Unavailable as error:
+        without_kafka(str(error))
+    with cluster:
+        yield cluster
+
+
+def _key_and_certificate(authority: trustme.CA, directory: Path) -> Path:
+    """One PEM file as Kafka reads it: the key must be PKCS 8, which trustme's is not."""
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+    path = directory / "kafka.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    )
+    return path

@@ -1,0 +1,79 @@
+"""The tests' own Kafka does what it says, tried with kafka-python's producer."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import trustme
+from kafka import KafkaProducer
+
+from tests.kafka.cluster import Cluster, Kafka, Record, brokers_seen_by, wait_until
+from tests.kafka.node import PASSWORD, USER
+
+
+def produce(bootstrap_servers: str, topic: str, count: int, **config: object) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **config)
+    with contextlib.closing(producer):
+        for number in range(count):
+            producer.send(topic, b"%d" % number, partition=0, timestamp_ms=1_700_000_000_000 + number)
+        producer.flush()
+
+
+def test_read_returns_what_was_produced(kafka: Kafka) -> None:
+    topic = kafka.new_topic(partitions=2)
+    produce(kafka.bootstrap_servers, topic, 3)
+    assert kafka.read(topic) == [
+        Record(0, number, None, b"%d" % number, [], 1_700_000_000_000 + number) for number in range(3)
+    ]
+    assert kafka.end_offsets(topic) == {0: 3, 1: 0}
+    assert kafka.log_size(topic) > 0
+
+
+def test_a_killed_node_comes_back_with_its_data(breakable: Cluster) -> None:
+    topic = breakable.new_topic()
+    produce(breakable.bootstrap_servers, topic, 5)
+    breakable.kill()
+    assert not breakable.nodes[0].running
+    breakable.restore()
+    assert breakable.end_offsets(topic) == {0: 5}
+
+
+def test_a_frozen_node_goes_on(breakable: Cluster) -> None:
+    breakable.pause()
+    breakable.restore()
+    produce(breakable.bootstrap_servers, breakable.new_topic(), 1)
+
+
+def test_two_nodes_go_on_when_the_third_is_killed(three_nodes: Cluster) -> None:
+    topic = three_nodes.new_topic(replication_factor=3)
+    produce(three_nodes.bootstrap_servers, topic, 5)
+    leader = three_nodes.leader(topic)
+    three_nodes.kill(leader)
+    alive = next(node for node in three_nodes.nodes if node.running)
+    wait_until(lambda: brokers_seen_by(alive.ports.plaintext) == 2, "the death is noticed")
+    three_nodes.restore()
+    assert three_nodes.leader(topic) != leader
+    assert three_nodes.end_offsets(topic) == {0: 5}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_sasl(secured: Cluster, mechanism: str) -> None:
+    topic = secured.new_topic()
+    produce(
+        secured.sasl_servers,
+        topic,
+        1,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism=mechanism,
+        sasl_plain_username=USER,
+        sasl_plain_password=PASSWORD,
+    )
+    assert secured.end_offsets(topic) == {0: 1}
+
+
+def test_tls(secured: Cluster, authority: trustme.CA) -> None:
+    topic = secured.new_topic()
+    with authority.cert_pem.tempfile() as cafile:
+        produce(secured.tls_servers, topic, 1, security_protocol="SSL", ssl_cafile=cafile)
+    assert secured.end_offsets(topic) == {0: 1}

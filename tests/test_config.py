@@ -1,0 +1,953 @@
+"""Every option of `open_producer`: what it may be, what it becomes, and what its errors say."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import logging
+import math
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import kafka
+import kafka.codec
+import pytest
+import trustme
+from kafka.net.sasl import get_sasl_mechanism
+from kafka.net.sasl.oauth import AbstractTokenProvider
+from kafka.partitioner import DefaultPartitioner, StickyPartitioner
+from kafka.serializer import JsonSerializer
+
+import trio_kprod
+from trio_kprod import _checks, _config, _options, _security
+from trio_kprod._config import ClientConfig, Settings, make_settings
+from trio_kprod._instruments import Instrument
+
+LOGIN = {"sasl_plain_username": "ada", "sasl_plain_password": "s3cret"}
+PLAIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", **LOGIN}
+
+
+def configured(**client_config: Any) -> Settings:
+    """Settings made of options with kafka-python's names."""
+    return make_settings(client_config=client_config)
+
+
+async def async_function(*_: Any) -> None:
+    raise AssertionError("must not be called")
+
+
+class AsyncCallable:
+    async def __call__(self, _: Any) -> None:
+        raise AssertionError("must not be called")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Defaults and names
+
+
+def test_defaults() -> None:
+    """Without arguments the settings are the documented defaults, times in seconds."""
+    settings = make_settings()
+    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    assert given == {
+        "bootstrap_servers": (("localhost", 9092),),
+        "max_queue_size": 1000,
+        "max_buffer_size": 20_000,
+        "max_buffer_bytes": 64 * 1024 * 1024,
+        "delivery_threshold": 0,
+        "delivery_interval": 0.0,
+        "delivery_timeout": math.inf,
+        "topic_timeout": 60.0,
+        "max_retries": -1,
+        "retry_backoff": 0.1,
+        "connect_timeout": 30.0,
+        "shutdown_timeout": 20.0,
+        "key_serializer": None,
+        "value_serializer": None,
+        "instruments": (),
+        "on_undelivered": None,
+        "logger": logging.getLogger("trio_kprod"),
+        "client_id": "trio_kprod",
+        "acks": -1,
+        "compression": 0,
+        "batch_size": 131_072,
+        "max_request_size": 1_048_576,
+        "partitioner": None,
+        "request_timeout": 30.0,
+        "metadata_max_age": 300.0,
+        "connections_max_idle": 540.0,
+        "reconnect_backoff": 0.05,
+        "reconnect_backoff_max": 1.0,
+        "connection_setup_timeout": 10.0,
+        "receive_message_max_bytes": 100_000_000,
+        "allow_auto_create_topics": True,
+        "receive_buffer_bytes": None,
+        "send_buffer_bytes": None,
+        "socket_options": ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
+        "security_protocol": "PLAINTEXT",
+        "ssl_context": None,
+        "ssl_check_hostname": False,
+        "sasl_mechanism": None,
+        "sasl_options": {},
+        "proxy_url": None,
+    }
+    assert settings.idempotent
+
+
+def test_client_config_names_what_the_tables_check() -> None:
+    """The typed names and the checked names are the same."""
+    assert ClientConfig.__optional_keys__ == {*_config._CONFIG, *_security.OPTIONS}
+    assert ClientConfig.__required_keys__ == frozenset()
+
+
+def test_every_option_of_kafka_python_is_accepted_or_explained() -> None:
+    """No name that `KafkaProducer` takes falls through to "unknown setting"."""
+    ours = {*ClientConfig.__optional_keys__, *_config._INSTEAD, *_config._NAMED, "bootstrap_servers"}
+    assert set(kafka.KafkaProducer.DEFAULT_CONFIG) <= ours
+    assert not set(_config._INSTEAD) & ClientConfig.__optional_keys__
+
+
+def test_defaults_are_kafka_pythons_unless_said_otherwise() -> None:
+    """What a user leaves out behaves as with `KafkaProducer`, but for the documented exceptions."""
+    theirs = kafka.KafkaProducer.DEFAULT_CONFIG
+    ours = {name: option.default for name, option in _config._CONFIG.items()}
+    ours |= {name: default for name, (default, _) in _security.OPTIONS.items()}
+    differing = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
+    assert differing == {"acks", "batch_size", "partitioner", "reconnect_backoff_max_ms"}  # -1 is "all"
+
+
+def test_open_producer_takes_the_same_options_with_the_same_defaults() -> None:
+    """The documented signature and the one that is checked cannot drift apart."""
+    theirs = dict(inspect.signature(trio_kprod.open_producer).parameters)
+    ours = dict(inspect.signature(make_settings).parameters)
+    assert theirs.pop("client_config").kind is inspect.Parameter.VAR_KEYWORD
+    del ours["client_config"]
+    assert {name: one.default for name, one in theirs.items()} == {
+        name: one.default for name, one in ours.items()
+    }
+    assert set(_config._NAMED) == {*ours} - {"bootstrap_servers"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("compresion_type", r"unknown setting 'compresion_type': did you mean 'compression_type'\?"),
+        ("compression.type", r"did you mean 'compression_type'\?"),
+        ("max_queue_sise", r"did you mean 'max_queue_size'\?"),
+        ("bootstrap_server", r"did you mean 'bootstrap_servers'\?"),
+        ("zzz", r"unknown setting 'zzz'$"),
+        ("linger_ms", r"linger_ms has no meaning here: use delivery_interval \(seconds\)"),
+        ("linger.ms", r"unknown setting 'linger.ms'; linger_ms has no meaning here: use delivery_interval"),
+        ("retries", r"use max_retries"),
+        ("transactional_id", r"transactions are not supported"),
+        ("enable_idempotence", r"follows from acks"),
+        ("api_version", r"negotiated"),
+        ("socks5_proxy", r"use proxy_url"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    """A name that is not known is a TypeError with the nearest known one, or with what to use instead."""
+    with pytest.raises(TypeError, match=message):
+        configured(**{name: 1})
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Numbers
+
+COUNTS: dict[str, Any] = {  # name: its least value
+    "max_queue_size": 1,
+    "max_buffer_size": 1,
+    "max_buffer_bytes": 1,
+    "delivery_threshold": 0,
+    "max_retries": -1,
+}
+TIMES = {  # name: (may be 0, may be infinite)
+    "delivery_interval": (True, True),
+    "delivery_timeout": (False, True),
+    "topic_timeout": (False, True),
+    "retry_backoff": (True, False),
+    "connect_timeout": (False, True),
+    "shutdown_timeout": (True, False),
+}
+SIZES = ["max_request_size", "receive_message_max_bytes", "receive_buffer_bytes", "send_buffer_bytes"]
+MILLISECONDS = {  # name: (field, may be infinite)
+    "request_timeout_ms": ("request_timeout", False),
+    "metadata_max_age_ms": ("metadata_max_age", True),
+    "connections_max_idle_ms": ("connections_max_idle", True),
+    "reconnect_backoff_ms": ("reconnect_backoff", False),
+    "reconnect_backoff_max_ms": ("reconnect_backoff_max", False),
+    "socket_connection_setup_timeout_ms": ("connection_setup_timeout", False),
+}
+
+
+def named(name: str, value: Any) -> Any:
+    """The setting that comes of an option with a name of its own."""
+    options: dict[str, Any] = {name: value}
+    return getattr(make_settings(**options), name)
+
+
+@pytest.mark.parametrize(("name", "least"), COUNTS.items())
+def test_counts(name: str, least: int) -> None:
+    """A count is an integer of at least its minimum; a float, a bool and a string are refused."""
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least {least}, got {least - 1}"):
+        named(name, least - 1)
+    for wrong in (1.5, 1000.0, True, "10", None, math.inf):
+        with pytest.raises(TypeError, match=f"^{name} must be an integer"):
+            named(name, wrong)
+
+
+def test_least_counts() -> None:
+    """The smallest of each work together."""
+    settings = make_settings(**COUNTS, client_config={"max_request_size": 1})
+    assert {name: getattr(settings, name) for name in COUNTS} == COUNTS
+
+
+@pytest.mark.parametrize(("name", "zero", "infinite"), [(name, *rule) for name, rule in TIMES.items()])
+def test_times(name: str, zero: bool, infinite: bool) -> None:
+    """A time is a number of seconds; NaN, negative ones, bools and strings are refused."""
+    assert named(name, 2) == 2.0
+    for value, fine in ((0, zero), (math.inf, infinite)):
+        if fine:
+            assert named(name, value) == value
+        else:
+            with pytest.raises(ValueError, match=f"^{name} must be "):
+                named(name, value)
+    for bad in (-0.1, -1, math.nan, -math.inf):
+        with pytest.raises(ValueError, match=f"^{name} must be a number of seconds .*, got {bad}"):
+            named(name, bad)
+    for wrong in ("1", True, None, b"1", [1]):
+        with pytest.raises(TypeError, match=f"^{name} must be a number of seconds"):
+            named(name, wrong)
+
+
+def test_integer_too_large_for_a_float_is_for_ever() -> None:
+    """An absurd integer does not escape as an OverflowError."""
+    assert make_settings(delivery_interval=10**400).delivery_interval == math.inf
+
+
+def test_infinite_shutdown_timeout_says_what_to_do_instead() -> None:
+    """Leaving the scope always ends; who wants to wait for ever calls flush."""
+    with pytest.raises(ValueError, match=r"shutdown_timeout must be finite.*await producer.flush\(\)"):
+        make_settings(shutdown_timeout=math.inf)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name: str) -> None:
+    """A size is a positive 32-bit integer."""
+    assert getattr(configured(**{name: 200_000}), name) == 200_000
+    for bad in (0, -1, 2**31):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer of at least 1 and at most"):
+            configured(**{name: bad})
+    with pytest.raises(TypeError, match=f"^{name} must be an integer"):
+        configured(**{name: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "infinite"), [(name, *rule) for name, rule in MILLISECONDS.items()]
+)
+def test_milliseconds_become_seconds(name: str, field: str, infinite: bool) -> None:
+    """kafka-python's times keep their unit outside and lose it inside."""
+    assert getattr(configured(**{name: 750}), field) == 0.75
+    for bad in (0, -1, math.nan):
+        with pytest.raises(ValueError, match=f"^{name} must be a number of milliseconds above 0"):
+            configured(**{name: bad})
+    if infinite:
+        assert getattr(configured(**{name: math.inf}), field) == math.inf
+    else:
+        with pytest.raises(ValueError, match=f"^{name} must be .* finite"):
+            configured(**{name: math.inf})
+
+
+def test_request_timeout_fits_kafkas_protocol() -> None:
+    """It travels in each request as a 32-bit number of milliseconds."""
+    with pytest.raises(ValueError, match=r"request_timeout_ms must be .*at most 2147483647"):
+        configured(request_timeout_ms=2**31)
+
+
+def test_batch_size_zero_means_no_batching() -> None:
+    """Kafka's meaning of 0, as the smallest batch."""
+    assert configured(batch_size=0).batch_size == 1
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Contradictions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"delivery_threshold": 11, "max_buffer_size": 10},
+            r"delivery_threshold \(11\) must not be larger than max_buffer_size \(10\)",
+        ),
+        (
+            {"max_buffer_bytes": 1000},
+            r"max_request_size \(1048576\) must not be larger than max_buffer_bytes \(1000\)",
+        ),
+        (
+            {"client_config": {"batch_size": 2_000_000}},
+            r"batch_size \(2000000\) must not be larger than max_request_size \(1048576\)",
+        ),
+        (
+            {"client_config": {"reconnect_backoff_ms": 200, "reconnect_backoff_max_ms": 100}},
+            r"reconnect_backoff_ms \(200.0\) must not be larger than reconnect_backoff_max_ms \(100.0\)",
+        ),
+    ],
+)
+def test_contradictions(options: dict[str, Any], message: str) -> None:
+    """Two options that cannot both hold are a ValueError that names both with their values."""
+    with pytest.raises(ValueError, match=message):
+        make_settings(**options)
+
+
+def test_defaults_yield_to_what_was_given() -> None:
+    """Giving one option is no contradiction to the default of another that follows it."""
+    assert configured(max_request_size=5000).batch_size == 5000
+    assert configured(reconnect_backoff_ms=4000).reconnect_backoff_max == 4.0
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Enumerations and flags
+
+
+@pytest.mark.parametrize(("given", "acks"), [(0, 0), (1, 1), (-1, -1), ("all", -1)])
+def test_acks(given: Any, acks: int) -> None:
+    """`acks` as in Kafka; idempotence follows from it."""
+    settings = configured(acks=given)
+    assert (settings.acks, settings.idempotent) == (acks, acks == -1)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [(2, ValueError), ("0", ValueError), (True, TypeError), (None, TypeError)]
+)
+def test_wrong_acks(given: Any, error: type[Exception]) -> None:
+    """Nothing else is taken for one of them, True for 1 least of all."""
+    with pytest.raises(error, match=r"^acks must be one of 0, 1, -1, 'all', got "):
+        configured(acks=given)
+
+
+@pytest.mark.parametrize(
+    ("codec", "number"), [(None, 0), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)]
+)
+def test_compression(codec: str | None, number: int) -> None:
+    """Codecs become Kafka's numbers."""
+    assert configured(compression_type=codec).compression == number
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [("brotli", ValueError), ("", ValueError), (1, TypeError), ([], TypeError)]
+)
+def test_wrong_compression(given: Any, error: type[Exception]) -> None:
+    """The error lists the codecs."""
+    with pytest.raises(
+        error, match=r"^compression_type must be one of None, 'gzip', 'snappy', 'lz4', 'zstd'"
+    ):
+        configured(compression_type=given)
+
+
+@pytest.mark.parametrize("codec", ["snappy", "lz4", "zstd"])
+def test_codec_without_its_library(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names what to install."""
+    monkeypatch.setattr(kafka.codec, f"has_{codec}", lambda: False)
+    with pytest.raises(ModuleNotFoundError, match=rf"compression_type='{codec}'.*trio_kprod\[compression\]"):
+        configured(compression_type=codec)
+
+
+@pytest.mark.parametrize("name", ["allow_auto_create_topics", "ssl_check_hostname"])
+def test_flags(name: str) -> None:
+    """A flag is a bool: "false" in a string would be true."""
+    for wrong in ("false", 0, None):
+        with pytest.raises(TypeError, match=f"^{name} must be True or False, got "):
+            configured(**{name: wrong})
+
+
+def test_client_id() -> None:
+    """None is the default, as in kafka-python; an empty one is refused."""
+    assert configured(client_id=None).client_id == "trio_kprod"
+    assert configured(client_id="mine").client_id == "mine"
+    with pytest.raises(ValueError, match=r"client_id must be a string that is not empty"):
+        configured(client_id="")
+    with pytest.raises(TypeError, match=r"client_id must be a string, got 7 \(int\)"):
+        configured(client_id=7)
+
+
+def test_socket_options() -> None:
+    """A list of triples of integers."""
+    given = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)]
+    assert configured(socket_options=given).socket_options == ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),)
+    for wrong in (None, 5, [5], [(1, 2)], [(1, 2, "3")], "abc"):
+        with pytest.raises(TypeError, match=r"^socket_options must be a list of tuples of three integers"):
+            configured(socket_options=wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("broker", [("broker", 9092)]),
+        ("broker:1", [("broker", 1)]),
+        (" a:1 , b:65535 ", [("a", 1), ("b", 65535)]),
+        (["a:1", "b,c:3"], [("a", 1), ("b", 9092), ("c", 3)]),
+        ((name for name in ("a", "b")), [("a", 9092), ("b", 9092)]),
+        ("b:2,a:1,b:2", [("b", 2), ("a", 1)]),
+        ("10.0.0.1:9093", [("10.0.0.1", 9093)]),
+        ("::1", [("::1", 9092)]),
+        ("[::1]", [("::1", 9092)]),
+        ("[::1]:9093", [("::1", 9093)]),
+        ("[fe80::1%eth0]:9093", [("fe80::1%eth0", 9093)]),
+        ("my_kafka-1.example.org:9092", [("my_kafka-1.example.org", 9092)]),
+        ("PLAINTEXT://broker:9092", [("broker", 9092)]),
+        ("EXTERNAL://broker:9092", [("broker", 9092)]),
+        ("bücher.example:1", [("bücher.example", 1)]),
+    ],
+)
+def test_addresses(given: Any, expected: list[tuple[str, int]]) -> None:
+    """Addresses are read as kafka-python reads them, in the order given, each once."""
+    assert make_settings(given).bootstrap_servers == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "", " ", "a:1,", ",", [""], ":9092", "broker:", "broker:abc", "broker:0", "broker:65536",
+        "broker:70000", "broker:-1", "broker:9092:9093", "bro ker:1", "broker: 1", "http://broker:1", "a/b",
+        "user@broker:1", "[::1", "[::1]9092", "[broker]:1", "[]:1", "a..b:1", "x" * 64 + ":1",
+        "broker:\N{ARABIC-INDIC DIGIT THREE}", "\n", "broker\x00:1",
+    ],
+)  # fmt: skip
+def test_wrong_addresses(given: Any) -> None:
+    """Whatever is no address is a ValueError that shows it."""
+    with pytest.raises(ValueError, match=r"^bootstrap_servers must be "):
+        make_settings(given)
+
+
+@pytest.mark.parametrize(
+    "given", [None, 9092, b"broker:9092", [b"broker:9092"], ("broker", 9092), [("broker", 9092)]]
+)
+def test_addresses_of_a_wrong_type(given: Any) -> None:
+    """Addresses are strings."""
+    with pytest.raises(TypeError, match=r"^bootstrap_servers must be 'host:port'"):
+        make_settings(given)
+
+
+def test_no_addresses() -> None:
+    """An empty list names no broker."""
+    with pytest.raises(ValueError, match="bootstrap_servers must name at least one address"):
+        make_settings([])
+
+
+def test_address_that_contradicts_the_security_protocol() -> None:
+    """An address copied with its listener's protocol must not be connected to in another."""
+    with pytest.raises(ValueError, match="'SSL://broker:1', but security_protocol is 'PLAINTEXT'"):
+        make_settings("SSL://broker:1")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Callables
+
+
+def test_plain_serializer() -> None:
+    """A function of the object becomes one of topic and object."""
+    settings = make_settings(
+        key_serializer=str.encode, value_serializer=lambda value: json.dumps(value).encode()
+    )
+    assert settings.key_serializer is not None
+    assert settings.value_serializer is not None
+    assert settings.key_serializer("topic", "k") == b"k"
+    assert settings.value_serializer("topic", [1]) == b"[1]"
+
+
+def test_type_as_serializer() -> None:
+    """A type that makes bytes is a function like any other."""
+    serializer = make_settings(value_serializer=bytes).value_serializer
+    assert serializer is not None
+    assert serializer("topic", [1, 2]) == b"\x01\x02"
+
+
+def test_kafka_python_serializer() -> None:
+    """kafka-python's own serializers work, without a warning."""
+    serializer = make_settings(value_serializer=JsonSerializer()).value_serializer
+    assert serializer is not None
+    assert serializer("topic", {"a": 1}) == b'{"a": 1}'
+
+
+def test_serializers_get_topic_headers_and_data() -> None:
+    """An object's `serialize` is called with as many arguments as it takes."""
+
+    class Three:
+        def serialize(self, topic: str, headers: Any, data: Any) -> bytes:
+            return repr((topic, headers, data)).encode()
+
+    class Two:
+        def serialize(self, topic: str, data: Any) -> bytes:
+            return repr((topic, data)).encode()
+
+    settings = make_settings(key_serializer=Three(), value_serializer=Two())
+    assert settings.key_serializer is not None
+    assert settings.value_serializer is not None
+    assert settings.key_serializer("t", 1) == b"('t', (), 1)"
+    assert settings.value_serializer("t", 1) == b"('t', 1)"
+
+
+@pytest.mark.parametrize("name", ["key_serializer", "value_serializer"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "utf-8",
+        7,
+        JsonSerializer,
+        async_function,
+        AsyncCallable(),
+        functools.partial(async_function, 1),
+        lambda: b"",
+        lambda _a, _b: b"",
+        SimpleNamespace(serialize=async_function),
+        SimpleNamespace(serialize=lambda _: b""),
+    ],
+)  # fmt: skip
+def test_wrong_serializers(name: str, wrong: Any) -> None:
+    """What cannot be called with one object, or only makes a coroutine, is refused at once."""
+    with pytest.raises(TypeError, match=f"^{name}(.serialize)? must be "):
+        named(name, wrong)
+
+
+def test_partitioners() -> None:
+    """kafka-python's partitioners, as classes or instances, and functions of the older style."""
+
+    def older(_key: bytes | None, _all: list[int], available: list[int]) -> int:
+        return available[0]
+
+    sticky = StickyPartitioner()
+    assert configured(partitioner=sticky).partitioner is sticky
+    assert isinstance(configured(partitioner=DefaultPartitioner).partitioner, DefaultPartitioner)
+    assert configured(partitioner=older).partitioner is older
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["murmur2", b"x", 1, int, async_function, lambda _key: 0, SimpleNamespace(partition=lambda _key: 0),
+     SimpleNamespace(partition=async_function)],
+)  # fmt: skip
+def test_wrong_partitioners(wrong: Any) -> None:
+    """A name, a function of other arguments, or an async one is refused."""
+    with pytest.raises(TypeError, match=r"^partitioner(.partition)? must be "):
+        configured(partitioner=wrong)
+
+
+def test_on_undelivered() -> None:
+    """It is called without await, so an async function is refused, and so is what is no function."""
+    seen: list[Any] = []
+    assert make_settings(on_undelivered=seen.append).on_undelivered == seen.append
+    with pytest.raises(
+        TypeError, match=r"on_undelivered must be a plain function: it is called without await"
+    ):
+        make_settings(on_undelivered=async_function)
+    with pytest.raises(TypeError, match=r"on_undelivered must be a function, got 'print'"):
+        make_settings(on_undelivered="print")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"on_undelivered must be a function that can be called with 1 arg"):
+        make_settings(on_undelivered=lambda: None)  # type: ignore[arg-type, misc]
+
+
+def test_a_function_that_hides_its_arguments_is_taken_at_its_word() -> None:
+    """Some built-in functions have no signature to ask for."""
+    assert _checks.accepts(bytes, 7)
+
+
+def test_logger() -> None:
+    """A logger or an adapter of one."""
+    mine = logging.getLogger("mine")
+    adapter = logging.LoggerAdapter(mine, {})
+    assert make_settings(logger=mine).logger is mine
+    assert make_settings(logger=adapter).logger is adapter
+    with pytest.raises(
+        TypeError, match=r"logger must be a logging.Logger or a logging.LoggerAdapter, got 'x'"
+    ):
+        make_settings(logger="x")  # type: ignore[arg-type]
+
+
+def test_instruments() -> None:
+    """Any iterable of instruments is kept as a tuple."""
+    one, two = Instrument(), Instrument()
+    assert make_settings(instruments=iter([one, two])).instruments == (one, two)
+
+
+def test_wrong_instruments() -> None:
+    """A single instrument, a class, another object and an async hook are told apart in the error."""
+
+    class Async(Instrument):
+        async def connected(self, **_: Any) -> None:  # type: ignore[override]
+            raise AssertionError("must not be called")
+
+    with pytest.raises(TypeError, match=r"instruments must be a tuple of instruments: write \(<"):
+        make_settings(instruments=Instrument())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"instruments must be a tuple of instruments, got 1"):
+        make_settings(instruments=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"instruments\[1\] must be an instance of a class derived from"):
+        make_settings(instruments=(Instrument(), Instrument))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"instruments\[0\].connected must be a plain method"):
+        make_settings(instruments=(Async(),))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# TLS
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A certificate authority and a client certificate with its key, as files."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca = trustme.CA()
+    certificate = ca.issue_cert("client.example")
+    other = ca.issue_cert("other.example")
+    paths = {
+        name: folder / f"{name}.pem" for name in ("ca", "certificate", "key", "both", "other_key", "text")
+    }
+    ca.cert_pem.write_to_path(paths["ca"])
+    certificate.cert_chain_pems[0].write_to_path(paths["certificate"])
+    certificate.private_key_pem.write_to_path(paths["key"])
+    certificate.private_key_and_cert_chain_pem.write_to_path(paths["both"])
+    other.private_key_pem.write_to_path(paths["other_key"])
+    paths["text"].write_text("not PEM")
+    return SimpleNamespace(folder=folder, **{name: str(path) for name, path in paths.items()})
+
+
+def encrypt(source: str, password: bytes, target: Path) -> str:
+    """A copy of the private key that needs a password."""
+    from cryptography.hazmat.primitives import serialization as keys
+
+    key = keys.load_pem_private_key(Path(source).read_bytes(), None)
+    scheme = keys.BestAvailableEncryption(password)
+    target.write_bytes(key.private_bytes(keys.Encoding.PEM, keys.PrivateFormat.PKCS8, scheme))
+    return str(target)
+
+
+def tls(**options: Any) -> ssl.SSLContext:
+    context = configured(security_protocol="SSL", **options).ssl_context
+    assert context is not None
+    return context
+
+
+def test_tls_verifies_by_default() -> None:
+    """Without options the system's authorities and the host's name are checked."""
+    settings = configured(security_protocol="SSL")
+    assert settings.ssl_context is not None
+    assert settings.ssl_context.verify_mode is ssl.CERT_REQUIRED
+    assert settings.ssl_context.check_hostname
+    assert settings.ssl_check_hostname
+
+
+def test_tls_without_the_name_still_verifies_the_certificate() -> None:
+    """`ssl_check_hostname` switches off no more than it says."""
+    settings = configured(security_protocol="SSL", ssl_check_hostname=False)
+    assert settings.ssl_context is not None
+    assert settings.ssl_context.verify_mode is ssl.CERT_REQUIRED
+    assert not settings.ssl_check_hostname
+
+
+def test_tls_files(files: SimpleNamespace) -> None:
+    """Authority, certificate, key and ciphers are loaded, from paths of either kind."""
+    context = tls(
+        ssl_cafile=Path(files.ca),
+        ssl_certfile=files.certificate,
+        ssl_keyfile=files.key,
+        ssl_ciphers="ECDHE+AESGCM",
+    )
+    assert len(context.get_ca_certs()) == 1
+    assert tls(ssl_certfile=files.both)
+
+
+@pytest.mark.parametrize("password", ["pass", b"pass"])
+def test_encrypted_key(files: SimpleNamespace, password: str | bytes) -> None:
+    """The password opens the key."""
+    key = encrypt(files.key, b"pass", files.folder / "encrypted.pem")
+    assert tls(ssl_certfile=files.certificate, ssl_keyfile=key, ssl_password=password)
+
+
+def test_encrypted_key_without_password_does_not_ask_on_the_terminal(files: SimpleNamespace) -> None:
+    """OpenSSL's own way would block the program."""
+    key = encrypt(files.key, b"pass", files.folder / "encrypted.pem")
+    with pytest.raises(ValueError, match=r"encrypted.pem' is encrypted: give ssl_password"):
+        tls(ssl_certfile=files.certificate, ssl_keyfile=key)
+
+
+def test_wrong_password_is_not_shown(files: SimpleNamespace) -> None:
+    """The error names the files and keeps the secret."""
+    key = encrypt(files.key, b"pass", files.folder / "encrypted.pem")
+    with pytest.raises(
+        ValueError, match=r"ssl_certfile=.* with ssl_keyfile=.*encrypted.pem' cannot"
+    ) as caught:
+        tls(ssl_certfile=files.certificate, ssl_keyfile=key, ssl_password="wr0ng")
+    assert "wr0ng" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ssl_cafile", "ssl_certfile", "ssl_crlfile"])
+def test_tls_files_that_cannot_be_used(name: str, files: SimpleNamespace) -> None:
+    """A missing file, a directory and one without PEM are named with their option."""
+    for filename, reason in (
+        ("missing", "No such file"),
+        ("", "Is a directory|Permission denied"),
+        ("text.pem", ""),
+    ):
+        path = files.folder / filename
+        with pytest.raises(ValueError, match=f"^{name}='{path}'.* cannot be used: .*({reason})"):
+            tls(**{name: path})
+
+
+def test_missing_key_file_is_named(files: SimpleNamespace) -> None:
+    """It is the key that is missing, not the certificate."""
+    with pytest.raises(ValueError, match=r"^ssl_keyfile='nowhere' cannot be used: No such file"):
+        tls(ssl_certfile=files.certificate, ssl_keyfile="nowhere")
+
+
+def test_key_of_another_certificate(files: SimpleNamespace) -> None:
+    """OpenSSL's reason is passed on."""
+    with pytest.raises(ValueError, match="KEY_VALUES_MISMATCH"):
+        tls(ssl_certfile=files.certificate, ssl_keyfile=files.other_key)
+
+
+def test_revocation_list_is_used(files: SimpleNamespace) -> None:
+    """With a revocation list the peer's certificate must be covered by it."""
+    crl = files.folder / "crl.pem"
+    crl.write_bytes(_empty_revocation_list())
+    assert tls(ssl_crlfile=crl).verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def _empty_revocation_list() -> bytes:
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    day = datetime.datetime(2020, 1, 1)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+    builder = x509.CertificateRevocationListBuilder(name, day, day)
+    signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM)
+
+
+def test_own_context_is_used_as_it_is() -> None:
+    """Nothing is changed on a context that was given."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    settings = configured(security_protocol="SASL_SSL", sasl_mechanism="PLAIN", **LOGIN, ssl_context=context)
+    assert settings.ssl_context is context
+    assert not settings.ssl_check_hostname
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ssl_cafile": "ca.pem"}, r"ssl_cafile has no effect with security_protocol='PLAINTEXT': use 'SSL'"),
+        ({"security_protocol": "SSL", "ssl_context": ssl.create_default_context(), "ssl_cafile": "x"},
+         "ssl_cafile has no effect beside ssl_context"),
+        ({"security_protocol": "SSL", "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)},
+         "ssl_context must be one for clients"),
+        ({"security_protocol": "SSL", "ssl_keyfile": "k.pem"}, "ssl_keyfile has no effect without ssl_cert"),
+        ({"security_protocol": "SSL", "ssl_password": "x"}, "ssl_password has no effect without ssl_cert"),
+        ({"security_protocol": "SSL", "ssl_ciphers": "NONSENSE"}, "ssl_ciphers='NONSENSE': OpenSSL knows"),
+        ({"security_protocol": "ssl"}, "security_protocol must be one of 'PLAINTEXT', 'SSL', 'SASL"),
+        ({"security_protocol": "TLS"}, "security_protocol must be one of"),
+    ],
+)  # fmt: skip
+def test_tls_contradictions(options: dict[str, Any], message: str) -> None:
+    """An option that would be ignored is an error, and a mistyped protocol is not PLAINTEXT."""
+    with pytest.raises(ValueError, match=message):
+        configured(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"security_protocol": None}, "security_protocol must be one of"),
+        ({"ssl_context": "default"}, "ssl_context must be a ssl.SSLContext, got 'default'"),
+        ({"ssl_cafile": 5}, "ssl_cafile must be the path of a file, got 5"),
+        ({"ssl_password": 5}, "ssl_password must be a string"),
+    ],
+)
+def test_tls_options_of_a_wrong_type(options: dict[str, Any], message: str) -> None:
+    """Each names itself and what it may be."""
+    with pytest.raises(TypeError, match=message):
+        configured(**options)
+
+
+def test_options_with_their_default_contradict_nothing() -> None:
+    """Code that passes every option on, set or not, works."""
+    defaults = {name: default for name, (default, _) in _security.OPTIONS.items()}
+    assert configured(**defaults).ssl_context is None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# SASL
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_sasl_options_suit_kafka_pythons_mechanisms(mechanism: str) -> None:
+    """What the settings hold is what the mechanism's class takes."""
+    settings = configured(**{**PLAIN, "security_protocol": "SASL_SSL", "sasl_mechanism": mechanism})
+    assert settings.sasl_mechanism == mechanism
+    assert get_sasl_mechanism(mechanism)(host="broker", **settings.sasl_options).auth_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({**LOGIN}, "sasl_plain_username has no effect with security_protocol='PLAINTEXT': use 'SASL_SSL'"),
+        ({"sasl_mechanism": "PLAIN"}, "sasl_mechanism has no effect with security_protocol='PLAINTEXT'"),
+        ({"security_protocol": "SASL_SSL", **LOGIN}, r"sasl_mechanism must be one of 'AWS.*, got None"),
+        ({**PLAIN, "sasl_mechanism": "plain"}, r"sasl_mechanism must be one of .*'PLAIN', .*, got 'plain'"),
+        ({**PLAIN, "sasl_plain_username": None}, "sasl_mechanism='PLAIN' needs sasl_plain_username"),
+        ({**PLAIN, "sasl_plain_password": None}, "sasl_mechanism='PLAIN' needs sasl_plain_password"),
+        ({**PLAIN, "sasl_plain_password": ""}, "sasl_plain_password must not be empty"),
+        ({**PLAIN, "sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": None}, "'SCRAM-SHA-512' needs"),
+        ({**PLAIN, "sasl_kerberos_service_name": "k"}, "sasl_kerberos_service_name has no effect with"),
+        ({**PLAIN, "sasl_mechanism": "OAUTHBEARER"}, "'OAUTHBEARER' needs sasl_oauth_token_provider"),
+        ({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "AWS_MSK_IAM"}, "needs security_prot"),
+    ],
+)  # fmt: skip
+def test_sasl_contradictions(options: dict[str, Any], message: str) -> None:
+    """What is missing or would be ignored is named, before a broker asks for it."""
+    with pytest.raises(ValueError, match=message):
+        configured(**options)
+
+
+@pytest.mark.parametrize(("mechanism", "package"), [("GSSAPI", "gssapi"), ("AWS_MSK_IAM", "botocore")])
+def test_sasl_mechanism_without_its_package(
+    mechanism: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the package."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(
+        _security._MECHANISMS, mechanism, _security._MECHANISMS[mechanism]._replace(module=package)
+    )
+    with pytest.raises(
+        ModuleNotFoundError, match=f"sasl_mechanism='{mechanism}' needs the package {package}"
+    ):
+        configured(security_protocol="SASL_SSL", sasl_mechanism=mechanism)
+
+
+def test_kerberos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's name has kafka-python's default."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: SimpleNamespace())
+    settings = configured(
+        security_protocol="SASL_SSL", sasl_mechanism="GSSAPI", sasl_kerberos_domain_name="example.org"
+    )
+    assert settings.sasl_options == {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "GSSAPI",
+        "sasl_kerberos_service_name": "kafka",
+        "sasl_kerberos_domain_name": "example.org",
+    }
+
+
+def test_mechanism_that_was_registered_with_kafka_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are its own business."""
+    monkeypatch.setitem(kafka.net.sasl.SASL_MECHANISMS, "MINE", object)
+    settings = configured(**{**PLAIN, "sasl_mechanism": "MINE"})
+    assert settings.sasl_mechanism == "MINE"
+
+
+def oauth(provider: Any) -> Settings:
+    return configured(
+        security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", sasl_oauth_token_provider=provider
+    )
+
+
+def test_token_provider_of_kafka_python_is_kept() -> None:
+    """A subclass of kafka-python's base class is passed on as it is."""
+
+    class Provider(AbstractTokenProvider):  # type: ignore[misc]
+        def token(self) -> str:
+            return "t"
+
+    provider = Provider()
+    assert oauth(provider).sasl_options["sasl_oauth_token_provider"] is provider
+
+
+@pytest.mark.parametrize("extensions", [{}, {"logicalCluster": "lkc-1"}])
+def test_token_provider_of_any_class(extensions: dict[str, str]) -> None:
+    """Whatever has `token` will do, with `extensions` if it has that too."""
+    provider = SimpleNamespace(token=lambda: "t0ken")
+    if extensions:
+        provider.extensions = lambda: extensions
+    sent = get_sasl_mechanism("OAUTHBEARER")(**oauth(provider).sasl_options).auth_bytes()
+    assert sent.startswith(b"n,,\x01auth=Bearer t0ken")
+    assert (b"logicalCluster=lkc-1" in sent) == bool(extensions)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["token", object(), AbstractTokenProvider, SimpleNamespace(token=async_function)]
+)
+def test_wrong_token_providers(wrong: Any) -> None:
+    """A string, a class and an async method are refused."""
+    with pytest.raises(
+        TypeError, match=r"sasl_oauth_token_provider must be an object with a method token\(\)"
+    ):
+        oauth(wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Secrets and the proxy
+
+
+def test_secrets_are_not_printed() -> None:
+    """Settings get logged, and errors get pasted into tickets."""
+    settings = configured(**PLAIN, proxy_url="socks5://ada:s3cret@proxy:1080")
+    assert "s3cret" not in repr(settings)
+    for wrong in (
+        "s3cret@proxy",
+        "ftp://ada:s3cret@proxy:1",
+        "socks5://ada:s3cret@proxy",
+        "http://[s3cret:1",
+    ):
+        with pytest.raises(ValueError, match=r"^proxy_url must be like 'socks5://host:port'") as caught:
+            configured(proxy_url=wrong)
+        assert "s3cret" not in str(caught.value)
+    for name in ("proxy_url", "sasl_plain_password", "ssl_password"):
+        with pytest.raises(TypeError, match=f"^{name} must be a string") as wrong_kind:
+            configured(**{name: ["s3cret"]})
+        assert "s3cret" not in str(wrong_kind.value)
+
+
+@pytest.mark.parametrize("url", ["socks5://proxy:1080", "socks5h://u:p@proxy:1080", "http://[::1]:3128"])
+def test_proxy(url: str) -> None:
+    """kafka-python's schemes."""
+    assert configured(proxy_url=url).proxy_url == url
+
+
+def test_proxy_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names what to install."""
+    monkeypatch.setattr(_options.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
+    with pytest.raises(ModuleNotFoundError, match=r"proxy_url.*trio_kprod\[proxy\]"):
+        configured(proxy_url="socks5://proxy:1080")
+
+
+def test_long_values_are_cut_in_errors() -> None:
+    """A megabyte by mistake does not become a megabyte of error."""
+    with pytest.raises(ValueError, match=r"^bootstrap_servers must be") as caught:
+        make_settings("?" * 1_000_000)
+    assert len(str(caught.value)) < 300
+
+
+def test_nothing_is_connected_to() -> None:
+    """Making settings opens no socket: in a process where that is impossible it works all the same."""
+    code = """
+import socket
+def refuse(*_, **__): raise AssertionError("a socket was made")
+socket.socket.__init__ = refuse
+socket.getaddrinfo = refuse
+from trio_kprod._config import make_settings
+make_settings("broker.invalid:1", client_config={"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN",
+              "sasl_plain_username": "u", "sasl_plain_password": "p", "compression_type": "gzip"})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(_config.__file__).parents[1])

@@ -1,0 +1,697 @@
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
+from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
+
+from tests.scripted_peer import (
+    VERSIONS,
+    Client,
+    Peer,
+    answer_bytes,
+    api_versions,
+    client_of,
+    metadata,
+    serving,
+    settings,
+)
+from trio_kprod import _connection
+from trio_kprod._connection import Connection, Exchange, SetupFailed
+from trio_kprod._errors import ConnectionLost
+from trio_kprod._transport import Fence, FencedStream, TcpNetwork
+
+
+def produce(acks: int = 0) -> Any:
+    return ProduceRequest(version=8, transactional_id=None, acks=acks, timeout_ms=1000, topic_data=[])
+
+
+def assert_nothing_open(client: Client) -> None:
+    assert [stream._sock.fileno() for stream in client.network.opened] == [-1] * len(client.network.opened)
+    assert not client.fence._sockets
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Opening
+
+
+async def test_open_learns_the_versions() -> None:
+    """The newest ApiVersions is asked first, and what is answered decides what is spoken."""
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        assert (request.API_VERSION, request.client_software_name) == (4, "trio-kprod")
+        assert request.header.client_id == "tester"
+        await peer.answer(request, api_versions(4, {3: (0, 9), 0: (99, 100), 22: (0, 50)}))
+        await peer.until_closed()
+
+    async with client_of(script) as client:
+        await client.connection.open()
+        assert client.connection.version(MetadataRequest) == 9
+        assert client.connection.version(InitProducerIdRequest) == InitProducerIdRequest.max_version
+        assert client.connection.version(ProduceRequest) is None  # the broker's lowest is above ours
+        assert client.connection.version(ApiVersionsRequest) is None  # the broker has none
+        client.connection.close()
+        await client.connection.serve()
+        assert_nothing_open(client)
+
+
+@pytest.mark.parametrize(("offered", "asked"), [({18: (0, 2)}, [4, 2]), ({}, [4, 0]), ({18: (0, 9)}, [4, 3])])
+async def test_versions_are_downgraded(offered: dict[int, tuple[int, int]], asked: list[int]) -> None:
+    """To what the refusal offers, else to the first; always downwards."""
+    seen = []
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        seen.append(request.API_VERSION)
+        refusal = api_versions(0, offered, error=35)
+        await peer.answer(request, refusal)
+        request = await peer.request()
+        seen.append(request.API_VERSION)
+        await peer.answer(request, api_versions(request.API_VERSION))
+        await peer.until_closed()
+
+    async with client_of(script) as client:
+        await client.connection.open()
+        assert client.connection.version(MetadataRequest) == 12
+        client.connection.close()
+        await client.connection.serve()
+    assert seen == asked
+
+
+async def test_versions_refused_for_ever() -> None:
+    async def script(peer: Peer) -> None:
+        for _ in range(5):
+            await peer.answer(await peer.request(), api_versions(0, {18: (0, 99)}, error=35))
+        await peer.until_closed()
+
+    async with client_of(script) as client:
+        with pytest.raises(SetupFailed, match=r"^ApiVersions: UNSUPPORTED_VERSION \(35\)$") as caught:
+            await client.connection.open()
+        assert not caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_open_has_one_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    """The error says what was being done, and nothing stays open."""
+    async with client_of(Peer.until_closed_after_anything) as client:
+        with pytest.raises(SetupFailed, match=r"^ApiVersions: not finished within 10 s$") as caught:
+            await client.connection.open()
+        assert trio.current_time() == 10
+        assert not caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_cancelled_open_leaves_nothing() -> None:
+    async with client_of(Peer.until_closed_after_anything) as client:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.connection.open)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert_nothing_open(client)
+
+
+async def test_closed_at_the_first_request_hints_at_tls() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    async with client_of(script) as client:
+        with pytest.raises(
+            SetupFailed, match=r"the broker closed the connection; perhaps this is a TLS port"
+        ):
+            await client.connection.open()
+        assert_nothing_open(client)
+
+
+async def test_fence_raised_before_open() -> None:
+    async with client_of(Peer.until_closed) as client:
+        client.fence.raise_()
+        with pytest.raises(SetupFailed, match="gave this connection up"):
+            await client.connection.open()
+
+
+async def test_refused_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but it does not listen
+        fence = Fence()
+        address = taken.getsockname()
+        connection = Connection(address, settings(), TcpNetwork(settings(), fence), fence)
+        with pytest.raises(
+            SetupFailed, match=r"^connecting: \[Errno \d+\] .*[Cc]onnection refused$"
+        ) as caught:
+            await connection.open()
+        assert not caught.value.fatal
+
+
+# ---------------------------------------------------------------------------------------------------------
+# TLS
+
+CA = trustme.CA()
+OTHER_CA = trustme.CA()
+CERTIFICATE = CA.issue_cert("broker")
+
+
+def server_context(client_ca: trustme.CA | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CERTIFICATE.configure_cert(context)
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        client_ca.configure_trust(context)
+    return context
+
+
+def client_context(ca: trustme.CA = CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+async def tls_peer(peer: Peer, context: ssl.SSLContext | None = None) -> None:
+    """A broker that speaks TLS, answers one Metadata, and does not mind how a handshake ends."""
+    stream = trio.SSLStream(peer.stream, context or server_context(), server_side=True, https_compatible=True)
+    secure = Peer(stream)
+    try:
+        await secure.versions()
+        await secure.metadata()
+        await secure.until_closed()
+    except (trio.BrokenResourceError, EOFError):
+        pass
+
+
+async def test_tls(autojump_clock: trio.testing.MockClock) -> None:
+    """Handshake, request, answer, and no `close_notify` that would have to be waited for."""
+    async with client_of(tls_peer, ssl_context=client_context()) as client:
+        await client.connection.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.serve)
+            exchange = client.ask()
+            await client.until("answer", exchange)
+            client.connection.close()
+        assert client.lost is None
+        assert trio.current_time() == 0
+        assert_nothing_open(client)
+
+
+@pytest.mark.parametrize(
+    ("host", "ca", "text"),
+    [("broker", OTHER_CA, "unable to get local issuer"), ("another", CA, "Hostname mismatch")],
+)
+async def test_tls_certificate_not_trusted(host: str, ca: trustme.CA, text: str) -> None:
+    """Fatal, with OpenSSL's own words."""
+    async with client_of(tls_peer, host=host, ssl_context=client_context(ca)) as client:
+        with pytest.raises(
+            SetupFailed, match=rf"^TLS handshake: .*CERTIFICATE_VERIFY_FAILED.*{text}"
+        ) as caught:
+            await client.connection.open()
+        assert caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_tls_certificate_required_of_us() -> None:
+    """With TLS 1.3 the alert comes after our handshake has succeeded, and is told all the same."""
+
+    async def script(peer: Peer) -> None:
+        await tls_peer(peer, server_context(OTHER_CA))
+
+    async with client_of(script, ssl_context=client_context()) as client:
+        with pytest.raises(SetupFailed, match=r"(?i)^ApiVersions: .*alert.*certificate.required") as caught:
+            await client.connection.open()
+        assert caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_tls_peer_is_silent(autojump_clock: trio.testing.MockClock) -> None:
+    async with client_of(Peer.until_closed_after_anything, ssl_context=client_context()) as client:
+        with pytest.raises(SetupFailed, match=r"^TLS handshake: not finished within 10 s$"):
+            await client.connection.open()
+        assert trio.current_time() == 10
+        assert_nothing_open(client)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x00\x00\x00\x04abcd"])
+async def test_tls_to_a_plaintext_port(said: bytes) -> None:
+    """A broker that finds no frame in our hello closes; another server says something."""
+
+    async def script(peer: Peer) -> None:
+        await peer.receive(5)
+        if said:
+            await peer.stream.send_all(said)
+
+    async with client_of(script, ssl_context=client_context()) as client:
+        with pytest.raises(SetupFailed, match=r"^TLS handshake: .+; perhaps this is no TLS port") as caught:
+            await client.connection.open()
+        assert not caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_plaintext_to_a_tls_port() -> None:
+    async with client_of(tls_peer) as client:
+        with pytest.raises(SetupFailed, match=r"^ApiVersions: .+; perhaps this is a TLS port") as caught:
+            await client.connection.open()
+        assert not caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_tls_impossible_host_name() -> None:
+    async with client_of(Peer.until_closed, host="a..b", ssl_context=client_context()) as client:
+        with pytest.raises(SetupFailed, match=r"^TLS handshake: ") as caught:
+            await client.connection.open()
+        assert caught.value.fatal
+        assert_nothing_open(client)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Requests and answers
+
+
+async def test_answers_come_in_order() -> None:
+    async def script(peer: Peer) -> None:
+        requests = [await peer.request() for _ in range(3)]
+        await peer.stream.send_all(b"".join(answer_bytes(one, metadata(one)) for one in requests))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        exchanges = [client.ask() for _ in range(3)]
+        await client.until("answer", exchanges[-1])
+        assert [one for told, one in client.record if told == "answer"] == exchanges
+        assert client.told(exchanges[0]) == ["handed", "sent", "answer"]
+        assert client.connection.unanswered() == []
+        assert "0 queued, 0 in flight" in repr(client.connection)
+    assert client.lost is None
+    assert_nothing_open(client)
+
+
+async def test_answer_byte_by_byte() -> None:
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        for byte in answer_bytes(request, metadata(request)):
+            await peer.stream.send_all(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        await client.until("answer", client.ask())
+
+
+async def test_answer_together_with_the_end_counts() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+
+    async with serving(script) as client:
+        first, second = client.ask(), client.ask()
+        assert await client.loss() == "the broker closed the connection"
+        assert "answer" in client.told(first)
+        assert client.connection.unanswered() == [second]
+        assert second.handed
+        assert_nothing_open(client)
+
+
+async def test_closed_at_the_first_request_hints_at_sasl() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    async with serving(script) as client:
+        client.ask()
+        assert "perhaps this listener wants SASL" in await client.loss()
+
+
+async def test_request_without_answer_is_told_when_sent() -> None:
+    async def script(peer: Peer) -> None:
+        assert (await peer.request()).acks == 0
+        await peer.metadata()
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        exchange, after = client.ask(produce()), client.ask()
+        await client.until("answer", after)
+        assert client.told(exchange) == ["handed", "sent"]
+
+
+async def test_request_that_cannot_be_encoded_fails_alone() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        bad = client.ask(produce(acks=2**40))
+        good = client.ask()
+        await client.until("answer", good)
+        ((told, _, error),) = [entry for entry in client.record if entry[1] is bad]
+        assert (told, type(error), bad.handed) == ("failed", struct.error, False)
+
+
+async def test_callback_that_raises_is_a_bug_and_leaves_serve() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await peer.metadata()
+        await peer.until_closed()
+
+    def fail(*_: object) -> None:
+        raise LookupError("bug")
+
+    async with client_of(script) as client:
+        await client.connection.open()
+        client.connection.send(Exchange(MetadataRequest(version=1, topics=[]), 30, fail))
+        with pytest.raises(LookupError, match="bug"):
+            await client.connection.serve()
+        assert_nothing_open(client)
+
+
+def frame(body: bytes) -> bytes:
+    return struct.pack(">i", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (b"\xff\xff\xff\xff", "a frame of -1 bytes"),
+        (b"HTTP/1.1 400 Bad Request", "not Kafka's protocol: a frame of 1213486160 bytes"),
+        (frame(b""), "the answer to Metadata cannot be decoded"),
+        (frame(b"\0\0\0\x02"), "the answer to Metadata cannot be decoded"),
+        (frame(b"\0\0\0\x07\0\0\0\0"), "the answer to Metadata is number 7, not 2"),
+        (frame(b"\0\0\0\x02\0" + b"\xff" * 60), "the answer to Metadata cannot be decoded"),
+        # 268,435,454 brokers in 20 bytes; and a string of 34 GB
+        (frame(b"\0\0\0\x02\0" + b"\0\0\0\0" + b"\xff\xff\xff\x7f" + bytes(12)), "cannot be decoded"),
+        (frame(b"\0\0\0\x02\0" + b"\0\0\0\0" + b"\x02\0\0\0\1\xff\xff\xff\xff\x7f" + bytes(2)), "cannot be"),
+        # a text that is none
+        (
+            frame(b"\0\0\0\x02\0" + b"\0\0\0\0" + b"\x02\0\0\0\1\x03\xff\xff" + bytes(20)),
+            "UnicodeDecodeError",
+        ),
+        # an integer that never ends
+        (frame(b"\0\0\0\x02\0" + b"\0\0\0\0" + b"\xff" * 1_000_000), "an integer without end"),
+    ],
+)
+async def test_nonsense_ends_the_connection_at_once(said: bytes, cause: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.stream.send_all(said)
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        exchange = client.ask()
+        assert cause in await client.loss()
+        assert client.connection.unanswered() == [exchange]
+        assert exchange.handed
+        assert_nothing_open(client)
+
+
+async def test_answers_before_nonsense_count() -> None:
+    async def script(peer: Peer) -> None:
+        first, _ = await peer.request(), await peer.request()
+        await peer.stream.send_all(answer_bytes(first, metadata(first)) + frame(b"\0\0"))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        first, second = client.ask(), client.ask()
+        await client.loss()
+        assert "answer" in client.told(first)
+        assert client.connection.unanswered() == [second]
+
+
+async def test_frame_above_the_limit() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.stream.send_all(struct.pack(">i", 1001))
+        await peer.until_closed()
+
+    async with serving(script, receive_message_max_bytes=1000) as client:
+        client.ask()
+        assert await client.loss() == "not Kafka's protocol: a frame of 1001 bytes (1000 allowed)"
+
+
+async def test_answer_nobody_asked_for() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.stream.send_all(frame(b"\0\0\0\1"))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        assert await client.loss() == "an answer of 4 bytes that nobody asked for"
+        assert_nothing_open(client)
+
+
+async def test_answer_to_a_request_that_has_none() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.stream.send_all(frame(b"\0\0\0\2" + bytes(8)))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        client.ask(produce())
+        assert "nobody asked for" in await client.loss()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Time
+
+
+async def test_late_answer_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """Each request has its own time; the earliest deadline counts, wherever it stands in the queue."""
+
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+        await peer.until_closed_after_anything()
+
+    async with serving(script) as client:
+        await client.until("answer", client.ask())
+        await trio.sleep(100)
+        client.ask(timeout=30)
+        client.ask(produce(acks=-1), timeout=5)
+        assert await client.loss() == "no answer to Produce within 5 s"
+        assert trio.current_time() == 105
+        assert_nothing_open(client)
+
+
+async def test_idle_connection_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        await trio.sleep(500)
+        await client.until("answer", client.ask())
+        await client.ended.wait()
+        assert client.lost is None
+        assert trio.current_time() == 500 + 540
+        assert_nothing_open(client)
+
+
+async def test_idle_limit_does_not_count_while_opening(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await trio.sleep(5)
+        await peer.versions()
+        await peer.until_closed()
+
+    async with client_of(script, connections_max_idle=1) as client:
+        await client.connection.open()
+        assert client.connection.version(MetadataRequest) == 12
+        await client.connection.serve()
+        assert trio.current_time() == 6
+
+
+async def test_throttled_writer_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """As long as the broker says (KIP-219), but never longer than a request may take."""
+    times = []
+
+    async def script(peer: Peer) -> None:
+        for throttle_ms in (2_000, 2**31 - 1, 0):
+            request = await peer.request()
+            times.append(trio.current_time())
+            await peer.answer(request, metadata(request, throttle_time_ms=throttle_ms))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        for _ in range(3):
+            await client.until("answer", client.ask())
+    assert times == [0, 2, 32]
+
+
+async def test_peer_that_never_reads(autojump_clock: trio.testing.MockClock) -> None:
+    """The writer waits, what is queued stays queued, and the request being written has its deadline."""
+
+    async def script(_: Peer) -> None:
+        await trio.sleep_forever()
+
+    async with serving(script) as client:
+        exchanges = [client.ask(large()) for _ in range(5)]
+        assert await client.loss() == "no answer to Produce within 30 s"
+        assert trio.current_time() == 30
+        assert client.connection.unanswered() == exchanges
+        assert [one.handed for one in exchanges] == [True, False, False, False, False]
+
+
+def large(size: int = 4_000_000) -> Any:
+    """A request that no socket's buffer takes as a whole."""
+    partition = ProduceRequest.TopicProduceData.PartitionProduceData(version=8, index=0, records=bytes(size))
+    topic = ProduceRequest.TopicProduceData(version=8, name="t", partition_data=[partition])
+    request = produce(acks=-1)
+    request.topic_data = [topic]
+    return request
+
+
+async def test_close_and_cancellation_are_prompt_for_a_stuck_writer() -> None:
+    async def script(_: Peer) -> None:
+        await trio.sleep_forever()
+
+    async with serving(script) as client:
+        exchange = client.ask(large())
+        await trio.testing.wait_all_tasks_blocked()
+        client.connection.close()
+        await client.ended.wait()
+        assert client.lost is None
+        assert client.connection.unanswered() == [exchange]
+        assert exchange.handed
+        assert_nothing_open(client)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What may have been written
+
+
+class BrokenAtWriting(FencedStream):
+    """Its peer has reset the connection: nothing can be written; what came before can be read."""
+
+    async def send_all(self, data: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise trio.BrokenResourceError from ConnectionResetError(104, "Connection reset by peer")
+
+
+async def test_nothing_is_handed_when_no_byte_left() -> None:
+    """Marked under the lock, yet not a byte of it was taken: certainly not written."""
+    async with serving(Peer.until_closed_after_anything) as client:
+        client.network.opened[0].__class__ = BrokenAtWriting
+        exchange, queued = client.ask(), client.ask()
+        assert await client.loss() == "[Errno 104] Connection reset by peer"
+        assert client.told(exchange) == ["handed"]
+        assert client.connection.unanswered() == [exchange, queued]
+        assert (exchange.handed, queued.handed) == (False, False)
+
+
+async def test_without_a_count_the_mark_stands() -> None:
+    async def script(stream: trio.testing.StapledStream[Any, Any]) -> None:
+        await Peer(stream).versions()
+
+    class MemoryNetwork:
+        async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            ours, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(script, theirs)
+            return ours
+
+    async with trio.open_nursery() as nursery:
+        fence = Fence()
+        connection = Connection(("broker", 9092), settings(), MemoryNetwork(), fence)
+        await connection.open()
+        exchange = Exchange(MetadataRequest(version=1, topics=[]), 1, lambda *_: None)
+        connection.send(exchange)
+        nursery.start_soon(connection.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.close()
+    assert exchange.handed
+    assert connection.unanswered() == [exchange]
+
+
+async def test_reader_finishes_after_the_writer_broke() -> None:
+    """The answer and the true cause are still there to be read."""
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.stream.send_all(answer_bytes(request, metadata(request)) + b"\xff\xff\xff\xff")
+        await peer.until_closed()
+
+    go_on = trio.Event()
+    async with serving(script) as client:
+        first = client.ask()
+        await go_on.wait()
+        client.network.opened[0].__class__ = BrokenAtWriting
+        second = client.ask()
+        assert "a frame of -1 bytes" in await client.loss()
+        assert "answer" in client.told(first)
+        assert client.connection.unanswered() == [second]
+        assert not second.handed
+
+
+async def test_reader_that_has_nothing_to_say(autojump_clock: trio.testing.MockClock) -> None:
+    """It gets a second, then the writer's cause is told."""
+    async with serving(Peer.until_closed) as client:
+        client.network.opened[0].__class__ = BrokenAtWriting
+        client.ask()
+        assert await client.loss() == "[Errno 104] Connection reset by peer"
+        assert trio.current_time() == _connection.LAST_WORDS
+
+
+async def test_fence_stops_a_request_before_its_first_byte() -> None:
+    async def script(peer: Peer) -> None:
+        assert await peer.stream.receive_some() == b""
+
+    async with serving(script) as client:
+        with client.fence.lock:
+            client.fence.raised = True  # as `raise_` does first, in another thread
+        exchange = client.ask()
+        client.fence.raise_()
+        await client.loss()
+        assert client.told(exchange) == []
+        assert client.connection.unanswered() == [exchange]
+        assert not exchange.handed
+        assert_nothing_open(client)
+
+
+async def test_fence_stops_a_request_in_the_middle() -> None:
+    """Not a byte more reaches the peer than were counted when it was raised."""
+    received = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal received
+        await raised.wait()
+        while data := await peer.stream.receive_some():
+            received += len(data)
+        done.set()
+
+    raised, done = trio.Event(), trio.Event()
+    async with serving(script) as client:
+        (stream,) = client.network.opened
+        before = stream.bytes_sent
+        exchange = client.ask(large())
+        await trio.testing.wait_all_tasks_blocked()
+        client.fence.raise_()
+        count = stream.bytes_sent
+        raised.set()
+        await done.wait()
+        await client.loss()
+        assert received == count - before == stream.bytes_sent - before > 0
+        assert client.connection.unanswered() == [exchange]
+        assert exchange.handed
+
+
+async def test_handed_over_under_the_lock() -> None:
+    async with serving(Peer.until_closed_after_anything) as client:
+        locked = []
+        exchange = Exchange(
+            MetadataRequest(version=1, topics=[]),
+            30,
+            lambda *_: None,
+            on_handed=lambda _: locked.append(
+                (client.fence.lock.locked(), client.network.opened[0].bytes_sent)
+            ),
+        )
+        before = client.network.opened[0].bytes_sent
+        client.connection.send(exchange)
+        await trio.testing.wait_all_tasks_blocked()
+        assert locked == [(True, before)]
+        assert client.network.opened[0].bytes_sent > before
+
+
+async def test_connection_lost_is_an_os_error() -> None:
+    """As users expect who catch ConnectionError."""
+    assert issubclass(ConnectionLost, ConnectionError)
+    assert not issubclass(SetupFailed, OSError)
+    assert VERSIONS

@@ -1,0 +1,369 @@
+"""The Kafka client: a trio program of its own, in a worker thread for the life of the scope, and its seam.
+
+Two loops run side by side, the user's and the client's, and only three things cross between them: deques,
+flags, and wake-ups by ``TrioToken.run_sync_soon``, one for many batches. Nothing that happens in the user's
+loop (a cancelled scope, a mock clock, a task that hogs it) reaches a delivery.
+
+Inside, one task feeds the produce core: everything that happens, on connections or in the user's loop, is
+an event in one queue; a *step* tells the core of all that has come, does what it says, and passes its
+reports on. The core is touched in steps only, under `_lock`, so that a client stuck in somebody's
+partitioner can be abandoned by the other thread (`Client.abandon`), which then knows the core to be whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from ._brokers import Brokers
+from ._core._answers import Answer
+from ._core._batch import Request
+from ._core._core import ProduceCore
+from ._core._outbox import Action, AskMetadata, AskProducerId, Connect, Send
+from ._core._partitioners import Partitioner, adapt
+from ._core._reports import Observed, Opened, Report, Settled
+from ._core._shared import Rules
+from ._errors import ConnectFailed, DeliveryAborted
+from ._protocol import ClusterMetadata
+from ._transport import Fence, Network, TcpNetwork
+
+if TYPE_CHECKING:
+    from ._config import Settings
+    from ._messages import Message
+
+#: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
+_PER_STEP = 1000
+
+#: How long `abandon` waits for a step to end. A step is milliseconds of work, or a partitioner's, which
+#: does not hold the lock.
+_STEP_PATIENCE = 10.0
+
+
+def _nothing() -> None:
+    pass
+
+
+class Client:
+    """One client, for one scope. Of its methods all but `run` and `main` are for the user's loop.
+
+    Args:
+        settings (Settings): the producer's.
+        clock: gives the time in seconds, in any thread; `Message.accepted_at` is read from the same.
+        network (Network | None): where connections come from; None for TCP.
+        breathe: called between stretches of work that hold the GIL.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        network: Network | None = None,
+        breathe: Callable[[], object] = _nothing,
+    ) -> None:
+        self.reports: deque[Report] = deque()
+        self._settings = settings
+        self._clock = clock
+        self._fence = Fence()
+        self._network = network or TcpNetwork(settings, self._fence)
+        self._lock = threading.Lock()  # held by whoever touches the core
+        self._core = ProduceCore(self._rules(breathe), Random())
+        events = _Events(self, self._core, observed=bool(settings.instruments))
+        self._brokers = Brokers(settings, self._network, self._fence, events)
+        self._inbox: deque[Sequence[Message] | str] = deque()  # messages; or a topic somebody asks about
+        self._events: deque[Callable[[float], object]] = deque()
+        self._notify: Callable[[], None] = _nothing
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._wake_up = trio.Event()
+        self._woken = False
+        self._stopping = False
+        self._stopped = False
+        self._abandoned = False
+
+    # ---- for the user's loop -----------------------------------------------------------------------------
+
+    def bind(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called, in the client's loop, whenever there is something in `reports`."""
+        self._notify = wake
+
+    def submit(self, entries: Sequence[Message]) -> None:
+        """Hand messages over for delivery."""
+        for start in range(0, len(entries), _PER_STEP):
+            self._inbox.append(entries[start : start + _PER_STEP])
+        self._wake()
+
+    def want_partitions(self, topic: str) -> None:
+        """Ask for the number of partitions of a topic; a `Topics` report answers."""
+        self._inbox.append(topic)
+        self._wake()
+
+    def stop(self) -> None:
+        """Give up on everything unsettled, report it, close the connections, end. Idempotent."""
+        self._stopping = True
+        self._wake()
+
+    def abandon(self) -> list[Settled]:
+        """Take everything unsettled away from the client, wherever it stands, and say what became of it.
+
+        After this it writes no byte and touches nothing that is not its own.
+        """
+        self._abandoned = True
+        self._fence.raise_()
+        if not self._lock.acquire(timeout=_STEP_PATIENCE):
+            raise RuntimeError("the client's loop does not end its step")
+        try:
+            self._give_up_all()
+            return [action for action in self._core.actions(self._clock()) if isinstance(action, Settled)]
+        finally:
+            self._lock.release()
+
+    def _wake(self) -> None:
+        # A flag, so that many submissions cost one wake-up. It is cleared before the inbox is read, so what
+        # comes after that wakes again.
+        if self._token is not None and not self._woken:
+            self._woken = True
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._wake_here)
+
+    # ---- the client's own loop ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run `main` in this thread until it ends."""
+        trio.run(self.main)
+
+    async def main(self) -> None:
+        """The client itself. Ends after `stop`, or after reporting that no broker could be reached."""
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_brokers, nursery.cancel_scope)
+                await self._feed()
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            # A worker that was abandoned finds out when the user's callback returns: nobody waits for it.
+            if not self._abandoned:
+                raise
+
+    async def _serve_brokers(self, scope: trio.CancelScope) -> None:
+        await self._brokers.run()
+        scope.cancel()  # no broker could be reached: there is nothing to feed
+
+    async def _feed(self) -> None:
+        while not self._stopped:
+            self._wake_up = trio.Event()
+            self._woken = False
+            self._step()
+            if not self._inbox and not self._events:
+                with trio.move_on_after(max(0.0, self._core.deadline - self._clock())):
+                    await self._wake_up.wait()
+            await trio.lowlevel.checkpoint()
+
+    def _wake_here(self) -> None:
+        self._wake_up.set()
+
+    def _step(self) -> None:
+        """Tell the core what has happened, and do what it says."""
+        with self._lock:
+            if self._stopped:
+                return
+            if self._stopping:
+                self._fence.raise_()  # from here on `Request.handed` is final
+                self._give_up_all()
+            else:
+                self._tell_core()
+            actions = self._core.actions(self._clock())
+        for action in actions:
+            self._do(action)
+        if self.reports:
+            self._notify()
+
+    def _tell_core(self) -> None:
+        while self._events:
+            self._events.popleft()(self._clock())
+        taken = 0
+        while self._inbox and taken < _PER_STEP:
+            item = self._inbox.popleft()
+            if isinstance(item, str):
+                self._core.want_partitions(item, self._clock())
+            else:
+                self._core.submit(item, self._clock())
+                taken += len(item)
+        self._core.advance(self._clock())
+
+    def _give_up_all(self) -> None:
+        late = [message for item in self._inbox if not isinstance(item, str) for message in item]
+        self._inbox.clear()
+        error = DeliveryAborted("given up before an acknowledgement: the producer was stopped")
+        self._core.stop(late, error, self._clock())
+        self._stopped = True
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Send):
+            self._brokers.send(action.request)
+        elif isinstance(action, Connect):
+            self._brokers.connect(action.node)
+        elif isinstance(action, AskMetadata):
+            self._brokers.questions.ask_metadata(action.topics)
+        elif isinstance(action, AskProducerId):
+            self._brokers.questions.ask_producer_id()
+        else:
+            self.reports.append(action)
+
+    # ---- what the parts get ------------------------------------------------------------------------------
+
+    def happened(self, event: Callable[[float], object]) -> None:
+        """Tell the core, in the next step, with the time of it."""
+        self._events.append(event)
+        self._wake_up.set()
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+        self._notify()
+
+    def _rules(self, breathe: Callable[[], object]) -> Rules:
+        settings = self._settings
+        partitioner = adapt(settings.partitioner)
+        return Rules(
+            idempotent=settings.idempotent,
+            batch_size=settings.batch_size,
+            max_request_size=settings.max_request_size,
+            compression=settings.compression,
+            retry_backoff=settings.retry_backoff,
+            max_retries=settings.max_retries,
+            delivery_timeout=settings.delivery_timeout,
+            topic_timeout=settings.topic_timeout,
+            metadata_max_age=settings.metadata_max_age,
+            partitioner=partitioner if settings.partitioner is None else self._unlocked(partitioner),
+            observed=bool(settings.instruments),
+            breathe=breathe,
+        )
+
+    def _unlocked(self, partitioner: Partitioner) -> Partitioner:
+        """Leave the core alone while code of the user runs: it may never return."""
+
+        def call(message: Message, count: int, available: Sequence[int]) -> int | None:
+            self._lock.release()
+            try:
+                return partitioner(message, count, available)
+            finally:
+                self._lock.acquire()
+                if self._abandoned:
+                    raise _Abandoned
+
+        return call
+
+
+class _Abandoned(BaseException):
+    """Ends a worker that was abandoned. No Exception, so that nobody takes it for the partitioner's."""
+
+
+class _Events:
+    """Turns what `Brokers` tells into events for the core."""
+
+    def __init__(self, client: Client, core: ProduceCore, *, observed: bool) -> None:
+        self._client = client
+        self._core = core
+        self._observed = observed
+
+    def opened(self, failure: ConnectFailed | None) -> None:
+        self._client.report(Opened(failure))
+
+    def connected(self, node: int) -> None:
+        self._client.happened(lambda now: self._core.connected(node, now))
+
+    def unreachable(self, node: int) -> None:
+        self._client.happened(lambda now: self._core.unreachable(node, now))
+
+    def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None:
+        self._client.happened(lambda now: self._core.lost(node, requests, cause, now))
+
+    def sent(self, request: Request) -> None:
+        self._client.happened(lambda now: self._core.sent(request, now))
+
+    def answered(self, request: Request, answers: dict[tuple[str, int], Answer]) -> None:
+        self._client.happened(lambda now: self._core.answered(request, answers, now))
+
+    def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None:
+        self._client.happened(lambda now: self._core.metadata(metadata.topics, asked, now))
+
+    def metadata_failed(self, asked: tuple[str, ...]) -> None:
+        self._client.happened(lambda now: self._core.metadata_failed(asked, now))
+
+    def producer_id(self, producer_id: int) -> None:
+        self._client.happened(lambda now: self._core.producer_id(producer_id, now))
+
+    def producer_id_failed(self, refusal: BaseException | None) -> None:
+        self._client.happened(lambda now: self._core.producer_id_failed(refusal, now))
+
+    def observe(self, hook: str, **payload: Any) -> None:
+        if self._observed:
+            self._client.report(Observed(hook, payload))
+
+
+class Host(Protocol):
+    """Where a client runs, and whose time it goes by."""
+
+    def clock(self) -> float:
+        """The client's time in seconds, from any thread."""
+        ...
+
+    def breathe(self) -> None:
+        """Called between stretches of work."""
+        ...
+
+    async def run(self, client: Client) -> None:
+        """Run the client until it ends. Cancelled, it does not wait for that."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep by the client's time, which is not always that of the loop that sleeps."""
+        ...
+
+
+class ThreadHost:
+    """A worker thread with a loop of its own. Its threads do not count against trio's default limit."""
+
+    def __init__(self) -> None:
+        self._worker = trio.CapacityLimiter(1)
+        self._sleepers = trio.CapacityLimiter(2)
+
+    def clock(self) -> float:
+        return time.perf_counter()
+
+    def breathe(self) -> None:
+        # A trio checkpoint does not do it: its poll takes the GIL back before another thread has woken up.
+        time.sleep(0)
+
+    async def run(self, client: Client) -> None:
+        await trio.to_thread.run_sync(client.run, abandon_on_cancel=True, limiter=self._worker)
+
+    async def sleep(self, seconds: float) -> None:
+        """In a thread: a mock clock in the user's loop jumps while a worker works, and would end this."""
+        over = threading.Event()
+        try:
+            await trio.to_thread.run_sync(over.wait, seconds, abandon_on_cancel=True, limiter=self._sleepers)
+        finally:
+            over.set()
+
+
+class LoopHost:
+    """The loop of the caller, for tests in virtual time."""
+
+    def clock(self) -> float:
+        return trio.current_time()
+
+    def breathe(self) -> None:
+        pass
+
+    async def run(self, client: Client) -> None:
+        await client.main()
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)

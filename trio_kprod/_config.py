@@ -1,0 +1,298 @@
+"""The settings: every option of `open_producer`, checked and converted before any connection.
+
+`make_settings` is the only way in. What each option may be stands in two tables, one for the options that
+have a name of their own in the signature and one for those that keep kafka-python's; how options may not
+contradict each other stands in a third. Options that arrive with kafka-python's names and milliseconds
+leave as seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypedDict
+
+from . import _options
+from ._checks import Check, duration, flag, function, integer, one_of, optional
+from ._instruments import Instrument
+from ._messages import Undelivered
+from ._options import INT32, Serializer
+from ._security import make_security
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settings:
+    """Everything the package may be told, in the form it uses: times in seconds, enumerations as numbers."""
+
+    bootstrap_servers: tuple[tuple[str, int], ...]
+    max_queue_size: int
+    max_buffer_size: int
+    max_buffer_bytes: int
+    delivery_threshold: int
+    delivery_interval: float
+    delivery_timeout: float
+    topic_timeout: float
+    max_retries: int
+    retry_backoff: float
+    connect_timeout: float
+    shutdown_timeout: float
+    key_serializer: Serializer | None
+    value_serializer: Serializer | None
+    instruments: tuple[Instrument, ...]
+    on_undelivered: Callable[[Undelivered], object] | None
+    logger: logging.Logger | logging.LoggerAdapter[Any]
+    client_id: str
+    acks: int
+    compression: int
+    batch_size: int
+    max_request_size: int
+    partitioner: Any
+    request_timeout: float
+    metadata_max_age: float
+    connections_max_idle: float
+    reconnect_backoff: float
+    reconnect_backoff_max: float
+    connection_setup_timeout: float
+    receive_message_max_bytes: int
+    allow_auto_create_topics: bool
+    receive_buffer_bytes: int | None
+    send_buffer_bytes: int | None
+    socket_options: tuple[tuple[int, int, int], ...]
+    security_protocol: str
+    ssl_context: ssl.SSLContext | None
+    ssl_check_hostname: bool
+    sasl_mechanism: str | None
+    # These two may hold passwords, and settings get printed.
+    sasl_options: Mapping[str, Any] = field(repr=False)
+    proxy_url: str | None = field(repr=False)
+
+    @property
+    def idempotent(self) -> bool:
+        return self.acks == -1
+
+
+class ClientConfig(TypedDict, total=False):
+    """The options of `open_producer` that keep kafka-python's names and units."""
+
+    client_id: str | None
+    acks: Literal[0, 1, -1, "all"]
+    compression_type: Literal["gzip", "snappy", "lz4", "zstd"] | None
+    batch_size: int
+    max_request_size: int
+    partitioner: Any  # a kafka.partitioner.Partitioner, or f(key_bytes, all_partitions, available_partitions)
+    request_timeout_ms: float
+    metadata_max_age_ms: float
+    connections_max_idle_ms: float
+    reconnect_backoff_ms: float
+    reconnect_backoff_max_ms: float
+    socket_connection_setup_timeout_ms: float
+    receive_message_max_bytes: int
+    allow_auto_create_topics: bool
+    receive_buffer_bytes: int | None
+    send_buffer_bytes: int | None
+    socket_options: Sequence[tuple[int, int, int]]
+    proxy_url: str | None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    ssl_context: ssl.SSLContext | None
+    ssl_check_hostname: bool
+    ssl_cafile: str | None
+    ssl_certfile: str | None
+    ssl_keyfile: str | None
+    ssl_password: str | bytes | None
+    ssl_crlfile: str | None
+    ssl_ciphers: str | None
+    sasl_mechanism: str | None
+    sasl_plain_username: str | None
+    sasl_plain_password: str | None
+    sasl_kerberos_name: Any  # str or gssapi.Name
+    sasl_kerberos_service_name: str
+    sasl_kerberos_domain_name: str | None
+    sasl_oauth_token_provider: (
+        Any  # anything with token() -> str, such as kafka-python's AbstractTokenProvider
+    )
+
+
+def make_settings(
+    bootstrap_servers: str | Iterable[str] = "localhost:9092",
+    *,
+    max_queue_size: int = 1000,
+    max_buffer_size: int = 20_000,
+    max_buffer_bytes: int = 64 * 1024 * 1024,
+    delivery_threshold: int = 0,
+    delivery_interval: float = 0,
+    delivery_timeout: float = math.inf,
+    topic_timeout: float = 60,
+    max_retries: int = -1,
+    retry_backoff: float = 0.1,
+    connect_timeout: float = 30,
+    shutdown_timeout: float = 20,
+    key_serializer: Any = None,
+    value_serializer: Any = None,
+    instruments: Iterable[Instrument] = (),
+    on_undelivered: Callable[[Undelivered], object] | None = None,
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    client_config: Mapping[str, Any] = MappingProxyType({}),
+) -> Settings:
+    """Check everything and convert it; nothing is connected to, but TLS files are read.
+
+    Raises:
+        TypeError: an argument is of the wrong kind, or a name in `client_config` is not known.
+        ValueError: a wrong value, a file that cannot be used, or two options that contradict each other.
+        ModuleNotFoundError: an option needs a package that is not installed.
+    """
+    # From here on the options are rows of the tables below, not names.
+    named = {name: value for name, value in locals().items() if name in _NAMED}
+    for name in client_config:
+        _refuse_unknown(name)
+    values = {name: check(name, named[name]) for name, check in _NAMED.items()}
+    for name, (_, default, check) in _CONFIG.items():
+        values[name] = check(name, client_config.get(name, default))
+    _settle_contradictions(values, client_config)
+    security = make_security(client_config)
+    context = security.ssl_context
+    return Settings(
+        **{_CONFIG[name].field if name in _CONFIG else name: value for name, value in values.items()},
+        bootstrap_servers=_options.addresses(bootstrap_servers, security.protocol),
+        security_protocol=security.protocol,
+        ssl_context=context,
+        ssl_check_hostname=context is not None and context.check_hostname,
+        sasl_mechanism=security.sasl_mechanism,
+        sasl_options=security.sasl_options,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The tables
+
+
+class _Option(NamedTuple):
+    field: str  # of `Settings`
+    default: Any
+    check: Check
+
+
+#: The options that stand in the signature of `open_producer`, where their defaults are.
+_NAMED: Mapping[str, Check] = {
+    "max_queue_size": integer(1),
+    "max_buffer_size": integer(1),
+    "max_buffer_bytes": integer(1),
+    "delivery_threshold": integer(0),
+    # For ever is accepted: an interval that never passes. It is easier to configure than a special case.
+    "delivery_interval": duration(zero=True, infinite=True),
+    "delivery_timeout": duration(infinite=True),
+    "topic_timeout": duration(infinite=True),
+    "max_retries": integer(-1),
+    "retry_backoff": duration(zero=True),
+    # For ever is accepted: opening can be cancelled, so a service may wait for its Kafka to come up.
+    "connect_timeout": duration(infinite=True),
+    "shutdown_timeout": _options.shutdown_timeout,
+    "key_serializer": optional(_options.serializer),
+    "value_serializer": optional(_options.serializer),
+    "instruments": _options.instruments,
+    "on_undelivered": optional(function(1)),
+    "logger": _options.logger,
+}
+
+_milliseconds = duration("milliseconds")
+
+#: The options with kafka-python's names, but those of `_security`. Defaults are kafka-python's, except
+#: where a comment says why not.
+_CONFIG: Mapping[str, _Option] = {
+    "client_id": _Option("client_id", None, _options.client_id),
+    "acks": _Option("acks", "all", one_of({0: 0, 1: 1, -1: -1, "all": -1})),
+    "compression_type": _Option("compression", None, _options.compression),
+    # By measurement; kafka-python's 16384 holds 150 messages of 100 bytes, and every batch has its cost.
+    "batch_size": _Option("batch_size", 131_072, _options.batch_size),
+    "max_request_size": _Option("max_request_size", 1_048_576, integer(1, INT32)),
+    "partitioner": _Option("partitioner", None, optional(_options.partitioner)),
+    "request_timeout_ms": _Option("request_timeout", 30_000, duration("milliseconds", most=INT32)),
+    "metadata_max_age_ms": _Option("metadata_max_age", 300_000, duration("milliseconds", infinite=True)),
+    "connections_max_idle_ms": _Option(
+        "connections_max_idle", 540_000, duration("milliseconds", infinite=True)
+    ),
+    "reconnect_backoff_ms": _Option("reconnect_backoff", 50, _milliseconds),
+    # As Java; kafka-python's 30 s delays every message by that much once a broker is back.
+    "reconnect_backoff_max_ms": _Option("reconnect_backoff_max", 1_000, _milliseconds),
+    "socket_connection_setup_timeout_ms": _Option("connection_setup_timeout", 10_000, _milliseconds),
+    "receive_message_max_bytes": _Option("receive_message_max_bytes", 100_000_000, integer(1, INT32)),
+    "allow_auto_create_topics": _Option("allow_auto_create_topics", True, flag),
+    "receive_buffer_bytes": _Option("receive_buffer_bytes", None, optional(integer(1, INT32))),
+    "send_buffer_bytes": _Option("send_buffer_bytes", None, optional(integer(1, INT32))),
+    "socket_options": _Option(
+        "socket_options", [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], _options.socket_options
+    ),
+    "proxy_url": _Option("proxy_url", None, optional(_options.proxy_url)),
+}
+
+#: Which option may not be larger than which.
+_AT_MOST = (
+    ("delivery_threshold", "max_buffer_size"),
+    ("max_request_size", "max_buffer_bytes"),
+    ("batch_size", "max_request_size"),
+    ("reconnect_backoff_ms", "reconnect_backoff_max_ms"),
+)
+
+_NEGOTIATED = "the version of every request is negotiated with each broker"
+_MEASURED = "use producer.statistics() and instruments"
+
+#: kafka-python's names that mean nothing here, with what to use instead.
+_INSTEAD: Mapping[str, str] = {
+    "linger_ms": "use delivery_interval (seconds) and delivery_threshold (messages)",
+    "buffer_memory": "use max_buffer_bytes",
+    "retries": "use max_retries (-1: no limit)",
+    "retry_backoff_ms": "use retry_backoff (seconds)",
+    "delivery_timeout_ms": "use delivery_timeout (seconds)",
+    "max_block_ms": "`await send` waits for room and can be cancelled, send_nowait never waits, and "
+    "connect_timeout (seconds) bounds opening",
+    "enable_idempotence": "it follows from acks: on with 'all', off with 0 and 1",
+    "transactional_id": "transactions are not supported",
+    "transaction_timeout_ms": "transactions are not supported",
+    "max_in_flight_requests_per_connection": "they are pipelined as far as is safe",
+    "bootstrap_timeout_ms": "use connect_timeout (seconds)",
+    "socket_connection_setup_timeout_max_ms": "socket_connection_setup_timeout_ms bounds every attempt",
+    "client_dns_lookup": "every address of a name is tried",
+    "metric_reporters": _MEASURED,
+    "metrics_enabled": _MEASURED,
+    "metrics_num_samples": _MEASURED,
+    "metrics_sample_window_ms": _MEASURED,
+    "selector": "input and output are trio's",
+    "kafka_client": "the client is this package's own",
+    "api_version": _NEGOTIATED,
+    "socks5_proxy": "use proxy_url, as in 'socks5://host:port'",
+}
+
+
+def _refuse_unknown(name: str) -> None:
+    known = ClientConfig.__optional_keys__
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(name, [*known, *_NAMED, *_INSTEAD, "bootstrap_servers"], n=1)
+    if name in _INSTEAD:
+        raise TypeError(f"{name} has no meaning here: {_INSTEAD[name]}")
+    if nearest and nearest[0] in _INSTEAD:
+        raise TypeError(f"unknown setting {name!r}; {nearest[0]} has no meaning here: {_INSTEAD[nearest[0]]}")
+    raise TypeError(f"unknown setting {name!r}" + (f": did you mean {nearest[0]!r}?" if nearest else ""))
+
+
+def _settle_contradictions(values: dict[str, Any], client_config: Mapping[str, Any]) -> None:
+    """These two defaults yield to what was given; all else that does not go together is an error."""
+    if "batch_size" not in client_config:
+        values["batch_size"] = min(values["batch_size"], values["max_request_size"])
+    if "reconnect_backoff_max_ms" not in client_config:
+        values["reconnect_backoff_max_ms"] = max(
+            values["reconnect_backoff_max_ms"], values["reconnect_backoff_ms"]
+        )
+    for small, large in _AT_MOST:
+        if values[small] > values[large]:
+            low, high = _as_given(small, values), _as_given(large, values)
+            raise ValueError(f"{small} ({low}) must not be larger than {large} ({high})")
+
+
+def _as_given(name: str, values: Mapping[str, Any]) -> Any:
+    return values[name] * 1000 if name.endswith("_ms") else values[name]

@@ -1,0 +1,577 @@
+"""One connection to one broker: opened, authenticated, then a writer and a reader side by side.
+
+A broker answers one connection's requests in their order, so what is in flight is a queue: the writer
+appends to it, the reader takes from its front. Two rules decide what is told when a connection ends:
+
+- **The reader's word counts.** What the broker said before the end (an answer that came together with it,
+  a TLS alert about our certificate, which TLS 1.3 sends only after the handshake) is still to be read when
+  a write has failed already. So when the writer breaks, the reader goes on to its own end, for a second.
+- **Handed over means perhaps written.** A request is marked, under the fence's lock, before its first byte
+  is given to the stream. Afterwards the count of the transport below TLS tells whether any byte really
+  left; where there is no count, the mark stands.
+
+Frames are cut here and each is decoded on its own. kafka-python's ``KafkaProtocol`` does both for a whole
+read at once: one bad frame takes the good answers before it along, a length of 100 MB allocates 100 MB
+before a byte of them has come, and what cannot be decoded is logged in full.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import kafka.errors
+import trio
+from kafka.protocol.metadata.api_versions import ApiVersionsRequest
+
+from ._errors import ConnectionLost, ProducerError
+from ._sasl import AuthenticationFailed, Authenticator
+from ._transport import RECEIVE_SIZE, Fence, Fenced, Network
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from ._config import Settings
+
+#: How long the reader may go on after the writer broke, in seconds. What it waits for has been sent already.
+LAST_WORDS = 1.0
+
+#: What the broker's statistics show us as. Kafka allows letters, digits, "-" and "." only (KIP-511).
+SOFTWARE_NAME = "trio-kprod"
+
+#: Parts of OpenSSL's reasons that are about a certificate, theirs or ours: trying again is of no use.
+_CERTIFICATE_REASONS = ("CERT", "UNKNOWN_CA")
+
+#: kafka-python reads a variable-length integer for as long as the high bits are set, in quadratic time: a
+#: megabyte of them takes minutes. No response has that many in a row, not even a text in Chinese.
+_ENDLESS_INTEGER = re.compile(rb"[\x80-\xff]{4096}")
+
+#: How a stream says that it is of no more use.
+_STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, Fenced)
+
+
+class SetupFailed(ProducerError):
+    """A connection could not be opened; the text says in one line what was being done and the true cause.
+
+    Attributes:
+        fatal (bool): it is about credentials, certificates or settings, so trying again is of no use.
+    """
+
+    def __init__(self, text: str, *, fatal: bool = False) -> None:
+        super().__init__(text)
+        self.fatal = fatal
+
+
+class Exchange:
+    """One request, and whom to tell what became of it.
+
+    All callbacks are called in the connection's loop, get the exchange first, and must not raise: if one
+    does, that is a bug, and leaves `Connection.serve`.
+
+    Args:
+        request: an `ApiMessage` of kafka-python with its ``API_VERSION`` set.
+        timeout (float): seconds from the hand-over until the answer must be here; without an answer
+            (``acks=0``), until all is written.
+        on_answer: called with the response.
+        on_failed: called with the error if the request cannot be encoded; nothing of it was sent.
+        on_handed: called *under the fence's lock* right before the first byte is given to the stream.
+        on_sent: called when all of it has been written.
+        expect_answer: False if the broker will not answer; by default the request knows.
+
+    Attributes:
+        handed (bool): whether any byte may have reached the wire. Final once `Connection.unanswered` told it.
+    """
+
+    __slots__ = (
+        "correlation_id",
+        "deadline",
+        "expects_answer",
+        "handed",
+        "mark",
+        "on_answer",
+        "on_failed",
+        "on_handed",
+        "on_sent",
+        "request",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        request: Any,
+        timeout: float,
+        on_answer: Callable[[Exchange, Any], object],
+        *,
+        on_failed: Callable[[Exchange, Exception], object] | None = None,
+        on_handed: Callable[[Exchange], object] | None = None,
+        on_sent: Callable[[Exchange], object] | None = None,
+        expect_answer: bool | None = None,
+    ) -> None:
+        self.request = request
+        self.timeout = timeout
+        self.on_answer = on_answer
+        self.on_failed = on_failed
+        self.on_handed = on_handed
+        self.on_sent = on_sent
+        self.expects_answer: bool = request.expect_response() if expect_answer is None else expect_answer
+        self.handed = False
+        self.correlation_id = 0
+        self.deadline = float("inf")
+        # The transport's count at the hand-over; None where it does not count.
+        self.mark: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Kafka's name for it, such as ``"Produce"``."""
+        return type(self.request).__name__.removesuffix("Request")
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.name}{' handed' * self.handed}>"
+
+
+class _Question(Exchange):
+    """A request of the connection's own."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, request: Any, timeout: float, expect_answer: bool | None) -> None:
+        super().__init__(request, timeout, _keep_answer, expect_answer=expect_answer)
+        self.answer: Any = None
+
+
+def _keep_answer(exchange: Exchange, response: Any) -> None:
+    assert isinstance(exchange, _Question)
+    exchange.answer = response
+
+
+class Connection:
+    """One connection to one broker.
+
+    `open` it, then `serve` it in the same task: nothing but `serve` closes what `open` opened. `send` and
+    `close` are for other tasks of the same loop.
+
+    Args:
+        address (tuple[str, int]): host and port.
+        settings (Settings): the producer's.
+        network (Network): where the stream comes from.
+        fence (Fence): what may stop it.
+        node_id (int | None): the broker's, if it is known; for texts only.
+        provider_limiter (trio.CapacityLimiter | None): bounds the threads in which token providers run.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        settings: Settings,
+        network: Network,
+        fence: Fence,
+        node_id: int | None = None,
+        *,
+        provider_limiter: trio.CapacityLimiter | None = None,
+    ) -> None:
+        self.address = address
+        self.node_id = node_id
+        self._settings = settings
+        self._network = network
+        self._fence = fence
+        self._authenticator = _make_authenticator(settings, address[0], provider_limiter)
+        self._doing = "connecting"
+        self._transport: trio.abc.Stream | None = None
+        self._stream: trio.abc.Stream | None = None
+        self._scope = trio.CancelScope()
+        # Ends the reader: when an answer is late, or when the connection has been idle for too long.
+        self._patience = trio.CancelScope()
+        self._frames = _Frames(settings.receive_message_max_bytes)
+        self._queue: deque[Exchange] = deque()
+        self._in_flight: deque[Exchange] = deque()
+        self._changed = trio.Event()
+        self._correlation_id = 0
+        self._versions: dict[int, tuple[int, int]] = {}
+        self._answers = 0
+        self._max_idle = float("inf")
+        self._throttled_until = -float("inf")
+        self._authenticate_at = float("inf")
+
+    def __repr__(self) -> str:
+        host, port = self.address
+        counts = f"{len(self._queue)} queued, {len(self._in_flight)} in flight"
+        return f"<Connection to {host}:{port}, node {self.node_id}, {counts}>"
+
+    # -----------------------------------------------------------------------------------------------------
+    # Opening
+
+    async def open(self) -> None:
+        """Connect, agree on TLS and versions, authenticate: all within `connection_setup_timeout`.
+
+        Raises:
+            SetupFailed: it did not work, or not in time. Nothing is left open, nor after `trio.Cancelled`.
+        """
+        timeout = self._settings.connection_setup_timeout
+        with trio.move_on_after(timeout) as scope:
+            try:
+                await self._open()
+            except BaseException:
+                if self._transport is not None:
+                    await trio.aclose_forcefully(self._transport)
+                raise
+        if scope.cancelled_caught:
+            raise SetupFailed(f"{self._doing}: not finished within {timeout:g} s")
+        host, port = self.address
+        self._settings.logger.info("connected to %s:%d (node %s)", host, port, self.node_id)
+
+    async def _open(self) -> None:
+        try:
+            self._transport = self._stream = await self._network.open_stream(*self.address)
+            if self._settings.ssl_context is not None:
+                await self._start_tls(self._transport, self._settings.ssl_context)
+            await self._beside_reader(self._introduce)
+        except (OSError, *_STREAM_ERRORS, AuthenticationFailed) as error:
+            raise self._setup_failed(error) from error
+
+    async def _start_tls(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> None:
+        self._doing = "TLS handshake"
+        # A certificate names the host without the dot that keeps a resolver from adding a domain.
+        hostname = self.address[0].strip("[]").rstrip(".")
+        try:
+            stream = trio.SSLStream(transport, context, server_hostname=hostname, https_compatible=True)
+        except (ValueError, TypeError, ssl.SSLError) as error:
+            raise SetupFailed(f"{self._doing}: {error}", fatal=True) from error
+        self._stream = stream
+        await stream.do_handshake()
+
+    async def _introduce(self) -> None:
+        self._doing = "ApiVersions"
+        await self._ask_versions()
+        await self._authenticate()
+
+    async def _ask_versions(self) -> None:
+        version = ApiVersionsRequest.max_version
+        while True:
+            response = await self._ask(
+                ApiVersionsRequest(
+                    version=version, client_software_name=SOFTWARE_NAME, client_software_version=__version__
+                )
+            )
+            if response.error_code != kafka.errors.UnsupportedVersionError.errno or version == 0:
+                break
+            # Since Kafka 2.4 the refusal says what the broker would have taken (KIP-511).
+            offered = {key.api_key: key.max_version for key in response.api_keys or ()}
+            version = max(0, min(version - 1, offered.get(ApiVersionsRequest.API_KEY, 0)))
+        if response.error_code:
+            name = kafka.errors.for_code(response.error_code).message
+            raise SetupFailed(f"{self._doing}: {name} ({response.error_code})")
+        self._versions = {key.api_key: (key.min_version, key.max_version) for key in response.api_keys or ()}
+
+    async def _authenticate(self) -> None:
+        if self._authenticator is None:
+            return
+        self._doing = f"SASL {self._settings.sasl_mechanism} authentication"
+        lifetime = await self._authenticator.authenticate(self._ask, self.version)
+        # As Java: early, and not all connections of a client at once. A second at least, so that a broker
+        # that grants less leaves room for requests.
+        share = random.uniform(0.85, 0.95)
+        self._authenticate_at = trio.current_time() + max(lifetime, 1.0) * share if lifetime else float("inf")
+
+    def _setup_failed(self, error: Exception) -> SetupFailed:
+        fatal = getattr(error, "fatal", False) or any(map(_is_about_certificate, _causes(error)))
+        hint = "" if fatal else self._hint()
+        return SetupFailed(f"{self._doing}: {_reason(error)}{hint}", fatal=fatal)
+
+    def _hint(self) -> str:
+        if self._doing == "TLS handshake":
+            return "; perhaps this is no TLS port (security_protocol)"
+        if self._doing == "ApiVersions" and not self._answers and self._settings.ssl_context is None:
+            return "; perhaps this is a TLS port (security_protocol)"
+        return ""
+
+    def version(self, request_class: Any) -> int | None:
+        """The highest version of a request that both sides speak; None if there is none."""
+        if request_class.API_KEY not in self._versions:
+            return None
+        lowest, highest = self._versions[request_class.API_KEY]
+        version: int = min(highest, request_class.max_version)
+        return version if version >= lowest else None
+
+    # -----------------------------------------------------------------------------------------------------
+    # Serving
+
+    def send(self, exchange: Exchange) -> None:
+        """Queue a request for the writer, which writes them in this order. Never blocks."""
+        self._queue.append(exchange)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Make `serve` close the connection and return. Idempotent; not a checkpoint."""
+        self._scope.cancel()
+
+    def unanswered(self) -> list[Exchange]:
+        """After `serve`, however it ended: what has no answer, in the order of `send`, `handed` final."""
+        sent = getattr(self._transport, "bytes_sent", None)
+        for exchange in self._in_flight:
+            # Exact, since only the last one can be without a byte, and nothing was written after it.
+            exchange.handed = exchange.mark is None or exchange.mark != sent
+        return [one for one in (*self._in_flight, *self._queue) if not isinstance(one, _Question)]
+
+    async def serve(self) -> None:
+        """Write what is queued and tell what is answered, until the connection ends; then it is closed.
+
+        Returns after `close`, and when nothing was sent or answered for `connections_max_idle` seconds.
+        Cancelled, it closes as well. Whatever ended it: see `unanswered`.
+
+        Raises:
+            ConnectionLost: the broker or the network ended it, did not answer in time, or said nonsense.
+        """
+        assert self._stream is not None, "open() comes first"
+        self._max_idle = self._settings.connections_max_idle
+        self._answers = 0
+        try:
+            with self._scope:
+                await self._beside_reader(self._write_queue)
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _beside_reader(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Run `write` and the reader until one of them ends, and raise what ended them."""
+        reading, writing = _End(), _End()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reading.of, self._read, nursery.cancel_scope)
+            await writing.of(write)
+            if isinstance(writing.error, ConnectionLost):
+                with trio.move_on_after(LAST_WORDS):
+                    await reading.event.wait()
+            nursery.cancel_scope.cancel()
+        errors = [error for error in (reading.error, writing.error) if error is not None]
+        # A bug, or a refusal that came together with the end, says more than the end.
+        errors.sort(key=lambda error: isinstance(error, ConnectionLost))
+        if errors:
+            raise errors[0]
+
+    # -----------------------------------------------------------------------------------------------------
+    # The writer
+
+    async def _write_queue(self) -> None:
+        while True:
+            with trio.move_on_at(self._authenticate_at):
+                await self._until(lambda: bool(self._queue))
+            if trio.current_time() >= self._authenticate_at:
+                await self._authenticate_again()
+            elif trio.current_time() < self._throttled_until:
+                await trio.sleep_until(self._throttled_until)
+            else:
+                await self._write_next()
+
+    async def _write_next(self) -> None:
+        exchange = self._queue[0]
+        try:
+            data = self._encode(exchange)
+        except Exception as error:  # kafka-python checks nothing before it encodes, so it can be any
+            if exchange.on_failed is None:
+                raise
+            self._queue.popleft()
+            exchange.on_failed(exchange, error)
+        else:
+            self._hand_over(exchange)
+            self._queue.popleft()
+            await self._write(exchange, data)
+
+    def _encode(self, exchange: Exchange) -> bytes | bytearray:
+        self._correlation_id = (self._correlation_id + 1) % 2**31
+        exchange.correlation_id = self._correlation_id
+        request = exchange.request
+        request.with_header(correlation_id=self._correlation_id, client_id=self._settings.client_id)
+        return request.encode(framed=True, header=True)  # type: ignore[no-any-return]
+
+    async def _write(self, exchange: Exchange, data: bytes | bytearray) -> None:
+        assert self._stream is not None
+        with _losing():
+            await self._stream.send_all(data)
+        if not exchange.expects_answer:
+            self._in_flight.pop()
+            self._rearm()
+        if exchange.on_sent is not None:
+            exchange.on_sent(exchange)
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        """From here on it is perhaps written; the fence's lock makes that one step with being let through."""
+        with _losing(), self._fence.lock:
+            self._fence.check()
+            exchange.mark = getattr(self._transport, "bytes_sent", None)
+            exchange.handed = True
+            exchange.deadline = trio.current_time() + exchange.timeout
+            self._in_flight.append(exchange)
+            if exchange.on_handed is not None:
+                exchange.on_handed(exchange)
+        self._rearm()
+
+    async def _ask(self, request: Any, expect_answer: bool | None = None) -> Any:
+        """Send a request of our own and return its response; only for the task that writes."""
+        question = _Question(request, self._settings.request_timeout, expect_answer)
+        data = self._encode(question)
+        self._hand_over(question)
+        await self._write(question, data)
+        if question.expects_answer:
+            await self._until(lambda: question.answer is not None)
+        return question.answer
+
+    async def _authenticate_again(self) -> None:
+        """KIP-368: on the same connection, with nothing else on the way."""
+        await self._until(lambda: not self._in_flight)
+        timeout = self._settings.connection_setup_timeout
+        try:
+            with trio.move_on_after(timeout) as scope:
+                await self._authenticate()
+        except AuthenticationFailed as error:
+            raise ConnectionLost(f"{self._doing}, again: {error}") from error
+        if scope.cancelled_caught:
+            raise ConnectionLost(f"{self._doing}, again: not finished within {timeout:g} s")
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    # -----------------------------------------------------------------------------------------------------
+    # The reader
+
+    async def _read(self) -> None:
+        while True:
+            with trio.CancelScope() as self._patience:
+                self._rearm()
+                await self._receive()
+            late = [one for one in self._in_flight if one.deadline <= trio.current_time()]
+            if late:
+                raise ConnectionLost(f"no answer to {late[0].name} within {late[0].timeout:g} s")
+            if not self._in_flight and not self._queue:
+                return  # idle; else something came in between
+
+    async def _receive(self) -> None:
+        assert self._stream is not None
+        while True:
+            with _losing():
+                data = await self._stream.receive_some(RECEIVE_SIZE)
+            if not data:
+                raise ConnectionLost(self._end())
+            for frame in self._frames.feed(data):
+                self._answer(frame)
+
+    def _end(self) -> str:
+        text = "the broker closed the connection"
+        if self._versions and not self._answers and self._settings.sasl_mechanism is None:
+            # A listener that wants SASL tells its versions to all, and closes at the first other request.
+            text += " instead of answering; perhaps this listener wants SASL (security_protocol)"
+        return text
+
+    def _rearm(self) -> None:
+        if self._in_flight:
+            self._patience.deadline = min(exchange.deadline for exchange in self._in_flight)
+        else:
+            self._patience.deadline = trio.current_time() + self._max_idle
+
+    def _answer(self, frame: bytes) -> None:
+        if not self._in_flight or not self._in_flight[0].expects_answer:
+            raise ConnectionLost(f"an answer of {len(frame)} bytes that nobody asked for")
+        response = _decode(self._in_flight[0], frame)
+        exchange = self._in_flight.popleft()
+        self._answers += 1
+        self._rearm()
+        self._changed.set()
+        # KIP-219: the broker answers at once and then does not read for that time. Its quotas span seconds;
+        # no longer than a request may take, so that one answer cannot silence the connection.
+        throttle = min(getattr(response, "throttle_time_ms", 0) / 1000, self._settings.request_timeout)
+        self._throttled_until = max(self._throttled_until, trio.current_time() + throttle)
+        exchange.on_answer(exchange, response)
+
+
+class _End:
+    """How one of two sides ended."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.error: Exception | None = None
+
+    async def of(self, side: Callable[[], Awaitable[None]], scope: trio.CancelScope | None = None) -> None:
+        try:
+            await side()
+        except Exception as error:  # kept for `_beside_reader`, which raises it outside of the nursery
+            self.error = error
+        self.event.set()
+        if scope is not None:
+            scope.cancel()
+
+
+class _Frames:
+    """Cuts what was received into frames. Holds no more than what has come."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | bytearray) -> Iterator[bytes]:
+        self._buffer += data
+        while len(self._buffer) >= 4:
+            size = int.from_bytes(self._buffer[:4], "big", signed=True)
+            if not 0 <= size <= self._limit:
+                raise ConnectionLost(f"not Kafka's protocol: a frame of {size} bytes ({self._limit} allowed)")
+            if len(self._buffer) < 4 + size:
+                return
+            frame = bytes(self._buffer[4 : 4 + size])
+            del self._buffer[: 4 + size]
+            yield frame
+
+
+def _decode(exchange: Exchange, frame: bytes) -> Any:
+    """The response in a frame. kafka-python's decoders stop at the frame's end, whatever counts it claims."""
+    try:
+        if _ENDLESS_INTEGER.search(frame):
+            raise ValueError("an integer without end")
+        response_class = exchange.request.header.get_response_class()
+        data = io.BytesIO(frame)
+        correlation_id = response_class.parse_header(data).correlation_id
+        response = None
+        if correlation_id == exchange.correlation_id:
+            response = response_class.decode(data)
+    except Exception as error:  # of any kind, and each means that these bytes are no answer to this request
+        raise ConnectionLost(f"the answer to {exchange.name} cannot be decoded: {error!r}") from error
+    if response is None:
+        expected = exchange.correlation_id
+        raise ConnectionLost(f"the answer to {exchange.name} is number {correlation_id}, not {expected}")
+    return response
+
+
+def _make_authenticator(
+    settings: Settings, host: str, limiter: trio.CapacityLimiter | None
+) -> Authenticator | None:
+    if settings.sasl_mechanism is None:
+        return None
+    return Authenticator(settings.sasl_mechanism, settings.sasl_options, host, limiter)
+
+
+@contextmanager
+def _losing() -> Generator[None, None, None]:
+    try:
+        yield
+    except _STREAM_ERRORS as error:
+        raise ConnectionLost(_reason(error)) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _reason(error: BaseException) -> str:
+    """One line. A stream's own error says less than its cause, and over TLS nothing."""
+    while isinstance(error, _STREAM_ERRORS) and error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_about_certificate(error: BaseException) -> bool:
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    return any(part in reason for part in _CERTIFICATE_REASONS)

@@ -1,0 +1,470 @@
+"""From the queue to the client and back: the delivery task, the timer task, and `settle`.
+
+A message is *queued* (in the channel), then *waiting* (taken from it, but nobody has asked for delivery yet),
+then *in flight* (handed to the client), then settled. The delivery task is the only reader of the channel and
+the only owner of the buffer, which is what waits and what is in flight. It never sleeps in ``receive()``: an
+item given to a sleeping receiver is neither in the channel nor taken, and no count would be right.
+
+One rule says when all that waits is handed over: somebody asked for it (`_deliver_mark` is beyond what was
+handed over), or enough of it waits (`delivery_threshold`), or there is no room for more. Asking moves the
+mark and nothing else, so it never blocks, never piles up and is never lost: if the buffer has no room for all
+of it, the rest follows as room appears.
+
+`settle` is the only way out: every accepted message goes through it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ._core._reports import Observed, Opened, Recovered, Report, Settled, Stalled, Topics
+from ._errors import DeliveryAborted, DeliveryFailed, ProducerClosed, ProducerCrashed
+from ._instruments import Instruments
+from ._ledger import Ledger, Segment
+from ._messages import Message, ProducerStatistics, RecordMetadata, Undelivered
+from ._room import Asker, Room, Topic
+from ._telling import Flush, Teller
+
+if TYPE_CHECKING:
+    from ._client import Client
+    from ._config import Settings
+
+
+class Receipt:
+    """What a `send_and_wait` waits on.
+
+    Attributes:
+        came (trio.Event): set when `metadata` or `error` is.
+    """
+
+    __slots__ = ("came", "error", "metadata")
+
+    def __init__(self) -> None:
+        self.came = trio.Event()
+        self.metadata: RecordMetadata | None = None
+        self.error: BaseException | None = None
+
+    def acknowledge(self, metadata: RecordMetadata) -> None:
+        self.metadata = metadata
+        self.came.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.came.set()
+
+
+class _Trigger:
+    """One delivery as instruments see it: from a hand-over to the last outcome of what it handed over."""
+
+    __slots__ = ("attempts", "count", "delivered", "error", "started", "unsettled")
+
+    def __init__(self, count: int, started: float) -> None:
+        self.count = self.unsettled = count
+        self.started = started
+        self.delivered = 0
+        self.attempts = 0
+        self.error: BaseException | None = None
+
+    def settle(self, count: int, report: Settled) -> None:
+        self.unsettled -= count
+        self.attempts = max(self.attempts, report.attempts)
+        if report.error is None:
+            self.delivered += count
+        elif self.error is None:
+            self.error = report.error
+
+
+class Delivery:
+    """Everything between `Room` and `Client`. All of it runs in the loop of the user.
+
+    Attributes:
+        refusal: None while messages are accepted, else what to raise instead, as (class, text).
+        opened (trio.Event): set when the client has connected, or failed to: then `open_error` says how.
+        over (trio.Event): set when there is nothing to wait for any more before the client is stopped:
+            all is settled and nothing more can come, or `abort` was called, or something has crashed.
+        stopping (trio.Event): set when the client has to be stopped; nothing is handed over any more.
+        asleep (bool): whether the delivery task has to be woken for what has just changed.
+    """
+
+    def __init__(
+        self, settings: Settings, client: Client, clock: Callable[[], float], topics: dict[str, Topic]
+    ) -> None:
+        self.refusal: tuple[type[Exception], str] | None = None
+        self.crash: BaseException | None = None
+        self.opened = trio.Event()
+        self.open_error: BaseException | None = None
+        self.over = trio.Event()
+        self.stopping = trio.Event()
+        self.asleep = False
+        self.room = Room(settings)
+        self.teller = Teller(settings)
+        self.instruments = Instruments(settings.instruments, settings.logger)
+        self.delivered = self.undelivered = 0
+        self._settings = settings
+        self._logger = settings.logger
+        self._client = client
+        self._clock = clock
+        self._topics = topics
+        self._wake_up = trio.Event()
+        self._ledger = Ledger()
+        self._waiting: list[Message] = []
+        self._waiting_segments: list[Segment] = []
+        self._in_flight = 0
+        self._deliver_mark = 0
+        self._delivered_bytes = self._undelivered_bytes = 0
+        self._dropped = 0
+        self._receipts: set[Receipt] = set()
+        self._deadline: float | None = None  # of the timer, while something waits
+        self._armed = trio.Event()
+
+    # -- asking --------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        if self.asleep:
+            self.asleep = False
+            self._wake_up.set()
+
+    def deliver_nowait(self) -> None:
+        self._deliver_mark = self.room.accepted
+        self.wake()
+
+    def begin_flush(self) -> Flush:
+        mark = self.room.accepted
+        self._ledger.mark(mark)
+        flush = self.teller.begin_flush(mark)
+        self.deliver_nowait()
+        self.teller.end_flushes(self._ledger.settled_before())
+        return flush
+
+    def expect(self, receipt: Receipt) -> None:
+        self._receipts.add(receipt)
+
+    def forget(self, receipt: Receipt) -> None:
+        self._receipts.discard(receipt)
+
+    def ask_partitions(self, topic: Topic) -> Asker:
+        asker = Asker()
+        topic.askers.append(asker)
+        self._client.want_partitions(topic.name)
+        return asker
+
+    # -- the tasks -----------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """The delivery task."""
+        while True:
+            self.turn()
+            self._wake_up = trio.Event()
+            self.asleep = True
+            await self._wake_up.wait()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run_timer(self) -> None:
+        """The timer task: asks for delivery `delivery_interval` after the first message began to wait.
+
+        A hand-over only clears the deadline. So the timer wakes at most once an interval, finds that it has
+        been cleared or moved, and goes back to sleep.
+        """
+        while True:
+            if self._deadline is None:
+                self._armed = trio.Event()
+                await self._armed.wait()
+            elif trio.current_time() < self._deadline:
+                await trio.sleep_until(self._deadline)
+            else:
+                self._deadline = None
+                self.deliver_nowait()
+
+    def turn(self) -> None:
+        """All that can be done now."""
+        self.read_reports()
+        if self.stopping.is_set():
+            self._give_up()
+        else:
+            self._take_and_hand_over()
+        self._conclude()
+
+    # -- on the way to the client --------------------------------------------------------------------
+
+    def _take_and_hand_over(self) -> None:
+        while True:
+            self._take()
+            if self._is_due():
+                self._hand_over()
+            if not self.room.admit():
+                break
+
+    def _take(self) -> None:
+        count = min(self.room.queued, self._settings.max_buffer_size - self._in_flight - len(self._waiting))
+        while count > 0:
+            part = int(min(count, self._ledger.until_cut()))
+            self._buffer(self.room.take(part))
+            count -= part
+
+    def _buffer(self, messages: list[Message]) -> None:
+        segment = self._ledger.enter(messages)
+        if not self._waiting:
+            self._arm_timer()
+        if not self._waiting_segments or self._waiting_segments[-1] is not segment:
+            self._waiting_segments.append(segment)
+        self._waiting += messages
+        if self.instruments.produce_messages:
+            self._tell_produced(messages)
+
+    def _is_due(self) -> bool:
+        count = len(self._waiting)
+        if not count:
+            return False
+        if self._in_flight + count >= self._settings.max_buffer_size or self.room.short_of_bytes:
+            self._tell_full()
+            return True
+        threshold = self._settings.delivery_threshold
+        return self.room.taken - count < self._deliver_mark or 0 < threshold <= count
+
+    def _hand_over(self) -> None:
+        messages = self._waiting
+        self._client.submit(messages)
+        self._waiting = []
+        self._in_flight += len(messages)
+        self._deadline = None
+        self._ledger.cut()
+        if self.instruments.deliver_messages:
+            trigger = _Trigger(len(messages), self._clock())
+            for segment in self._waiting_segments:
+                segment.delivery = trigger
+        self._waiting_segments = []
+
+    def _arm_timer(self) -> None:
+        if self._settings.delivery_interval > 0:
+            self._deadline = trio.current_time() + self._settings.delivery_interval
+            self._armed.set()
+
+    # -- on the way back -----------------------------------------------------------------------------
+
+    def read_reports(self) -> None:
+        reports = self._client.reports
+        while reports:
+            self._read(reports.popleft())
+
+    def _read(self, report: Report) -> None:
+        if isinstance(report, Settled):
+            self.settle(report)
+        elif isinstance(report, Observed):
+            self.instruments.tell(report.hook, **report.payload)
+        elif isinstance(report, Opened):
+            self.open_error = report.error
+            self.opened.set()
+        else:
+            topic = self._topics.get(report.topic)
+            if topic is not None:
+                self._read_about(topic, report)
+
+    def _read_about(self, topic: Topic, report: Topics | Stalled | Recovered) -> None:
+        if isinstance(report, Stalled):
+            self.room.stalled(topic)
+        elif isinstance(report, Recovered):
+            self.room.recovered(topic)
+        else:
+            if report.error is None:
+                topic.partitions = report.count
+            topic.answer(lambda: report.error)
+
+    def settle(self, report: Settled) -> None:
+        """The only way out of the producer, for messages in flight."""
+        count = len(report.entries)
+        self._in_flight -= count
+        self.room.release(self._topics[report.topic], count, report.size)
+        for segment, part in self._ledger.settle(report.entries):
+            if segment.delivery is not None:
+                self._settle_trigger(segment.delivery, part, report)
+        if report.error is None:
+            self.delivered += count
+            self._delivered_bytes += report.size
+            self._acknowledge(report)
+        else:
+            self.undelivered += count
+            self._undelivered_bytes += report.size
+            self._fail(report, report.error)
+
+    def _acknowledge(self, report: Settled) -> None:
+        if self._receipts:
+            for index, message in enumerate(report.entries):
+                receipt = message.receipt
+                if receipt in self._receipts:
+                    self._receipts.discard(receipt)
+                    receipt.acknowledge(_metadata(report, index, message))
+        if self.instruments.ack_messages:
+            self.instruments.tell(
+                "ack_messages",
+                topic=report.topic,
+                partition=report.partition,
+                base_offset=report.base_offset,
+                message_count=len(report.entries),
+                delay=self._clock() - report.entries[0].accepted_at,
+            )
+
+    def _fail(self, report: Settled, cause: BaseException) -> None:
+        if isinstance(cause, DeliveryAborted):
+            self._dropped += len(report.entries)
+        for message in report.entries:
+            undelivered = Undelivered(message, report.maybe_written, cause)
+            receipt = message.receipt
+            if receipt in self._receipts:
+                self._receipts.discard(receipt)
+                receipt.fail(DeliveryFailed([undelivered]))
+            else:
+                self.teller.tell(undelivered, message.segment.start)
+        if self.instruments.error:
+            self.instruments.tell("error", error=cause)
+
+    def _conclude(self) -> None:
+        """After a turn: tell those who waited for what has happened in it."""
+        self.teller.end_flushes(self._ledger.settled_before())
+        if self._dropped and self.instruments.drop_messages:
+            self.instruments.tell("drop_messages", message_count=self._dropped)
+        self._dropped = 0
+        if self.refusal is not None and not self.unsettled:
+            self.over.set()
+
+    @property
+    def unsettled(self) -> int:
+        return self.room.accepted - self.delivered - self.undelivered
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def refuse(self, error: type[Exception], text: str) -> None:
+        """Accept nothing more; the first reason stays. Whoever waits for room gets it at once."""
+        if self.refusal is None:
+            self.refusal = (error, text)
+        self.room.turn_away(self.refused)
+        for topic in self._topics.values():
+            topic.answer(self.refused)
+
+    def close(self) -> None:
+        """Accept nothing more and deliver what there is; `over` tells when."""
+        self.refuse(ProducerClosed, "the producer's scope is being left, or was left")
+        self.deliver_nowait()
+        if not self.unsettled:
+            self.over.set()
+
+    def abort(self) -> None:
+        self.refuse(ProducerClosed, "abort() was called")
+        self.stopping.set()
+        self.over.set()
+        self.wake()
+
+    def crashed(self, error: BaseException) -> None:
+        """Something that must not fail has failed: save what can be saved, and let nobody wait for ever."""
+        self.crash = error
+        self.refusal = None
+        self.refuse(ProducerCrashed, f"a background task of the producer failed: {error!r}")
+        self.opened.set()
+        self.stopping.set()
+        self.over.set()
+        self._client.stop()
+        try:
+            self.finish()
+        except Exception as second:  # the crash may have left anything half done; it was told already
+            self._logger.exception("%r, after the producer had crashed", second)
+        failure = self.refused()
+        for receipt in self._receipts:
+            receipt.fail(failure)
+        self._receipts.clear()
+        self.teller.fail_flushes(failure)
+
+    def finish(self) -> None:
+        """Settle everything, now. What the client still holds is taken from it: it cannot write any more."""
+        held = self._client.abandon()
+        self.read_reports()  # it may have added to them until it was stopped, by the call before
+        for report in held:
+            self.settle(report)
+        self._give_up()
+        self._conclude()
+        if self._in_flight:
+            self._logger.critical("%d messages are not accounted for; this is a bug", self._in_flight)
+
+    def _give_up(self) -> None:
+        """What has not been handed over is not going to be."""
+        while self.room.queued:
+            self._buffer(self.room.take(int(min(self.room.queued, self._ledger.until_cut()))))
+        messages, self._waiting, self._waiting_segments = self._waiting, [], []
+        self._in_flight += len(messages)
+        self._deadline = None
+        by_topic: dict[str, list[Message]] = {}
+        for message in messages:
+            by_topic.setdefault(message.topic, []).append(message)
+        for topic, entries in by_topic.items():
+            self.settle(_given_up(topic, entries))
+
+    def refused(self) -> Exception:
+        """A new exception that says why nothing is accepted."""
+        assert self.refusal is not None
+        kind, text = self.refusal
+        error = kind(text)
+        error.__cause__ = self.crash
+        return error
+
+    # -- telling -------------------------------------------------------------------------------------
+
+    def statistics(self) -> ProducerStatistics:
+        oldest = self._ledger.oldest()
+        if oldest is None and self.room.queued:
+            oldest = self.room.queued_since
+        return ProducerStatistics(
+            accepted=self.room.accepted,
+            queued=self.room.queued,
+            waiting=len(self._waiting),
+            in_flight=self._in_flight,
+            delivered=self.delivered,
+            undelivered=self.undelivered,
+            unsettled_bytes=self.room.unsettled_bytes,
+            delivered_bytes=self._delivered_bytes,
+            undelivered_bytes=self._undelivered_bytes,
+            tasks_waiting=self.room.tasks_waiting,
+            oldest_age=None if oldest is None else max(0.0, self._clock() - oldest),
+        )
+
+    def _tell_produced(self, messages: Sequence[Message]) -> None:
+        self.instruments.tell(
+            "produce_messages",
+            message_count=len(messages),
+            message_bytes=sum(message.size for message in messages),
+            buffer_size=self._in_flight + len(self._waiting),
+            max_buffer_size=self._settings.max_buffer_size,
+        )
+
+    def _tell_full(self) -> None:
+        if self.instruments.buffer_full:
+            self.instruments.tell(
+                "buffer_full",
+                buffer_size=self._in_flight + len(self._waiting),
+                max_buffer_size=self._settings.max_buffer_size,
+            )
+
+    def _settle_trigger(self, trigger: Any, count: int, report: Settled) -> None:
+        trigger.settle(count, report)
+        if not trigger.unsettled:
+            self.instruments.tell(
+                "deliver_messages",
+                message_count=trigger.count,
+                delivered_message_count=trigger.delivered,
+                attempts=trigger.attempts,
+                duration=self._clock() - trigger.started,
+                error=trigger.error,
+            )
+
+
+def _metadata(report: Settled, index: int, message: Message) -> RecordMetadata:
+    offset = report.base_offset + index if report.base_offset >= 0 else -1
+    timestamp_ms = report.timestamp_ms if report.timestamp_ms >= 0 else message.timestamp_ms
+    return RecordMetadata(report.topic, report.partition, offset, timestamp_ms)
+
+
+def _given_up(topic: str, entries: list[Message]) -> Settled:
+    cause = DeliveryAborted("given up before it was handed over for delivery")
+    size = sum(message.size for message in entries)
+    return Settled(topic, -1, -1, -1, entries, size, 0, cause, maybe_written=False)

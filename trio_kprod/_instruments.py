@@ -1,0 +1,218 @@
+"""What happens inside, told to whoever wants to count, log or trace it.
+
+`Instrument` is what users derive from; `Instruments` is what the producer tells. Hooks run in the loop of
+the code that opened the producer, between its tasks, so they must be quick; they carry counts by the batch,
+never something per message but `enqueue_message` and `buffer_overflow`, which belong to one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import logging
+
+
+class Instrument:
+    """Base class of instruments: derive from it, override the hooks you want, pass an instance to
+    ``open_producer(..., instruments=(MyInstrument(),))``.
+
+    Every hook is a plain method with keyword arguments; those you leave alone cost nothing. Take
+    ``**payload`` at the end if you want to accept what later versions may add. Sizes are bytes, counted as
+    all bounds count them (encoded, uncompressed, with the record's overhead) unless a hook says otherwise;
+    durations are seconds on the client's clock; a `broker` is ``"host:port"``. The events are ruby-kafka's,
+    with two added for connections.
+
+    A hook that raises an `Exception` is logged, and its instrument is told nothing any more; messages and the
+    other instruments are unharmed.
+    """
+
+    def enqueue_message(self, *, topic: str, queue_size: int, max_queue_size: int) -> None:
+        """A send accepted a message into the queue; `queue_size` is the number of messages in it now.
+
+        ruby-kafka: ``enqueue_message.async_producer``.
+        """
+
+    def buffer_overflow(self, *, topic: str) -> None:
+        """`send_nowait` found no room and is about to raise `BufferOverflow`; nothing was queued.
+
+        ruby-kafka: ``buffer_overflow.async_producer``.
+        """
+
+    def error(self, *, error: BaseException) -> None:
+        """Something went wrong in the background: a message given up, a credential refused after opening,
+        a callback that raised, a crash. What is merely tried again is not told here.
+
+        ruby-kafka: ``error.async_producer``.
+        """
+
+    def drop_messages(self, *, message_count: int) -> None:
+        """So many messages were given up at once, at the end of the scope or by `abort`.
+
+        ruby-kafka: ``drop_messages.async_producer``.
+        """
+
+    def produce_messages(
+        self, *, message_count: int, message_bytes: int, buffer_size: int, max_buffer_size: int
+    ) -> None:
+        """Messages were taken from the queue into the buffer; `buffer_size` is the number in it now.
+
+        ruby-kafka: ``produce_message.producer``, here once for all that were taken together.
+        """
+
+    def buffer_full(self, *, buffer_size: int, max_buffer_size: int) -> None:
+        """The buffer has no room, by messages or by bytes: a delivery begins, and the queue starts to fill.
+
+        ruby-kafka: ``buffer_overflow.producer``.
+        """
+
+    def topic_error(self, *, topic: str, error: BaseException) -> None:
+        """A broker refused messages of this topic, or no broker knows it; they may yet be tried again.
+
+        ruby-kafka: ``topic_error.producer``.
+        """
+
+    def deliver_messages(
+        self,
+        *,
+        message_count: int,
+        delivered_message_count: int,
+        attempts: int,
+        duration: float,
+        error: BaseException | None,
+    ) -> None:
+        """Every message that one trigger handed over has its outcome.
+
+        A trigger is a threshold reached, an interval passed, a full buffer, a call that asks for delivery, or
+        the end of the scope. `attempts` is the most often that a batch of them was sent, `duration` runs from
+        the hand-over to the last outcome, `error` is the cause of the first undelivered message, else None.
+
+        ruby-kafka: ``deliver_messages.producer``.
+        """
+
+    def send_messages(
+        self, *, broker: str, message_count: int, sent_message_count: int, duration: float
+    ) -> None:
+        """A produce request to `broker` was answered, or its connection was lost.
+
+        `message_count` is how many messages it carried, `sent_message_count` how many of them the answer
+        acknowledged, `duration` the time between.
+
+        ruby-kafka: ``send_messages.producer``.
+        """
+
+    def ack_messages(
+        self, *, topic: str, partition: int, base_offset: int, message_count: int, delay: float
+    ) -> None:
+        """A batch was acknowledged; `base_offset` is that of its first message, -1 where no broker told it.
+
+        `delay` is the time since the oldest of its messages was accepted.
+
+        ruby-kafka: ``ack_message.producer``, here once a batch.
+        """
+
+    def compress(self, *, message_count: int, uncompressed_bytes: int, compressed_bytes: int) -> None:
+        """A batch was compressed; both sizes are those of its encoded records.
+
+        ruby-kafka: ``compress.compressor``.
+        """
+
+    def request(
+        self,
+        *,
+        broker: str,
+        api: str,
+        request_bytes: int,
+        response_bytes: int,
+        duration: float,
+        error: BaseException | None,
+    ) -> None:
+        """A request was answered, or failed with `error`; `api` is its name, such as ``"Produce"``.
+
+        Sizes are those on the wire, below TLS. ruby-kafka: ``request.connection``.
+        """
+
+    def connected(self, *, broker: str) -> None:
+        """A connection is ready for requests, past TLS and SASL."""
+
+    def disconnected(self, *, broker: str, error: BaseException | None) -> None:
+        """A connection that was ready has ended; `error` is None if we closed it."""
+
+
+#: The name of every hook.
+HOOKS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
+
+_Hook = Callable[..., object]
+
+
+def overridden(instrument: Instrument) -> dict[str, _Hook]:
+    """The hooks that this instrument does not leave alone, by name."""
+    hooks: dict[str, _Hook] = {}
+    for name in HOOKS:
+        hook = getattr(instrument, name)
+        if getattr(hook, "__func__", hook) is not vars(Instrument)[name]:
+            hooks[name] = hook
+    return hooks
+
+
+class Instruments:
+    """Tells every instrument what it asked for.
+
+    Each hook is an attribute: who wants to be told, false if nobody does. So a hot path pays one look-up::
+
+        if instruments.enqueue_message:
+            instruments.tell("enqueue_message", topic=topic, ...)
+    """
+
+    __slots__ = ("_disabled", "_instruments", "_logger", *HOOKS)
+
+    enqueue_message: tuple[tuple[Instrument, _Hook], ...]
+    buffer_overflow: tuple[tuple[Instrument, _Hook], ...]
+    error: tuple[tuple[Instrument, _Hook], ...]
+    drop_messages: tuple[tuple[Instrument, _Hook], ...]
+    produce_messages: tuple[tuple[Instrument, _Hook], ...]
+    buffer_full: tuple[tuple[Instrument, _Hook], ...]
+    topic_error: tuple[tuple[Instrument, _Hook], ...]
+    deliver_messages: tuple[tuple[Instrument, _Hook], ...]
+    send_messages: tuple[tuple[Instrument, _Hook], ...]
+    ack_messages: tuple[tuple[Instrument, _Hook], ...]
+    compress: tuple[tuple[Instrument, _Hook], ...]
+    request: tuple[tuple[Instrument, _Hook], ...]
+    connected: tuple[tuple[Instrument, _Hook], ...]
+    disconnected: tuple[tuple[Instrument, _Hook], ...]
+
+    def __init__(
+        self, instruments: Iterable[Instrument], logger: logging.Logger | logging.LoggerAdapter[Any]
+    ) -> None:
+        self._instruments = tuple(instruments)
+        self._logger = logger
+        self._disabled: set[int] = set()  # by id: an instrument need not be hashable
+        self._arrange()
+
+    def __bool__(self) -> bool:
+        """Whether anybody wants to be told anything."""
+        return any(getattr(self, name) for name in HOOKS)
+
+    def tell(self, hook: str, /, **payload: Any) -> None:
+        """Call `hook` of every instrument that has it, in the order in which they were given.
+
+        Raises nothing but what is no `Exception`, such as a KeyboardInterrupt.
+        """
+        for instrument, call in getattr(self, hook):
+            if id(instrument) in self._disabled:  # since this loop began, by what another hook did
+                continue
+            try:
+                call(**payload)
+            except Exception:
+                self._disable(instrument, hook)
+
+    def _disable(self, instrument: Instrument, hook: str) -> None:
+        self._disabled.add(id(instrument))
+        self._arrange()
+        self._logger.exception("%r raised in its hook %s; it is told nothing any more", instrument, hook)
+
+    def _arrange(self) -> None:
+        active = [(one, overridden(one)) for one in self._instruments if id(one) not in self._disabled]
+        for name in HOOKS:
+            setattr(self, name, tuple((one, hooks[name]) for one, hooks in active if name in hooks))

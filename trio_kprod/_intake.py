@@ -1,0 +1,168 @@
+"""From the arguments of a send to a `Message`: every check there is, made at the call, before anything is queued.
+
+This runs for each message, so it is written for speed: a topic's name is checked once and remembered with
+its `Topic`, the types that are right are recognised with one comparison, and only an argument that looks
+wrong pays for finding out what exactly is wrong with it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._checks import integer, shown, wrong_type, wrong_value
+from ._errors import MessageTooLarge
+from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD, Message
+from ._room import Topic
+
+if TYPE_CHECKING:
+    from ._config import Settings
+    from ._messages import Headers
+
+#: Names nobody sends to any more are forgotten when there are this many: one that makes topic names up
+#: as it goes must not make us grow for ever.
+MAX_IDLE_TOPICS = 10_000
+
+_LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+_check_partition = integer(0, 2**31 - 1)
+_check_timestamp = integer(0, 2**63 - 1)
+
+
+class Topics(dict[str, Topic]):
+    """Every topic somebody sent to, by its name; asking for a new name checks it."""
+
+    def __missing__(self, name: str) -> Topic:
+        check_topic(name)
+        if len(self) >= MAX_IDLE_TOPICS:
+            for idle in [one.name for one in self.values() if one.is_idle]:
+                del self[idle]
+        # `str` of a subclass could be anything (an enum's is not its value), this is its characters.
+        self[name] = topic = Topic("".join(name))
+        return topic
+
+
+class Intake:
+    """Makes messages of what the user gives. Reads clocks, changes nothing."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self.topics = Topics()
+        self._clock = clock
+        self._key_serializer = settings.key_serializer
+        self._value_serializer = settings.value_serializer
+        self._max_request_size = settings.max_request_size
+        self._max_message_size = settings.max_request_size - BATCH_OVERHEAD
+
+    def topic(self, name: str) -> Topic:
+        try:
+            return self.topics[name]
+        except TypeError:
+            check_topic(name)  # says it better if the name cannot be looked up, as a list cannot
+            raise
+
+    def message(
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        headers: Headers | None,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> Message:
+        size = RECORD_OVERHEAD
+        if value is not None:
+            if self._value_serializer is not None:
+                value = _serialize("value_serializer", self._value_serializer, topic, value)
+            elif type(value) is not bytes:
+                value = _checked_bytes("value", value)
+            if value is not None:
+                size += len(value)
+        if key is not None:
+            if self._key_serializer is not None:
+                key = _serialize("key_serializer", self._key_serializer, topic, key)
+            elif type(key) is not bytes:
+                key = _checked_bytes("key", key)
+            if key is not None:
+                size += len(key)
+        if key is None and value is None:
+            raise ValueError("key and value must not both be None: a tombstone needs a key to delete")
+        pairs: Headers = ()
+        if headers is not None:
+            pairs, headers_size = _checked_headers(headers)
+            size += headers_size
+        if partition is not None:
+            partition = _check_partition("partition", partition)
+        if timestamp_ms is None:
+            timestamp_ms = time.time_ns() // 1_000_000
+        else:
+            timestamp_ms = _check_timestamp("timestamp_ms", timestamp_ms)
+        if size > self._max_message_size:
+            self._too_large(topic, size)
+        return Message(topic, value, key, pairs, partition, timestamp_ms, size, self._clock())
+
+    def _too_large(self, topic: str, size: int) -> None:
+        raise MessageTooLarge(
+            f"the message to {topic!r} takes {size + BATCH_OVERHEAD} bytes with its overhead, "
+            f"max_request_size allows {self._max_request_size}"
+        )
+
+
+def check_topic(name: object) -> None:
+    if not isinstance(name, str):
+        raise wrong_type("topic", name, "a string")
+    if not _LEGAL_TOPIC.fullmatch(name) or name in (".", ".."):
+        raise wrong_value(
+            "topic", name, "1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', but not '.' or '..'"
+        )
+
+
+def _checked_bytes(name: str, given: object) -> bytes:
+    if isinstance(given, bytes):
+        return bytes(given)
+    if isinstance(given, (bytearray, memoryview)):
+        raise wrong_type(name, given, f"bytes (or None), not something that can change: give bytes({name})")
+    raise wrong_type(name, given, f"bytes or None, unless {name}_serializer is set")
+
+
+def _serialize(
+    name: str, serializer: Callable[[str, Any], bytes | None], topic: str, given: Any
+) -> bytes | None:
+    try:
+        data = serializer(topic, given)
+    except Exception as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} failed for {shown(given)}: {type(error).__name__}: {error}") from error
+    if data is None or type(data) is bytes:
+        return data
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"{name} must return bytes or None, but for {shown(given)} it returned {shown(data)}")
+
+
+def _checked_headers(headers: Headers) -> tuple[Headers, int]:
+    """The headers as a tuple of pairs, and the most that they take."""
+    if isinstance(headers, dict):
+        raise wrong_type("headers", headers, "(str, bytes or None) pairs, for a dict: list(headers.items())")
+    if isinstance(headers, (str, bytes)) or not hasattr(headers, "__iter__"):
+        raise wrong_type("headers", headers, "a sequence of (str, bytes or None) pairs")
+    pairs = tuple(_checked_header(position, pair) for position, pair in enumerate(headers))
+    size = sum(len(name.encode()) + len(value or b"") for name, value in pairs)
+    return pairs, size + HEADER_OVERHEAD * len(pairs)
+
+
+def _checked_header(position: int, pair: Any) -> tuple[str, bytes | None]:
+    what = f"headers[{position}]"
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise wrong_type(what, pair, "a pair of a str and bytes (or None)")
+    name, value = pair
+    if not isinstance(name, str):
+        raise wrong_type(f"{what}[0]", name, "a str")
+    if value is not None and not isinstance(value, bytes):
+        raise wrong_type(f"{what}[1]", value, "bytes or None")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise wrong_value(f"{what}[0]", name, "a str that UTF-8 can encode (no lone surrogates)") from None
+    return name, value

@@ -1,0 +1,539 @@
+"""The producer as its users see it: accept, refuse, wait. No batching, no threads, no I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import weakref
+from collections.abc import AsyncIterable, Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import trio
+from trio.lowlevel import current_trio_token
+
+from ._client import Client, ThreadHost
+from ._checks import shown
+from ._config import make_settings
+from ._delivery import Delivery, Receipt
+from ._intake import Intake, check_topic
+from ._messages import Headers, Message, ProducerStatistics, RecordMetadata, Undelivered
+from ._room import Topic
+from ._scope import Scope
+
+if TYPE_CHECKING:
+    import logging
+    from contextlib import AbstractAsyncContextManager
+
+    from typing_extensions import Unpack
+
+    from ._client import Host
+    from ._config import ClientConfig, Settings
+    from ._instruments import Instrument
+    from ._telling import Flush
+
+
+class Producer:
+    """Sends messages to Kafka in the background. Made by `open_producer`, never directly.
+
+    All its methods belong to the trio loop in which it was opened; other threads go through
+    `trio.from_thread`. A method that is refused because of what the producer has become raises `ProducerClosed`
+    (the scope is being left, or `abort` was called) or `ProducerCrashed` (a bug; the scope raises it as well).
+    """
+
+    def __init__(self, settings: Settings, delivery: Delivery, intake: Intake) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._delivery = delivery
+        self._room = delivery.room
+        self._intake = intake
+        self._topics = intake.topics
+        self._instruments = delivery.instruments
+        self._max_queue_size = settings.max_queue_size
+        self._state = "opening"
+        self._forked = False
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    def send_nowait(
+        self,
+        topic: str,
+        value: Any = None,
+        *,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Accept a message for delivery, or raise; never blocks, never a checkpoint.
+
+        If it returns, the message has exactly one outcome: it is acknowledged, or somebody is told (`flush`,
+        `on_undelivered`, the end of the scope). If it raises, nothing was queued.
+
+        Args:
+            topic: 1 to 249 characters out of ``a-z A-Z 0-9 . _ -``.
+            value: bytes, or what `value_serializer` takes. None is a tombstone: it deletes the key in a
+                compacted topic. It is not given to the serializer.
+            key: bytes, or what `key_serializer` takes. Messages with the same key go to the same partition.
+            headers: pairs of str and bytes (or None).
+            partition: where to send it, from 0; by default the key decides, or the producer if there is none.
+            timestamp_ms: milliseconds since 1970, by default now.
+
+        Raises:
+            BufferOverflow: there is no room, or others wait for it in `send`. Delivery was asked for.
+            MessageTooLarge: it is larger than `max_request_size`.
+            TypeError, ValueError: an argument is wrong; the error names it.
+            ProducerClosed, ProducerCrashed: nothing is accepted any more.
+            RuntimeError: called in another thread or run than that of the producer, or in a forked child.
+        """
+        # `_message` and `_accept`, but without calling them: this is the hot path.
+        try:
+            if current_trio_token() is not self._token or self._delivery.refusal is not None:
+                self._check()
+            entry = self._topics[topic]
+        except (RuntimeError, TypeError):
+            self._explain(topic)
+            raise
+        message = self._intake.message(entry.name, value, key, headers, partition, timestamp_ms)
+        if not self._room.accept(message, entry):
+            self._overflow(message, entry)
+        if self._delivery.asleep:
+            self._delivery.wake()
+        if self._instruments.enqueue_message:
+            self._tell_enqueued(entry)
+
+    async def send(
+        self,
+        topic: str,
+        value: Any = None,
+        *,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Accept a message for delivery, waiting for room if there is none.
+
+        As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
+        one that sends to a topic that makes no progress does not hold up the others. Returning means accepted,
+        not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        message, entry = self._message(topic, value, key, headers, partition, timestamp_ms)
+        if self._accept(message, entry):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._wait_for_room(message, entry)
+
+    async def send_many(self, topic: str, values: Iterable[Any] | AsyncIterable[Any]) -> int:
+        """Send each item of an iterable, sync or async, waiting for room; returns how many there were.
+
+        An item is a value or a pair ``(key, value)``, as a tuple. Each is pulled only when the one before was
+        accepted. So if an error or `Cancelled` leaves, exactly the last item pulled was not accepted. Much
+        cheaper than `send` in a loop: it is a checkpoint only where it has to wait for room, and once at the end.
+
+        Raises: what `send` does, and what the iterable does.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check()
+        self._intake.topic(topic)  # also if there is nothing to send
+        count = 0
+        if isinstance(values, AsyncIterable):
+            async for item in values:
+                await self._send_item(topic, item)
+                count += 1
+        else:
+            for item in values:
+                await self._send_item(topic, item)
+                count += 1
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return count
+
+    async def _send_item(self, topic: str, item: Any) -> None:
+        """A checkpoint only if there is no room."""
+        key, value = _pair(item) if isinstance(item, tuple) else (None, item)
+        message, entry = self._message(topic, value, key, None, None, None)
+        if not self._accept(message, entry):
+            await self._wait_for_room(message, entry)
+
+    @trio.lowlevel.enable_ki_protection
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: Any = None,
+        *,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> RecordMetadata:
+        """Send a message, ask for delivery at once, and wait until Kafka has acknowledged it.
+
+        If it is cancelled while it waits for room, nothing was queued; while it waits for the acknowledgement,
+        the message stays accepted, and somebody else is told if it fails.
+
+        Raises:
+            DeliveryFailed: the message was not delivered; nobody else is told.
+            And what `send` raises.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        message, entry = self._message(topic, value, key, headers, partition, timestamp_ms)
+        message.receipt = receipt = Receipt()
+        self._delivery.expect(receipt)
+        try:
+            if not self._accept(message, entry):
+                await self._wait_for_room(message, entry)
+            self._delivery.deliver_nowait()
+            if not receipt.came.is_set():
+                await receipt.came.wait()
+        finally:
+            self._delivery.forget(receipt)
+        if receipt.error is not None:
+            raise receipt.error
+        assert receipt.metadata is not None
+        return receipt.metadata
+
+    # -- delivering ----------------------------------------------------------------------------------
+
+    def deliver_nowait(self) -> None:
+        """Ask for delivery of all that was accepted before this call; returns at once.
+
+        Never lost: if the buffer has no room for all of it, the rest follows as room appears.
+        """
+        self._check()
+        self._delivery.deliver_nowait()
+
+    @trio.lowlevel.enable_ki_protection
+    async def flush(self) -> None:
+        """Ask for delivery, and wait until each message accepted before this call has an outcome.
+
+        Always a checkpoint. Cancelling it changes nothing for the messages. May be called in several tasks at
+        once, which are then all told. With `on_undelivered` set, returning means that every message has an
+        outcome, not that each was delivered.
+
+        Raises:
+            DeliveryFailed: carries each of these messages that was not delivered, also those that failed before
+                the call, unless somebody was told of them already.
+            ProducerClosed: the scope was left.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_place()
+        if self._state == "closed":
+            raise self._delivery.refused()
+        flush = self._delivery.begin_flush()
+        if flush.ended.is_set():
+            # What it has to tell is told now or never, so this is no place to be cancelled.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._wait_for_flush(flush)
+        if flush.failed is not None:
+            raise flush.failed
+
+    @trio.lowlevel.enable_ki_protection
+    async def _wait_for_flush(self, flush: Flush) -> None:
+        try:
+            await flush.ended.wait()
+        except BaseException:
+            self._delivery.teller.cancel_flush(flush)
+            raise
+
+    def abort(self) -> None:
+        """Give up: accept nothing more, and settle everything unsettled as soon as that can be known.
+
+        Returns at once and may be called again; a drain at the end of the scope that runs already ends. Tasks that
+        wait in `send` get `ProducerClosed`, the others the outcome of their messages. The body is not cancelled.
+        """
+        self._check_place()
+        if self._state != "closed":
+            self._delivery.abort()
+
+    @trio.lowlevel.enable_ki_protection
+    async def partitions_for(self, topic: str) -> list[int]:
+        """The topic's partitions, ascending from 0. Always a checkpoint.
+
+        Raises:
+            UnknownTopic: no broker knew it for `topic_timeout` seconds.
+            Refused: a broker would not say.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check()
+        entry = self._intake.topic(topic)
+        if entry.partitions:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return list(range(entry.partitions))
+        asker = self._delivery.ask_partitions(entry)
+        try:
+            await asker.answered.wait()
+        finally:
+            if asker in entry.askers:
+                entry.askers.remove(asker)
+        if asker.error is not None:
+            raise asker.error
+        return list(range(entry.partitions))
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    def statistics(self) -> ProducerStatistics:
+        """A snapshot. Also after the scope."""
+        return self._delivery.statistics()
+
+    @property
+    def undelivered(self) -> tuple[Undelivered, ...]:
+        """The messages that failed and that nobody has been told of; after the scope, those that its end told of."""
+        return self._delivery.teller.kept
+
+    def __repr__(self) -> str:
+        now = self._delivery.statistics()
+        return (
+            f"<trio_kprod.Producer {self._describe()}: {now.queued} queued, {now.waiting} waiting, "
+            f"{now.in_flight} in flight>"
+        )
+
+    def _describe(self) -> str:
+        if self._delivery.crash is not None:
+            return "crashed"
+        return "closing" if self._state == "open" and self._delivery.refusal is not None else self._state
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _message(
+        self, topic: str, value: Any, key: Any, headers: Any, partition: int | None, timestamp_ms: int | None
+    ) -> tuple[Message, Topic]:
+        self._check()
+        entry = self._intake.topic(topic)
+        return self._intake.message(entry.name, value, key, headers, partition, timestamp_ms), entry
+
+    def _accept(self, message: Message, entry: Topic) -> bool:
+        """Queue it, and see to what follows; False if there is no room."""
+        if not self._room.accept(message, entry):
+            return False
+        if self._delivery.asleep:
+            self._delivery.wake()
+        if self._instruments.enqueue_message:
+            self._tell_enqueued(entry)
+        return True
+
+    def _overflow(self, message: Message, entry: Topic) -> NoReturn:
+        self._delivery.deliver_nowait()
+        if self._instruments.buffer_overflow:
+            self._instruments.tell("buffer_overflow", topic=entry.name)
+        raise self._room.refusal(message, entry)
+
+    async def _wait_for_room(self, message: Message, entry: Topic) -> None:
+        """Always a checkpoint. If it raises, the message was not accepted."""
+        self._delivery.deliver_nowait()
+        await self._room.wait_for_room(message, entry)
+        self._delivery.wake()
+        if self._instruments.enqueue_message:
+            self._tell_enqueued(entry)
+
+    def _tell_enqueued(self, entry: Topic) -> None:
+        self._instruments.tell(
+            "enqueue_message",
+            topic=entry.name,
+            queue_size=self._room.queued,
+            max_queue_size=self._max_queue_size,
+        )
+
+    def _explain(self, topic: object) -> None:
+        """Raise a better error than a look-up can."""
+        self._check_place()
+        check_topic(topic)
+
+    def _check(self) -> None:
+        self._check_place()
+        if self._delivery.refusal is not None:
+            raise self._delivery.refused()
+
+    def _check_place(self) -> None:
+        """That this is the process and the loop in which the producer was opened."""
+        if self._forked:
+            raise RuntimeError(
+                "this producer belongs to the process that opened it, and this is a forked child: "
+                "open another one here"
+            )
+        if not trio.lowlevel.in_trio_run() or current_trio_token() is not self._token:
+            raise RuntimeError(
+                "a producer can be used in the trio run that opened it only; from another thread: "
+                "trio.from_thread.run_sync(producer.send_nowait, ..., trio_token=token)"
+            )
+
+    def _become(self, state: str) -> None:
+        self._state = state
+
+    def _fork(self) -> None:
+        self._forked = True
+        self._delivery.refusal = (RuntimeError, "in a forked child")  # so that the hot path looks closer
+
+
+def _pair(item: tuple[Any, ...]) -> tuple[Any, Any]:
+    if len(item) != 2:
+        raise ValueError(f"a tuple among the values must be a pair (key, value), got {shown(item)}")
+    return item[0], item[1]
+
+
+class ProducerScope:
+    """What `open_producer` returns: enter it with ``async with``, once."""
+
+    def __init__(self, settings: Settings, client: Client, host: Host) -> None:
+        self._settings = settings
+        self._client = client
+        self._host = host
+        self._opened: tuple[Producer, Scope, AbstractAsyncContextManager[None]] | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Producer:
+        if self._opened is not None:
+            raise RuntimeError("a producer can be opened once: call open_producer() again for another")
+        producer, scope = self._build()
+        running = scope.serve()
+        self._opened = producer, scope, running
+        _alive.add(self)
+        try:
+            await running.__aenter__()
+        except BaseException:
+            self._close(producer)
+            raise
+        producer._become("open")
+        return producer
+
+    def _build(self) -> tuple[Producer, Scope]:
+        if not trio.lowlevel.in_trio_run():
+            raise RuntimeError("trio_kprod needs trio: open the producer inside trio.run()")
+        intake = Intake(self._settings, self._host.clock)
+        delivery = Delivery(self._settings, self._client, self._host.clock, intake.topics)
+        token = current_trio_token()
+
+        def wake() -> None:
+            # Called in the client's loop, perhaps after the run of ours has ended: then nobody waits for it.
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(delivery.wake)
+
+        self._client.bind(wake)
+        scope = Scope(self._settings, delivery, self._client, self._host)
+        return Producer(self._settings, delivery, intake), scope
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._opened is None:
+            raise RuntimeError("this producer was never opened")
+        producer, scope, running = self._opened
+        try:
+            await running.__aexit__(kind, error, trace)
+        finally:
+            self._close(producer)
+        leaves = scope.leaves()
+        if leaves is None:
+            return error is not None
+        if leaves is error:
+            error.__traceback__ = trace  # without the frames that it went through in here
+            return False
+        raise leaves
+
+    def _close(self, producer: Producer) -> None:
+        producer._become("closed")
+        _alive.discard(self)
+
+    def fork(self) -> None:
+        if self._opened is not None:
+            producer, scope, _ = self._opened
+            producer._fork()
+            scope.forked = True
+
+    # -- misuse that is worth an answer --------------------------------------------------------------
+
+    def __enter__(self) -> NoReturn:
+        raise RuntimeError("use 'async with open_producer(...)' instead of 'with'")
+
+    def __exit__(self, *_: object) -> None: ...  # else Python would complain about its absence first
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _PUBLIC:
+            raise RuntimeError(f"open it first: async with open_producer(...) as producer: producer.{name}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+_PUBLIC = frozenset(name for name in vars(Producer) if not name.startswith("_"))
+
+# A flag set in the child costs nothing at each call; to ask for the process id would.
+_alive: weakref.WeakSet[ProducerScope] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for scope in list(_alive):
+        scope.fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def open_producer(
+    bootstrap_servers: str | Iterable[str] = "localhost:9092",
+    *,
+    max_queue_size: int = 1000,
+    max_buffer_size: int = 20_000,
+    max_buffer_bytes: int = 64 * 1024 * 1024,
+    delivery_threshold: int = 0,
+    delivery_interval: float = 0,
+    delivery_timeout: float = math.inf,
+    topic_timeout: float = 60,
+    max_retries: int = -1,
+    retry_backoff: float = 0.1,
+    connect_timeout: float = 30,
+    shutdown_timeout: float = 20,
+    key_serializer: Any = None,
+    value_serializer: Any = None,
+    instruments: Iterable[Instrument] = (),
+    on_undelivered: Callable[[Undelivered], object] | None = None,
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    **client_config: Unpack[ClientConfig],
+) -> ProducerScope:
+    """Open a producer for the time of an ``async with`` block.
+
+    Entering it connects: a broker has answered when the body begins. Leaving it delivers what was accepted and
+    not yet delivered, for `shutdown_timeout` seconds at most, also if the body was cancelled or has raised; what
+    is not acknowledged then is given up. No task, connection or thread is left behind.
+
+    Messages leave when `delivery_threshold` or `delivery_interval` says so, when the buffer is full, on
+    `Producer.deliver_nowait`, `flush` and `send_and_wait`, and at the end of the block. By default none of the
+    first two is set.
+
+    All times are seconds.
+
+    Args:
+        bootstrap_servers: ``"host:port"``, several of them separated by commas, or an iterable of them. Every one
+            is tried.
+        max_queue_size: how many messages the queue holds that the delivery task has not taken.
+        max_buffer_size: how many messages may be taken and not yet settled.
+        max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue.
+        delivery_threshold: deliver when so many messages wait; 1 is at once, 0 never.
+        delivery_interval: deliver so long after the first message began to wait; 0 is never.
+        delivery_timeout: give a message up so long after it was accepted.
+        topic_timeout: give messages up when the cluster answers, but did not know their topic for so long.
+        max_retries: give a message up when its batch was sent 1 + so many times; -1 never.
+        retry_backoff: the pause before a batch is sent again; it doubles up to 1 s.
+        connect_timeout: how long opening may take.
+        shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
+        key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
+            object of kafka-python's `Serializer`. None is never given to them.
+        instruments: objects of `Instrument`, told of everything that happens.
+        on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for. It
+            runs in the loop of the user, must not block, and may call `Producer.send_nowait`.
+        logger: by default ``logging.getLogger("trio_kprod")``.
+        **client_config: kafka-python's own options, see `ClientConfig`: `acks` (default ``"all"``),
+            `compression_type`, `security_protocol`, ``ssl_*``, ``sasl_*`` and so on.
+
+    Raises (from the ``async with``; what comes first of these leaves, the rest is logged and noted on it):
+        TypeError, ValueError: at the call, a setting is wrong.
+        ConnectFailed: when entered, no broker could be reached in time.
+        The body's own exception, as it was.
+        KeyboardInterrupt: pressed while it was being left, which cuts the delivery short.
+        ProducerCrashed: a bug in here; the body was cancelled.
+        DeliveryFailed: some messages were not delivered, and nobody was told.
+    """
+    settings = make_settings(**locals())
+    host = ThreadHost()
+    return ProducerScope(settings, Client(settings, clock=host.clock, breathe=host.breathe), host)

@@ -1,0 +1,264 @@
+"""Who may come in, and who waits: the two bounds of a producer and the line before its door.
+
+The bounds are the count of messages that are *queued* (`max_queue_size`, the channel's own) and the bytes
+of all that are *unsettled* (`max_buffer_bytes`: queued, waiting and in flight). Bytes are taken when a
+message is accepted and given back when it is settled.
+
+Whoever awaits room stands in one line, first come, first served; nobody overtakes it, also not by
+`send_nowait`. It is a line of our own and not the channel's, so that the count, the bytes and the quota
+below are one rule, and so that a message is either in the channel or not: those in the line are admitted
+here, on behalf of the sender, which then cannot be cancelled any more.
+
+Topics that are *stalled* together hold at most half of the buffer. Beyond that, their senders leave the
+line for their own topic's, so that they hold up no other; when there is room for them they return to the
+front, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._errors import BufferOverflow
+
+if TYPE_CHECKING:
+    from ._config import Settings
+    from ._messages import Message
+
+
+class Topic:
+    """What the producer knows of one topic: how much of it is unsettled, and whether it is stalled."""
+
+    __slots__ = ("askers", "name", "parked", "partitions", "stalled", "unsettled", "unsettled_bytes")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.unsettled = 0
+        self.unsettled_bytes = 0
+        self.stalled = False
+        self.parked: list[Waiter] = []
+        self.partitions = 0  # 0 as long as nobody has told
+        self.askers: list[Asker] = []
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.unsettled or self.stalled or self.parked or self.askers)
+
+    def answer(self, error: Callable[[], BaseException | None]) -> None:
+        """Wake those who asked for the number of partitions; `error` says why nobody knows, or returns None."""
+        for asker in self.askers:
+            asker.error = error()
+            asker.answered.set()
+        self.askers.clear()
+
+
+class Asker:
+    """A task that waits to hear how many partitions a topic has."""
+
+    __slots__ = ("answered", "error")
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.error: BaseException | None = None
+
+
+class Waiter:
+    """A task that waits for room, and the message it holds in its hand."""
+
+    __slots__ = ("called", "error", "message", "topic")
+
+    def __init__(self, message: Message, topic: Topic) -> None:
+        self.message = message
+        self.topic = topic
+        self.called = trio.Event()
+        self.error: BaseException | None = None
+
+
+class Room:
+    """The channel, its bounds, and the line before it.
+
+    Attributes:
+        accepted (int): how many messages ever came in: the running number of the next one.
+        taken (int): how many of them have left the channel.
+        unsettled_bytes (int): what the accepted and not yet settled ones hold.
+        short_of_bytes (bool): a message did not fit in, and nothing was settled since.
+        queued_since (float): when the oldest message in the channel was accepted, as far as it came into
+            an empty one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._entrance, self._exit = trio.open_memory_channel["Message"](settings.max_queue_size)
+        self._max_queue_size = settings.max_queue_size
+        self._max_bytes = settings.max_buffer_bytes
+        self._quota = max(1, settings.max_buffer_size // 2)
+        self._quota_bytes = settings.max_buffer_bytes // 2
+        self._line: OrderedDict[Waiter, None] = OrderedDict()
+        self._stalled: dict[Topic, None] = {}
+        self._stalled_count = 0
+        self._stalled_bytes = 0
+        self.accepted = 0
+        self.taken = 0
+        self.unsettled_bytes = 0
+        self.tasks_waiting = 0
+        self.queued_since = 0.0
+        self.short_of_bytes = False
+
+    @property
+    def queued(self) -> int:
+        return self.accepted - self.taken
+
+    # -- coming in -----------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    def accept(self, message: Message, topic: Topic, *, first_in_line: bool = False) -> bool:
+        """Queue the message, or return False: there is no room, or others wait for it."""
+        if (self._line or topic.parked) and not first_in_line:
+            return False
+        size = message.size
+        if topic.stalled and not self._within_quota(size):
+            return False
+        held = self.unsettled_bytes + size
+        if held > self._max_bytes:
+            self.short_of_bytes = True
+            return False
+        try:
+            self._entrance.send_nowait(message)
+        except trio.WouldBlock:
+            return False
+        if self.accepted == self.taken:
+            self.queued_since = message.accepted_at
+        self.accepted += 1
+        self.unsettled_bytes = held
+        topic.unsettled += 1
+        topic.unsettled_bytes += size
+        if topic.stalled:
+            self._stalled_count += 1
+            self._stalled_bytes += size
+        return True
+
+    def _within_quota(self, size: int) -> bool:
+        return self._stalled_count < self._quota and self._stalled_bytes + size <= self._quota_bytes
+
+    def refusal(self, message: Message, topic: Topic) -> BufferOverflow:
+        """Why `accept` returned False."""
+        if topic.parked or (topic.stalled and not self._within_quota(message.size)):
+            text = (
+                f"topic {topic.name!r} makes no progress, and stalled topics may hold half of the buffer only"
+            )
+        elif self.queued >= self._max_queue_size:
+            text = f"the queue is full: max_queue_size={self._max_queue_size} messages"
+        elif self.unsettled_bytes + message.size > self._max_bytes:
+            text = f"{self.unsettled_bytes} bytes are not yet settled: max_buffer_bytes={self._max_bytes}"
+        else:
+            text = f"{self.tasks_waiting} tasks wait for room in send() before you"
+        return BufferOverflow(f"no room for a message to {topic.name!r}: {text}")
+
+    # -- the line ------------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait_for_room(self, message: Message, topic: Topic) -> None:
+        """Stand in line until the message is in the channel; if Cancelled leaves, it never will be."""
+        waiter = Waiter(message, topic)
+        self._line[waiter] = None
+        self.tasks_waiting += 1
+        self.admit()
+        if waiter.called.is_set():
+            # It is in already, so it would be a lie to be cancelled here.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            try:
+                await waiter.called.wait()
+            except BaseException:
+                # Only if nobody has called it yet: whoever was woken by its event is past cancelling.
+                self._leave_line(waiter)
+                raise
+        if waiter.error is not None:
+            raise waiter.error
+
+    def admit(self) -> bool:
+        """Let in whoever there is room for, in order; whether anybody came in."""
+        if not self.tasks_waiting:
+            return False
+        self._unpark()
+        before = self.accepted
+        while self._line:
+            waiter = next(iter(self._line))
+            topic = waiter.topic
+            if topic.parked or (topic.stalled and not self._within_quota(waiter.message.size)):
+                del self._line[waiter]
+                topic.parked.append(waiter)
+            elif self.accept(waiter.message, topic, first_in_line=True):
+                del self._line[waiter]
+                self._call(waiter)
+            else:
+                break
+        return self.accepted > before
+
+    def _call(self, waiter: Waiter, error: BaseException | None = None) -> None:
+        self.tasks_waiting -= 1
+        waiter.error = error
+        waiter.called.set()
+
+    def _unpark(self) -> None:
+        """Put those whose topics have room again before all others: they have waited longest."""
+        for topic in self._stalled:
+            if topic.parked and self._within_quota(topic.parked[0].message.size):
+                self._return_to_line(topic)
+
+    def _return_to_line(self, topic: Topic) -> None:
+        for waiter in reversed(topic.parked):
+            self._line[waiter] = None
+            self._line.move_to_end(waiter, last=False)
+        topic.parked.clear()
+
+    def _leave_line(self, waiter: Waiter) -> None:
+        self.tasks_waiting -= 1
+        if waiter in self._line:
+            del self._line[waiter]
+        else:
+            waiter.topic.parked.remove(waiter)
+        self.admit()  # it may have been the one that did not fit
+
+    def turn_away(self, error: Callable[[], Exception]) -> None:
+        """Nobody comes in any more: each that waits gets an error of its own."""
+        for topic in self._stalled:
+            self._return_to_line(topic)
+        while self._line:
+            waiter, _ = self._line.popitem(last=False)
+            self._call(waiter, error())
+
+    # -- going out -----------------------------------------------------------------------------------
+
+    def take(self, count: int) -> list[Message]:
+        """The next `count` messages of the channel, which must be there."""
+        receive = self._exit.receive_nowait
+        self.taken += count
+        return [receive() for _ in range(count)]
+
+    def release(self, topic: Topic, count: int, size: int) -> None:
+        """`count` messages of the topic are settled."""
+        self.unsettled_bytes -= size
+        self.short_of_bytes = False
+        topic.unsettled -= count
+        topic.unsettled_bytes -= size
+        if topic.stalled:
+            self._stalled_count -= count
+            self._stalled_bytes -= size
+
+    def stalled(self, topic: Topic) -> None:
+        if not topic.stalled:
+            topic.stalled = True
+            self._stalled[topic] = None
+            self._stalled_count += topic.unsettled
+            self._stalled_bytes += topic.unsettled_bytes
+
+    def recovered(self, topic: Topic) -> None:
+        if topic.stalled:
+            self._return_to_line(topic)
+            topic.stalled = False
+            del self._stalled[topic]
+            self._stalled_count -= topic.unsettled
+            self._stalled_bytes -= topic.unsettled_bytes

@@ -1,0 +1,144 @@
+"""The SASL exchange with a broker: who we are, by one of kafka-python's mechanisms.
+
+A mechanism computes and knows no I/O, but some ask elsewhere: a token provider, a key server, a ticket
+cache. Those run in a thread, which is left behind if the connection's deadline passes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import kafka.errors
+import trio
+from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
+from kafka.protocol.sasl import SaslAuthenticateRequest, SaslBytesRequest, SaslHandshakeRequest
+
+#: These compute and do nothing else, so they need no thread; all others may block.
+_PROMPT_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+#: Threads that wait for token providers, if nobody gives a limiter: one, and one for an abandoned call.
+_PROVIDER_THREADS = 2
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+class AuthenticationFailed(Exception):
+    """The broker refused us, or we have nothing to show it.
+
+    Attributes:
+        fatal (bool): trying again with the same settings is of no use.
+    """
+
+    def __init__(self, text: str, *, fatal: bool) -> None:
+        super().__init__(text)
+        self.fatal = fatal
+
+
+class Authenticator:
+    """Authenticates one connection, when it is opened and again whenever the broker wants that (KIP-368).
+
+    Args:
+        mechanism (str): a name that kafka-python knows, such as ``"PLAIN"``.
+        options (Mapping[str, Any]): keyword arguments for kafka-python's class.
+        host (str): the broker's name, as it was configured.
+        limiter (trio.CapacityLimiter | None): bounds the threads of mechanisms that may block. Share one
+            among connections, so that a provider that hangs holds a few threads and not one an attempt.
+    """
+
+    def __init__(
+        self, mechanism: str, options: Mapping[str, Any], host: str, limiter: trio.CapacityLimiter | None
+    ) -> None:
+        self._name = mechanism
+        self._options = {**options, "host": host}
+        self._limiter = limiter or trio.CapacityLimiter(_PROVIDER_THREADS)
+
+    async def authenticate(self, ask: Ask, version: Callable[[Any], int | None]) -> float:
+        """Run the exchange.
+
+        Args:
+            ask: sends a request and returns its response (None with ``expect_answer=False``).
+            version: the version to use of a request class, None if the broker has none.
+
+        Returns:
+            Seconds for which the broker takes this as proof; 0 for as long as the connection lasts.
+
+        Raises:
+            AuthenticationFailed: see there.
+        """
+        framed = await self._agree(ask, version)
+        mechanism = await self._step(self._make, fatal=(ValueError, TypeError, KeyError, RuntimeError))
+        lifetime_ms = 0
+        while not mechanism.is_done():
+            token = await self._step(mechanism.auth_bytes, fatal=self._own_fault())
+            if framed is None and mechanism.is_done():
+                # Without frames the last token of GSSAPI has no answer.
+                await ask(_unframed(token), expect_answer=False)
+                break
+            if framed is None:
+                response = await ask(_unframed(token))
+            else:
+                response = await ask(SaslAuthenticateRequest(version=framed, auth_bytes=token))
+            _check(response)
+            await self._step(partial(mechanism.receive, response.auth_bytes), fatal=(Exception,))
+            lifetime_ms = getattr(response, "session_lifetime_ms", None) or 0
+        if not mechanism.is_authenticated():
+            raise AuthenticationFailed("authentication failed", fatal=True)
+        return max(lifetime_ms, 0) / 1000
+
+    async def _agree(self, ask: Ask, version: Callable[[Any], int | None]) -> int | None:
+        """Agree on the mechanism; returns the version of SaslAuthenticate, None for tokens without frames."""
+        handshake = version(SaslHandshakeRequest)
+        if handshake is None:
+            raise AuthenticationFailed("the broker does not speak SASL", fatal=True)
+        response = await ask(SaslHandshakeRequest(version=handshake, mechanism=self._name))
+        if response.error_code == kafka.errors.UnsupportedSaslMechanismError.errno:
+            offered = ", ".join(response.mechanisms or ()) or "none"
+            raise AuthenticationFailed(
+                f"the broker does not support the mechanism {self._name}; it offers: {offered}", fatal=True
+            )
+        _check(response)
+        return version(SaslAuthenticateRequest) if handshake >= 1 else None
+
+    def _make(self) -> Any:
+        if self._name not in SASL_MECHANISMS:
+            raise ValueError(f"unknown mechanism {self._name!r}")
+        return get_sasl_mechanism(self._name)(**self._options)
+
+    def _own_fault(self) -> tuple[type[Exception], ...]:
+        # A mechanism that asks nobody can fail only by its settings; a provider may do better next time.
+        if self._name in _PROMPT_MECHANISMS:
+            return (Exception,)
+        return (kafka.errors.KafkaConfigurationError,)
+
+    async def _step(self, function: Callable[[], Any], fatal: tuple[type[Exception], ...]) -> Any:
+        try:
+            if self._name in _PROMPT_MECHANISMS:
+                return function()
+            return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
+        except Exception as error:
+            # Whatever a mechanism or a user's provider raises means that this attempt has failed.
+            refused = isinstance(error, (*fatal, kafka.errors.KafkaConfigurationError))
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise AuthenticationFailed(text, fatal=refused) from error
+
+
+def _unframed(token: bytes) -> Any:
+    return SaslBytesRequest(token)  # pyright: ignore[reportCallIssue]  # its stub lacks the argument
+
+
+def _check(response: Any) -> None:
+    code = response.error_code
+    if code == 0:
+        return
+    name = kafka.errors.for_code(code).message
+    if code == kafka.errors.SaslAuthenticationFailedError.errno:
+        told = response.error_message or "the broker does not say why"
+        raise AuthenticationFailed(f"authentication failed: {told}", fatal=True)
+    if code == kafka.errors.IllegalSaslStateError.errno:
+        raise AuthenticationFailed(
+            f"{name} ({code}): this listener takes no SASL, or not now (security_protocol?)", fatal=True
+        )
+    told = getattr(response, "error_message", None)
+    raise AuthenticationFailed(f"{name} ({code})" + (f": {told}" if told else ""), fatal=False)

@@ -1,0 +1,227 @@
+"""TLS and SASL: kafka-python's ``security_protocol``, ``ssl_*`` and ``sasl_*``, checked and made ready.
+
+kafka-python takes a mistyped protocol for PLAINTEXT, reads the files when it connects, and learns that a
+password is missing when a broker asks for it. Here all of that is an error before the first connection.
+An option that is None, or has its default, counts as not given.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import platform
+import ssl
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ._checks import Check, anything, flag, instance_of, one_of, optional, path, secret, text, wrong_type
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
+
+class Security(NamedTuple):
+    protocol: str
+    ssl_context: ssl.SSLContext | None
+    sasl_mechanism: str | None
+    sasl_options: Mapping[str, Any]
+
+
+def make_security(given: Mapping[str, Any]) -> Security:
+    """Check what was `given` of `OPTIONS`, read the files, and build the TLS context."""
+    values = {name: check(name, given.get(name, default)) for name, (default, check) in OPTIONS.items()}
+    changed = [name for name, (default, _) in OPTIONS.items() if values[name] != default]
+    protocol: str = values["security_protocol"]
+    _refuse_useless(protocol, changed)
+    context = _tls_context(values, changed) if protocol.endswith("SSL") else None
+    if not protocol.startswith("SASL_"):
+        return Security(protocol, context, None, MappingProxyType({}))
+    mechanism = _mechanism(protocol, values, changed)
+    options = {
+        name: value for name, value in values.items() if value is not None and not name.startswith("ssl_")
+    }
+    return Security(protocol, context, mechanism, MappingProxyType(options))
+
+
+def _refuse_useless(protocol: str, changed: list[str]) -> None:
+    for prefix, works, hint in (
+        ("ssl_", protocol.endswith("SSL"), "'SSL' or 'SASL_SSL'"),
+        ("sasl_", protocol.startswith("SASL_"), "'SASL_SSL' or 'SASL_PLAINTEXT'"),
+    ):
+        useless = next((name for name in changed if name.startswith(prefix) and not works), None)
+        if useless:
+            raise ValueError(f"{useless} has no effect with security_protocol={protocol!r}: use {hint}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# TLS
+
+
+def _tls_context(values: Mapping[str, Any], changed: list[str]) -> ssl.SSLContext:
+    context = values["ssl_context"]
+    if context is None:
+        return _build_context(values)
+    ignored = [name for name in changed if name.startswith("ssl_") and name != "ssl_context"]
+    if ignored:
+        raise ValueError(f"{ignored[0]} has no effect beside ssl_context: set it on the context itself")
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl_context must be one for clients, such as ssl.create_default_context() returns")
+    return context  # type: ignore[no-any-return]
+
+
+def _build_context(values: Mapping[str, Any]) -> ssl.SSLContext:
+    with _reading("ssl_cafile", values["ssl_cafile"]):
+        context = ssl.create_default_context(cafile=values["ssl_cafile"])
+    # Only the comparison with the host's name is switched off: the certificate is verified all the same.
+    context.check_hostname = values["ssl_check_hostname"]
+    _load_certificate(context, values)
+    if values["ssl_crlfile"] is not None:
+        with _reading("ssl_crlfile", values["ssl_crlfile"]):
+            context.load_verify_locations(cafile=values["ssl_crlfile"])
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    if values["ssl_ciphers"] is not None:
+        _set_ciphers(context, values["ssl_ciphers"])
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, values: Mapping[str, Any]) -> None:
+    certfile, keyfile = values["ssl_certfile"], values["ssl_keyfile"]
+    if certfile is None:
+        for name in ("ssl_keyfile", "ssl_password"):
+            if values[name] is not None:
+                raise ValueError(f"{name} has no effect without ssl_certfile")
+        return
+
+    def password() -> str | bytes:
+        # Without this OpenSSL would ask on the terminal, and wait.
+        if values["ssl_password"] is None:
+            raise ValueError(f"the private key in {keyfile or certfile!r} is encrypted: give ssl_password")
+        return values["ssl_password"]  # type: ignore[no-any-return]
+
+    with _reading("ssl_keyfile", keyfile):
+        pass
+    with _reading("ssl_certfile", certfile, f" with ssl_keyfile={keyfile!r}" if keyfile else ""):
+        context.load_cert_chain(certfile, keyfile, password)
+
+
+def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
+    try:
+        context.set_ciphers(ciphers)
+    except ssl.SSLError as error:
+        raise ValueError(f"ssl_ciphers={ciphers!r}: OpenSSL knows no such cipher") from error
+
+
+@contextmanager
+def _reading(name: str, filename: str | None, beside: str = "") -> Generator[None, None, None]:
+    """Turn what goes wrong with a file into an error that names it and the option: `ssl` names neither."""
+    try:
+        if filename is not None:
+            with open(filename, "rb"):
+                pass
+        yield
+    except OSError as error:  # ssl.SSLError is one as well
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ValueError(f"{name}={filename!r}{beside} cannot be used: {reason or error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------
+# SASL
+
+
+class _Mechanism(NamedTuple):
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    module: str | None = None  # of another package that kafka-python needs for it
+
+
+_LOGIN = ("sasl_plain_username", "sasl_plain_password")
+_KERBEROS = ("sasl_kerberos_name", "sasl_kerberos_service_name", "sasl_kerberos_domain_name")
+
+_MECHANISMS = {
+    "PLAIN": _Mechanism(_LOGIN),
+    "SCRAM-SHA-256": _Mechanism(_LOGIN),
+    "SCRAM-SHA-512": _Mechanism(_LOGIN),
+    "OAUTHBEARER": _Mechanism(("sasl_oauth_token_provider",)),
+    "GSSAPI": _Mechanism(optional=_KERBEROS, module="sspi" if platform.system() == "Windows" else "gssapi"),
+    "AWS_MSK_IAM": _Mechanism(module="botocore"),
+}
+
+
+def _mechanism(protocol: str, values: Mapping[str, Any], changed: list[str]) -> str:
+    from kafka.net.sasl import SASL_MECHANISMS
+
+    name: str = values["sasl_mechanism"]
+    if name not in SASL_MECHANISMS:
+        known = ", ".join(map(repr, sorted(SASL_MECHANISMS)))
+        raise ValueError(
+            f"sasl_mechanism must be one of {known} with security_protocol={protocol!r}, got {name!r}"
+        )
+    rules = _MECHANISMS.get(name)
+    if rules is not None:  # else one that the user registered with kafka-python: its own business
+        _check_mechanism(name, rules, protocol, changed)
+    return name
+
+
+def _check_mechanism(name: str, rules: _Mechanism, protocol: str, changed: list[str]) -> None:
+    for option in rules.required:
+        if option not in changed:
+            raise ValueError(f"sasl_mechanism={name!r} needs {option}")
+    for option in changed:
+        if option.startswith("sasl_") and option not in (
+            "sasl_mechanism", *rules.required, *rules.optional
+        ):  # fmt: skip
+            raise ValueError(f"{option} has no effect with sasl_mechanism={name!r}")
+    if name == "AWS_MSK_IAM" and protocol != "SASL_SSL":
+        raise ValueError(f"sasl_mechanism='AWS_MSK_IAM' needs security_protocol='SASL_SSL', got {protocol!r}")
+    if rules.module is not None and importlib.util.find_spec(rules.module) is None:
+        raise ModuleNotFoundError(
+            f"sasl_mechanism={name!r} needs the package {rules.module}, which is not installed",
+            name=rules.module,
+        )
+
+
+def _token_provider(name: str, provider: Any) -> Any:
+    """kafka-python asks for a subclass of its own base class; whatever has ``token()`` will do here."""
+    from kafka.net.sasl.oauth import AbstractTokenProvider
+
+    token = getattr(provider, "token", None)
+    if isinstance(provider, type) or not callable(token) or inspect.iscoroutinefunction(token):
+        raise wrong_type(name, provider, "an object with a method token() that returns a string, not async")
+    if isinstance(provider, AbstractTokenProvider):
+        return provider
+
+    class Adapted(AbstractTokenProvider):  # type: ignore[misc]
+        def token(self) -> Any:
+            return provider.token()
+
+        def extensions(self) -> Any:
+            extensions = getattr(provider, "extensions", None)
+            return extensions() if callable(extensions) else {}
+
+    return Adapted()
+
+
+def _key_password(name: str, value: Any) -> str | bytes:
+    return value if isinstance(value, bytes) else secret(name, value)
+
+
+#: Every option with its default (kafka-python's) and its check.
+OPTIONS: Mapping[str, tuple[Any, Check]] = {
+    "security_protocol": ("PLAINTEXT", one_of(dict(zip(PROTOCOLS, PROTOCOLS, strict=True)))),
+    "ssl_context": (None, optional(instance_of(ssl.SSLContext))),
+    "ssl_check_hostname": (True, flag),
+    "ssl_cafile": (None, optional(path)),
+    "ssl_certfile": (None, optional(path)),
+    "ssl_keyfile": (None, optional(path)),
+    "ssl_password": (None, optional(_key_password)),
+    "ssl_crlfile": (None, optional(path)),
+    "ssl_ciphers": (None, optional(text)),
+    "sasl_mechanism": (None, optional(text)),
+    "sasl_plain_username": (None, optional(text)),
+    "sasl_plain_password": (None, optional(secret)),
+    "sasl_kerberos_name": (None, anything),
+    "sasl_kerberos_service_name": ("kafka", text),
+    "sasl_kerberos_domain_name": (None, optional(text)),
+    "sasl_oauth_token_provider": (None, optional(_token_provider)),
+}

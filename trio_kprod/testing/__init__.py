@@ -1,0 +1,50 @@
+"""A Kafka broker for tests, examples and trying things out. Not imported by `trio_kprod` itself.
+
+`open_broker` serves the Kafka protocol on a loopback port, out of memory, to any client:
+
+    with trio_kprod.testing.open_broker(partitions=4) as broker:
+        ...                             # give broker.bootstrap_servers to a client
+        broker.records("greetings")     # what arrived, as plain values
+
+What can go wrong is scripted, with the same few words for every kind of fault:
+
+    broker.answer("Produce", error=19, times=2)     # NOT_ENOUGH_REPLICAS, twice
+    broker.drop_connections(after="append")         # written, but the answer is lost
+    broker.silence("Metadata"); ...; broker.resume()
+
+`MemoryBroker` and `MemoryNetwork` are the same broker in the caller's own loop, for virtual time.
+"""
+
+from __future__ import annotations
+
+from ._broker import Broker as Broker
+from ._broker import open_broker as open_broker
+from ._codes import Code as Code
+from ._controls import BrokerControls as BrokerControls
+from ._faults import Answer as Answer
+from ._faults import Delay as Delay
+from ._faults import Drop as Drop
+from ._faults import Fault as Fault
+from ._faults import Rule as Rule
+from ._faults import Silence as Silence
+from ._log import Batch as Batch
+from ._log import Record as Record
+from ._memory import MemoryBroker as MemoryBroker
+from ._memory import MemoryNetwork as MemoryNetwork
+
+__all__ = [
+    "Answer",
+    "Batch",
+    "Broker",
+    "BrokerControls",
+    "Code",
+    "Delay",
+    "Drop",
+    "Fault",
+    "MemoryBroker",
+    "MemoryNetwork",
+    "Record",
+    "Rule",
+    "Silence",
+    "open_broker",
+]

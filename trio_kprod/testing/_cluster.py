@@ -1,0 +1,242 @@
+"""The state of a one-broker cluster: topics, producer ids, scripted faults, counters. No I/O.
+
+`Cluster` is shared by the loop that serves connections and by whoever scripts the broker, from any thread:
+everything that reads or changes it holds `lock`, for as long as one request takes. Whoever waits for a
+change registers with `watch` first and looks afterwards, so that no change falls in between.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ._faults import Fault, Plan, Rule, Rules, Target
+from ._log import Batch, PartitionLog, Record
+
+#: The only broker there is.
+NODE_ID = 0
+
+#: Kafka's own defaults: `message.max.bytes` and `socket.request.max.bytes`.
+MAX_MESSAGE_BYTES = 1_048_588
+MAX_REQUEST_BYTES = 104_857_600
+
+_LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is fixed for the life of a cluster."""
+
+    partitions: int = 1
+    auto_create_topics: bool = True
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    sasl_users: Mapping[str, str] | None = None
+    sasl_session_lifetime: float | None = None
+    now_ms: Callable[[], int] = _now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """What a topic may set for itself."""
+
+    log_append_time: bool = False
+    compacted: bool = False
+    max_message_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Topic:
+    """A topic; one that is deleted and created again is another, with another id."""
+
+    name: str
+    settings: TopicSettings
+    partitions: list[PartitionLog]
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+    def partition(self, index: int) -> PartitionLog | None:
+        """The log of a partition, or None if there is no such."""
+        return self.partitions[index] if 0 <= index < len(self.partitions) else None
+
+
+class Address(NamedTuple):
+    """Where clients find the broker."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Cluster:
+    """Topics, producer ids, faults and counters of a one-broker cluster."""
+
+    def __init__(self, options: Options, address: Address) -> None:
+        self.options = options
+        self.lock = threading.Condition(threading.RLock())
+        self.cluster_id = "trio-kprod-testing"
+        self.advertised = address
+        self.topics: dict[str, Topic] = {}
+        self.rules = Rules()
+        self.requests: Counter[str] = Counter()
+        self.accepted = 0
+        self._next_producer_id = 1000
+        # What to call after a change, of whatever kind: one entry per waiting task.
+        self._watchers: set[Callable[[], None]] = set()
+
+    # -- changes
+
+    def changed(self) -> None:
+        """Tell everybody who waits to look again."""
+        with self.lock:
+            self.lock.notify_all()
+            for watcher in self._watchers:
+                watcher()
+
+    @contextmanager
+    def watch(self, watcher: Callable[[], None]) -> Generator[None]:
+        """Call `watcher` after each change, from whichever thread made it."""
+        with self.lock:
+            self._watchers.add(watcher)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._watchers.discard(watcher)
+
+    # -- topics
+
+    def create_topic(self, name: str, partitions: int, settings: TopicSettings | None = None) -> Topic:
+        """Add a topic; the caller has made sure that there is none of that name."""
+        with self.lock:
+            logs = [PartitionLog() for _ in range(partitions)]
+            topic = self.topics[name] = Topic(name, settings or TopicSettings(), logs)
+            self.changed()
+            return topic
+
+    def auto_create(self, name: str) -> Topic:
+        """Add a topic because a client asked for it."""
+        return self.create_topic(name, self.options.partitions)
+
+    def delete_topic(self, name: str) -> None:
+        """Remove a topic with all it holds. Raises KeyError."""
+        with self.lock:
+            del self.topics[name]
+            self.changed()
+
+    def add_partitions(self, name: str, total: int) -> None:
+        """Grow a topic to so many partitions. Raises KeyError, ValueError."""
+        with self.lock:
+            logs = self.topics[name].partitions
+            if total < len(logs):
+                raise ValueError(
+                    f"topic {name!r} has {len(logs)} partitions already; a topic cannot shrink to {total}"
+                )
+            logs.extend(PartitionLog() for _ in range(total - len(logs)))
+            self.changed()
+
+    def alter_topic(self, name: str, **changes: object) -> None:
+        """Change some of a topic's settings. Raises KeyError."""
+        with self.lock:
+            topic = self.topics[name]
+            topic.settings = replace(topic.settings, **changes)  # type: ignore[arg-type]
+
+    def topic_by_id(self, topic_id: uuid.UUID | None) -> Topic | None:
+        """The topic with an id, or None."""
+        return next((topic for topic in self.topics.values() if topic.id == topic_id), None)
+
+    # -- what arrived
+
+    def records(self, name: str) -> list[Record]:
+        """The topic's records by partition and offset; none if there is no such topic."""
+        with self.lock:
+            topic = self.topics.get(name)
+            logs = [
+                (index, list(log.records())) for index, log in enumerate(topic.partitions if topic else ())
+            ]
+        return [
+            Record(name, index, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
+            for index, records in logs
+            for r in records
+        ]
+
+    def batches(self, name: str) -> list[Batch]:
+        """The topic's batches by partition and offset; none if there is no such topic."""
+        with self.lock:
+            topic = self.topics.get(name)
+            logs = [log.headers() for log in topic.partitions] if topic else []
+        return [
+            Batch(
+                name,
+                index,
+                header.base_offset,
+                header.records_count,
+                header.size_in_bytes,
+                header.compression_type,
+                header.producer_id,
+                header.producer_epoch,
+                header.base_sequence,
+            )
+            for index, headers in enumerate(logs)
+            for header in headers
+        ]
+
+    def record_count(self, name: str) -> int:
+        """How many records the topic holds."""
+        with self.lock:
+            topic = self.topics.get(name)
+            return sum(log.end_offset for log in topic.partitions) if topic else 0
+
+    # -- requests
+
+    def next_producer_id(self) -> int:
+        """A producer id nobody had before."""
+        with self.lock:
+            self._next_producer_id += 1
+            return self._next_producer_id
+
+    def count_request(self, api: str) -> None:
+        """Note that a request was read."""
+        with self.lock:
+            self.requests[api] += 1
+            self.changed()
+
+    def accept(self) -> bool:
+        """Note a new connection; False if a fault is to close it at once."""
+        with self.lock:
+            self.accepted += 1
+            stays = self.rules.accept()
+            self.changed()
+            return stays
+
+    # -- faults
+
+    def script(self, fault: Fault) -> Rule:
+        """Set a fault to work."""
+        with self.lock:
+            rule = Rule(fault, self.changed)
+            self.rules.add(rule)
+            return rule
+
+    def plan(self, api: str, targets: list[Target]) -> Plan:
+        """What is to go wrong with a request; counts it as a match."""
+        with self.lock:
+            return self.rules.plan(api, targets)
+
+
+def is_legal_name(name: str) -> bool:
+    """Whether Kafka allows a topic of this name."""
+    return _LEGAL_NAME.fullmatch(name) is not None and name not in (".", "..")

@@ -1,0 +1,242 @@
+"""What can go wrong on purpose: a fault says with which requests, how often, and what happens.
+
+Four faults, one vocabulary: `Answer` an error, `Delay`, `Silence`, `Drop` the connection. Each is matched
+by api, topic and partition, lets the first `skip` matching requests pass and is spent after `times` (None:
+never). Faults are looked up in the order in which they were added; for one request the first match of each
+kind applies, so two answers added one after the other are given one after the other, while a delay and an
+answer go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Target = tuple["str | None", "int | None"]
+
+#: The names of Kafka's protocol guide.
+API_NAMES = (
+    "Produce",
+    "Fetch",
+    "ListOffsets",
+    "Metadata",
+    "SaslHandshake",
+    "ApiVersions",
+    "CreateTopics",
+    "DeleteTopics",
+    "InitProducerId",
+    "SaslAuthenticate",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Which requests, and how often.
+
+    Attributes:
+        api (str | None): the request's name in Kafka's protocol guide, such as ``"Produce"``; None is any.
+        topic (str | None): only requests that name this topic; None is any, and requests without topics.
+        partition (int | None): only requests that name this partition.
+        times (int | None): how many matching requests it is for; None for all of them.
+        skip (int): how many matching requests pass before the first.
+    """
+
+    api: str | None = field(default=None, kw_only=False)
+    topic: str | None = None
+    partition: int | None = None
+    times: int | None = 1
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        if self.api is not None and self.api not in API_NAMES:
+            raise ValueError(f"api must be one of {', '.join(API_NAMES)}, or None; got {self.api!r}")
+        if self.times is not None and self.times < 1:
+            raise ValueError(f"times must be 1 or more, or None for always; got {self.times!r}")
+
+    def concerns(self, target: Target) -> bool:
+        """Whether it is about this topic and partition of a request."""
+        topic, partition = target
+        return self.topic in (None, topic) and self.partition in (None, partition)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Fault):
+    """The request is answered with an error.
+
+    Attributes:
+        error (int): Kafka's error code. 0 without `after_append` is a lie: acknowledged, not written.
+        after_append (bool): write the batches first. If the broker's own rules refuse one, it gets their
+            error instead. Only Produce looks at this and at what follows.
+        base_offset (int | None): the offset to tell; None tells the true one, -1 if nothing was appended.
+        record_errors: pairs of a record's index in its batch and a message (or None), as of KIP-467.
+        message (str | None): the text that goes with the error.
+        leader (tuple[int, int] | None): node id and leader epoch as a hint where to go (KIP-951).
+    """
+
+    error: int
+    after_append: bool = False
+    base_offset: int | None = None
+    record_errors: Sequence[tuple[int, str | None]] = ()
+    message: str | None = None
+    leader: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay(Fault):
+    """The request is handled `seconds` later, or handled at once and answered later (`after_append`).
+
+    What comes behind it on the same connection waits too: a broker serves a connection in order.
+    """
+
+    seconds: float
+    after_append: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence(Fault):
+    """The request is read and held, and with it its connection, until it is resumed.
+
+    Then it is handled and answered, as by a broker process that was stopped and goes on: a request may
+    outlive its client. With `after_append` it is handled at once and only the answer is held.
+    """
+
+    after_append: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop(Fault):
+    """The connection is closed: when accepted, or with a request read but not handled, or handled.
+
+    ``after="accept"`` closes new connections before they have said anything, and matches on nothing else.
+    """
+
+    after: Literal["accept", "request", "append"] = "request"
+
+
+class Rule:
+    """A fault at work.
+
+    Attributes:
+        fault (Fault): what was scripted.
+        hits (int): how many requests it applied to so far.
+        active (bool): False once it was removed (a spent one is active until then, but matches no more).
+    """
+
+    def __init__(self, fault: Fault, changed: Callable[[], None]) -> None:
+        self.fault = fault
+        self.hits = 0
+        self.active = True
+        self._to_skip = fault.skip
+        self._changed = changed
+
+    def __repr__(self) -> str:
+        state = "" if self.active else ", removed"
+        return f"<Rule {self.fault!r}, hits={self.hits}{state}>"
+
+    def remove(self) -> None:
+        """Apply it no more, and let go of what a `Silence` holds. Thread-safe; more than once is fine."""
+        self.active = False
+        self._changed()
+
+    @property
+    def spent(self) -> bool:
+        """Whether it matches nothing any more."""
+        return not self.active or self.hits == self.fault.times
+
+    def due(self) -> bool:
+        """Count a matching request; whether the fault applies to it."""
+        if self._to_skip:
+            self._to_skip -= 1
+            return False
+        return True
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to go wrong with one request."""
+
+    answers: dict[Target, Answer] = field(default_factory=dict[Target, Answer])
+    delay: Delay | None = None
+    silence: Rule | None = None
+    drop: Drop | None = None
+
+    def answer_for(self, topic: str | None = None, partition: int | None = None) -> Answer | None:
+        """The scripted answer for one target of the request."""
+        return self.answers.get((topic, partition))
+
+    def held_by(self, *, after_append: bool) -> Rule | None:
+        """The rule that keeps silent at this point of the request's life."""
+        fault = self.silence.fault if self.silence else None
+        return self.silence if isinstance(fault, Silence) and fault.after_append == after_append else None
+
+    def lacks(self, fault: Fault, targets: Iterable[Target]) -> bool:
+        """Whether a fault of this kind still has something to say to the request."""
+        if isinstance(fault, Answer):
+            return any(target not in self.answers for target in targets)
+        if isinstance(fault, Delay):
+            return self.delay is None
+        return (self.silence is None) if isinstance(fault, Silence) else (self.drop is None)
+
+    def add(self, rule: Rule, targets: Iterable[Target]) -> None:
+        """Take a rule up into the plan."""
+        rule.hits += 1
+        fault = rule.fault
+        if isinstance(fault, Answer):
+            self.answers = dict.fromkeys(targets, fault) | self.answers
+        elif isinstance(fault, Delay):
+            self.delay = fault
+        elif isinstance(fault, Silence):
+            self.silence = rule
+        elif isinstance(fault, Drop):
+            self.drop = fault
+
+
+class Rules:
+    """The faults that were scripted, in order. Not thread-safe: the cluster's lock guards it."""
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+
+    def add(self, rule: Rule) -> None:
+        """Append a rule."""
+        self._rules.append(rule)
+
+    def silences(self) -> list[Rule]:
+        """The rules that hold connections, spent or not."""
+        return [rule for rule in self._rules if isinstance(rule.fault, Silence)]
+
+    def clear(self) -> list[Rule]:
+        """Forget all; returns what there was."""
+        rules, self._rules = self._rules, []
+        return rules
+
+    def accept(self) -> bool:
+        """Whether a new connection may stay."""
+        for rule in self._rules:
+            fault = rule.fault
+            if isinstance(fault, Drop) and fault.after == "accept" and not rule.spent and rule.due():
+                rule.hits += 1
+                return False
+        return True
+
+    def plan(self, api: str, targets: Sequence[Target]) -> Plan:
+        """What is to go wrong with a request about these topics and partitions."""
+        plan = Plan()
+        for rule in self._rules:
+            matched = [] if rule.spent else _matching(rule.fault, api, targets)
+            if matched and plan.lacks(rule.fault, matched) and rule.due():
+                plan.add(rule, matched)
+        # A silence is kept until it is resumed, as connections still hang on it.
+        self._rules = [rule for rule in self._rules if not rule.spent or _holds(rule)]
+        return plan
+
+
+def _matching(fault: Fault, api: str, targets: Sequence[Target]) -> list[Target]:
+    if fault.api not in (None, api) or (isinstance(fault, Drop) and fault.after == "accept"):
+        return []
+    return [target for target in targets if fault.concerns(target)]
+
+
+def _holds(rule: Rule) -> bool:
+    return rule.active and isinstance(rule.fault, Silence)
