@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 import trio_kprod
-from benchmarks.producers import VALUE_SIZE
+from benchmarks.producers import DELIVERY_THRESHOLD, VALUE_SIZE
 from tests.kafka.cluster import some_kafka
 from tests.kafka.jars import Unavailable
 
@@ -33,7 +33,7 @@ def resident_mib() -> float:
 async def memory_at_marks(servers: str, topic: str) -> list[float]:
     """Resident memory after each of `MARKS` messages."""
     found, sent = [], 0
-    async with trio_kprod.open_producer(servers) as producer:
+    async with trio_kprod.open_producer(servers, delivery_threshold=DELIVERY_THRESHOLD) as producer:
         for mark in MARKS:
             for number in range(sent, mark):
                 await _send(producer, topic, b"%0*d" % (VALUE_SIZE, number))

@@ -39,7 +39,9 @@ def produce_request(
             name=topic,
             topic_id=topic_id,
             partition_data=[
-                ProduceRequest.TopicProduceData.PartitionProduceData(version=version, index=index, records=data)
+                ProduceRequest.TopicProduceData.PartitionProduceData(
+                    version=version, index=index, records=data
+                )
             ],
         )
         for topic, index, data in entries

@@ -118,7 +118,7 @@ class PairNetwork:
         self._fence = fence
         self.opened: list[FencedStream] = []
 
-    async def open_stream(self, host: str, port: int) -> FencedStream:
+    async def open_stream(self, *_: Any, **__: Any) -> FencedStream:
         await trio.lowlevel.checkpoint()
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -159,6 +159,7 @@ class Client:
         self.network = PairNetwork(nursery, script, self.fence)
         self.connection = Connection((host, 9092), settings(**changes), self.network, self.fence)
         self.record: list[Any] = []
+        self._told = trio.Event()
         self.ended = trio.Event()
         self.lost: ConnectionLost | None = None
 
@@ -168,6 +169,7 @@ class Client:
         except ConnectionLost as error:
             self.lost = error
         self.ended.set()
+        self._told.set()
 
     async def loss(self) -> str:
         """How the connection ended."""
@@ -178,13 +180,17 @@ class Client:
         exchange = Exchange(
             MetadataRequest(version=12, topics=[]) if request is None else request,
             timeout,
-            lambda exchange, _: self.record.append(("answer", exchange)),
-            on_failed=lambda exchange, error: self.record.append(("failed", exchange, error)),
-            on_handed=lambda exchange: self.record.append(("handed", exchange)),
-            on_sent=lambda exchange: self.record.append(("sent", exchange)),
+            lambda exchange, _: self._tell("answer", exchange),
+            on_failed=lambda exchange, error: self._tell("failed", exchange, error),
+            on_handed=lambda exchange: self._tell("handed", exchange),
+            on_sent=lambda exchange: self._tell("sent", exchange),
         )
         self.connection.send(exchange)
         return exchange
+
+    def _tell(self, *entry: Any) -> None:
+        self.record.append(entry)
+        self._told.set()
 
     def told(self, exchange: Exchange) -> list[str]:
         return [entry[0] for entry in self.record if entry[1] is exchange]
@@ -193,7 +199,8 @@ class Client:
         """Wait until `record` has `entry`."""
         while entry not in self.record:
             assert not self.ended.is_set(), self.lost
-            await trio.lowlevel.checkpoint()
+            self._told = trio.Event()
+            await self._told.wait()
 
 
 @asynccontextmanager

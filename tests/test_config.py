@@ -109,7 +109,7 @@ def test_client_config_names_what_the_tables_check() -> None:
 
 def test_every_option_of_kafka_python_is_accepted_or_explained() -> None:
     """No name that `KafkaProducer` takes falls through to "unknown setting"."""
-    ours = {*ClientConfig.__optional_keys__, *_config._INSTEAD, *_config._NAMED, "bootstrap_servers"}
+    ours = {*ClientConfig.__optional_keys__, *_config._INSTEAD, *_config.NAMED, "bootstrap_servers"}
     assert set(kafka.KafkaProducer.DEFAULT_CONFIG) <= ours
     assert not set(_config._INSTEAD) & ClientConfig.__optional_keys__
 
@@ -132,7 +132,7 @@ def test_open_producer_takes_the_same_options_with_the_same_defaults() -> None:
     assert {name: one.default for name, one in theirs.items()} == {
         name: one.default for name, one in ours.items()
     }
-    assert set(_config._NAMED) == {*ours} - {"bootstrap_servers"}
+    assert set(_config.NAMED) == {*ours} - {"bootstrap_servers"}
 
 
 @pytest.mark.parametrize(

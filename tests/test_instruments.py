@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import trio_kprod
 from trio_kprod._instruments import HOOKS, Instrument, Instruments, overridden
 
 LOGGER = logging.getLogger("trio_kprod.tests")
@@ -205,3 +209,39 @@ def test_what_is_no_exception_passes(raises: BaseException, caplog: pytest.LogCa
             instruments.tell("connected", broker="one:1")
     assert len(record) == 2
     assert not caplog.records
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The package's side of the bargain
+
+
+def told() -> Iterator[tuple[str, str, set[str | None]]]:
+    """Every place that tells a hook, as (place, hook, names of the payload); None stands for ``**more``."""
+    for path in sorted(Path(trio_kprod.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                hook = node.args[0]
+                if node.func.attr in ("tell", "observe") and isinstance(hook, ast.Constant):
+                    yield f"{path.name}:{node.lineno}", str(hook.value), payload_names(node)
+
+
+def payload_names(call: ast.Call) -> set[str | None]:
+    """The keywords, or the keys of the dict that a lambda returns: the core makes it only when asked."""
+    if len(call.args) == 1:
+        return {keyword.arg for keyword in call.keywords}
+    made = call.args[1]
+    assert isinstance(made, ast.Lambda)
+    assert isinstance(made.body, ast.Dict)
+    return {ast.literal_eval(key) if key is not None else None for key in made.body.keys}
+
+
+def test_the_package_tells_the_payloads_that_hooks_take() -> None:
+    """A wrong name would disable every instrument that has that hook."""
+    for place, hook, names in told():
+        expected = set(PAYLOADS.get(hook, ()))
+        assert names == expected or (None in names and names - {None} < expected), (place, hook)
+
+
+def test_every_hook_is_told_by_somebody() -> None:
+    """No hook is a promise that nothing keeps."""
+    assert {hook for _, hook, _ in told()} == set(HOOKS)

@@ -93,7 +93,10 @@ def test_what_arrived_can_be_read_afterwards() -> None:
 def test_an_address_in_use_is_named() -> None:
     with open_broker() as broker:
         host, port = broker.address
-        with pytest.raises(OSError, match=f"cannot listen on {host}:{port}: .*in use"), open_broker(port=port):
+        with (
+            pytest.raises(OSError, match=f"cannot listen on {host}:{port}: .*in use"),
+            open_broker(port=port),
+        ):
             pass  # pragma: no cover
     assert broker_threads() == 0
 
@@ -250,7 +253,8 @@ def consume(broker: Broker, count: int, **settings: Any) -> list[Any]:
 def as_records(consumed: list[Any]) -> list[Record]:
     """kafka-python's records as ours, in the order of ours."""
     records = [
-        Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp) for r in consumed
+        Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
+        for r in consumed
     ]
     return sorted(records, key=lambda record: (record.partition, record.offset))
 

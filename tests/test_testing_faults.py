@@ -9,6 +9,12 @@ import pytest
 import trio
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse
 from kafka.protocol.producer import InitProducerIdRequest, InitProducerIdResponse, ProduceResponse
+from kafka.protocol.sasl import (
+    SaslAuthenticateRequest,
+    SaslAuthenticateResponse,
+    SaslHandshakeRequest,
+    SaslHandshakeResponse,
+)
 
 from tests._testing_peer import Peer, batch, produce_request
 from trio_kprod.testing import Answer, Delay, Drop, Fault, MemoryBroker, MemoryNetwork, Silence
@@ -87,11 +93,15 @@ async def test_clearing_ends_every_fault(broker: MemoryBroker, peer: Peer) -> No
     assert await codes(peer, 1) == [0]
 
 
-def test_a_fault_knows_the_names_of_requests(broker: MemoryBroker) -> None:
-    with pytest.raises(ValueError, match=r"api must be one of Produce, .*; got 'produce'"):
+def test_a_fault_that_makes_no_sense_is_refused(broker: MemoryBroker) -> None:
+    with pytest.raises(ValueError, match=r"name must be one of Produce, .*; got 'produce'"):
         broker.answer("produce", error=19)
     with pytest.raises(ValueError, match="times must be 1 or more"):
         broker.silence(times=0)
+    with pytest.raises(ValueError, match="after must be 'accept', 'request' or 'append'; got 'answer'"):
+        Drop(after="answer")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seconds must be 0 or more, and finite; got -1"):
+        broker.delay("Produce", -1)
 
 
 @pytest.mark.parametrize(
@@ -187,18 +197,16 @@ async def test_a_delayed_request_is_handled_late(
     await trio.sleep(2.5)
     assert broker.records("t") == []
     assert await peer.receive(ProduceResponse, 9)
-    assert trio.current_time() == 3.0
+    assert autojump_clock.current_time() == 3.0
 
 
-async def test_a_delayed_answer_comes_late(
-    broker: MemoryBroker, peer: Peer, autojump_clock: Clock
-) -> None:
+async def test_a_delayed_answer_comes_late(broker: MemoryBroker, peer: Peer, autojump_clock: Clock) -> None:
     broker.delay("Produce", 3.0, after_append=True)
     await peer.send(produce_request(("t", 0, batch())))
     await broker.records_arrived("t")
-    assert trio.current_time() == 0.0
+    assert autojump_clock.current_time() == 0.0
     assert await peer.receive(ProduceResponse, 9)
-    assert trio.current_time() == 3.0
+    assert autojump_clock.current_time() == 3.0
 
 
 async def test_a_delay_and_an_answer_go_together(
@@ -207,7 +215,7 @@ async def test_a_delay_and_an_answer_go_together(
     broker.delay("Produce", 1.0)
     broker.answer("Produce", error=19)
     assert await codes(peer, 2) == [19, 0]
-    assert trio.current_time() == 1.0
+    assert autojump_clock.current_time() == 1.0
 
 
 async def test_a_delay_holds_up_its_own_connection_only(
@@ -218,9 +226,9 @@ async def test_a_delay_holds_up_its_own_connection_only(
     await peer.send(produce_request(("t", 0, batch())))
     await broker.requests_arrived("Produce")
     assert (await other.metadata("t")).topics
-    assert trio.current_time() == 0.0
+    assert autojump_clock.current_time() == 0.0
     assert (await peer.metadata("t")) is not None
-    assert trio.current_time() == 3.0
+    assert autojump_clock.current_time() == 3.0
     await other.stream.aclose()
 
 
@@ -236,6 +244,7 @@ async def test_a_held_request_is_handled_when_resumed(
     with trio.move_on_after(1000):
         await peer.receive(ProduceResponse, 9)
     assert broker.records("t") == []
+    assert autojump_clock.current_time() == 1000.0
     broker.resume()
     assert await peer.receive(ProduceResponse, 9)
     assert len(broker.records("t")) == 1
@@ -309,7 +318,9 @@ async def test_a_connection_is_dropped_when_accepted(broker: MemoryBroker, netwo
     await stays.stream.aclose()
 
 
-async def test_a_broker_that_does_not_listen(broker: MemoryBroker, network: MemoryNetwork, peer: Peer) -> None:
+async def test_a_broker_that_does_not_listen(
+    broker: MemoryBroker, network: MemoryNetwork, peer: Peer
+) -> None:
     broker.stop_listening()
     with pytest.raises(ConnectionRefusedError, match="memory:9092"):
         await network.open_stream("memory", 9092)
@@ -329,13 +340,6 @@ async def test_connections_are_counted(broker: MemoryBroker, network: MemoryNetw
 
 
 async def test_a_session_that_is_not_renewed_ends(nursery: trio.Nursery, autojump_clock: Clock) -> None:
-    from kafka.protocol.sasl import (
-        SaslAuthenticateRequest,
-        SaslAuthenticateResponse,
-        SaslHandshakeRequest,
-        SaslHandshakeResponse,
-    )
-
     broker = MemoryBroker(sasl_users={"ann": "secret"}, sasl_session_lifetime=60)
     peer = Peer(await MemoryNetwork(broker, nursery).open_stream("memory", 9092))
 
@@ -350,3 +354,4 @@ async def test_a_session_that_is_not_renewed_ends(nursery: trio.Nursery, autojum
     assert await peer.metadata("t") is not None
     await trio.sleep(61)
     assert await peer.metadata("t") is None
+    assert autojump_clock.current_time() == 122.0

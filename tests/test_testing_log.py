@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
-from tests._testing_peer import batch
 
+from tests._testing_peer import batch
 from trio_kprod.testing import Code
 from trio_kprod.testing._cluster import Address, Cluster, Options, Topic, TopicSettings
 from trio_kprod.testing._produce import Outcome, append_batch
@@ -24,7 +24,9 @@ class Partition(NamedTuple):
     def append(self, data: bytes | None) -> Outcome:
         return append_batch(self.cluster, self.topic, self.topic.partitions[0], data)
 
-    def write(self, sequence: int, count: int = 1, *, epoch: int = 0, producer_id: int = 7) -> tuple[int, int]:
+    def write(
+        self, sequence: int, count: int = 1, *, epoch: int = 0, producer_id: int = 7
+    ) -> tuple[int, int]:
         """Append an idempotent batch; gives code and base offset."""
         data = batch([b"v"] * count, producer_id=producer_id, epoch=epoch, sequence=sequence)
         return self.append(data)[:2]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import trio
+from kafka.net.sasl.plain import SaslMechanismPlain
+from kafka.net.sasl.scram import SaslMechanismScram
 from kafka.protocol.admin import (
     CreateTopicsRequest,
     CreateTopicsResponse,
@@ -17,16 +19,14 @@ from kafka.protocol.admin import (
 from kafka.protocol.consumer import FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse
 from kafka.protocol.producer import InitProducerIdRequest, InitProducerIdResponse, ProduceResponse
-from kafka.net.sasl.plain import SaslMechanismPlain
-from kafka.net.sasl.scram import SaslMechanismScram
 from kafka.protocol.sasl import (
     SaslAuthenticateRequest,
     SaslAuthenticateResponse,
     SaslHandshakeRequest,
     SaslHandshakeResponse,
 )
-from tests._testing_peer import Peer, batch, produce_request
 
+from tests._testing_peer import Peer, batch, produce_request
 from trio_kprod.testing import Code, MemoryBroker, MemoryNetwork
 
 
@@ -99,7 +99,9 @@ async def test_metadata_creates_a_topic(broker: MemoryBroker, peer: Peer) -> Non
     assert broker.topics == {"t": 2, "new": 1}
 
 
-async def test_metadata_creates_nothing_if_the_client_does_not_want_it(broker: MemoryBroker, peer: Peer) -> None:
+async def test_metadata_creates_nothing_if_the_client_does_not_want_it(
+    broker: MemoryBroker, peer: Peer
+) -> None:
     (topic,) = (await peer.metadata("new", create=False)).topics
     assert topic.error_code == Code.UNKNOWN_TOPIC_OR_PARTITION
     assert broker.topics == {"t": 2}
@@ -124,7 +126,8 @@ async def test_metadata_by_topic_id(peer: Peer, version: int) -> None:
     (known,) = (await peer.metadata("t", version=12)).topics
     by_id = MetadataRequest.MetadataRequestTopic
     asked = [
-        by_id(version=version, name=None, topic_id=topic_id) for topic_id in (known.topic_id, uuid.UUID(int=5))
+        by_id(version=version, name=None, topic_id=topic_id)
+        for topic_id in (known.topic_id, uuid.UUID(int=5))
     ]
     answer = await peer.call(MetadataRequest(version=version, topics=asked), MetadataResponse)
     assert [(topic.error_code, topic.name or None) for topic in answer.topics] == [
@@ -173,7 +176,7 @@ async def test_produce_by_the_id_of_a_recreated_topic(broker: MemoryBroker, peer
     assert broker.records("t") == []
 
 
-async def test_one_refused_partition_does_not_harm_another(broker: MemoryBroker, peer: Peer) -> None:
+async def test_one_refused_partition_does_not_harm_another(peer: Peer) -> None:
     answer = await peer.call(produce_request(("u", 0, batch()), ("t", 0, batch())), ProduceResponse)
     codes = {topic.name: topic.partition_responses[0].error_code for topic in answer.responses}
     assert codes == {"u": Code.UNKNOWN_TOPIC_OR_PARTITION, "t": 0}
@@ -238,7 +241,9 @@ async def test_transactions_are_refused(peer: Peer) -> None:
 def fetch_request(offset: int, *, version: int = 12, max_wait_ms: int = 0, topic_id: Any = None) -> Any:
     """A Fetch request for partition 0 of topic t."""
     topic = FetchRequest.FetchTopic
-    part = topic.FetchPartition(version=version, partition=0, fetch_offset=offset, partition_max_bytes=1 << 20)
+    part = topic.FetchPartition(
+        version=version, partition=0, fetch_offset=offset, partition_max_bytes=1 << 20
+    )
     return FetchRequest(
         version=version,
         max_wait_ms=max_wait_ms,
@@ -267,7 +272,7 @@ async def test_fetch_beyond_the_end(peer: Peer) -> None:
 async def test_fetch_waits_no_longer_than_asked(peer: Peer, autojump_clock: trio.testing.MockClock) -> None:
     answer = await peer.call(fetch_request(0, max_wait_ms=500), FetchResponse)
     assert not answer.responses[0].partitions[0].records
-    assert trio.current_time() == 0.5
+    assert autojump_clock.current_time() == 0.5
 
 
 async def test_fetch_is_answered_when_records_come(
@@ -279,7 +284,7 @@ async def test_fetch_is_answered_when_records_come(
     await writer.produce("t", batch())
     answer = await peer.receive(FetchResponse, 12)
     assert answer.responses[0].partitions[0].records
-    assert trio.current_time() == 0.2
+    assert autojump_clock.current_time() == 0.2
     await writer.stream.aclose()
 
 
@@ -307,7 +312,14 @@ async def test_topics_are_created(broker: MemoryBroker, peer: Peer, version: int
     topic = CreateTopicsRequest.CreatableTopic
     config = topic.CreatableTopicConfig(version=version, name="cleanup.policy", value="compact")
     asked = [
-        topic(version=version, name=name, num_partitions=count, replication_factor=1, assignments=[], configs=configs)
+        topic(
+            version=version,
+            name=name,
+            num_partitions=count,
+            replication_factor=1,
+            assignments=[],
+            configs=configs,
+        )
         for name, count, configs in (("new", 3, [config]), ("t", 1, []), ("a/b", 1, []), ("zero", 0, []))
     ]
     answer = await peer.call(CreateTopicsRequest(version=version, topics=asked), CreateTopicsResponse)
@@ -405,7 +417,9 @@ async def test_a_user_with_the_right_password_is_served(nursery: trio.Nursery, m
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-@pytest.mark.parametrize(("user", "password"), [("ann", "wrong"), ("ann", ""), ("bob", "secret"), ("bob", "")])
+@pytest.mark.parametrize(
+    ("user", "password"), [("ann", "wrong"), ("ann", ""), ("bob", "secret"), ("bob", "")]
+)
 async def test_a_wrong_password_is_told_and_ends_the_connection(
     nursery: trio.Nursery, mechanism: str, user: str, password: str
 ) -> None:
@@ -435,6 +449,17 @@ async def test_an_unknown_mechanism_is_told_the_known_ones(nursery: trio.Nursery
 
 
 @pytest.mark.parametrize("address", [("memory", 1), ("other", 9092)])
-async def test_nobody_listens_elsewhere(broker: MemoryBroker, nursery: trio.Nursery, address: tuple[str, int]) -> None:
+async def test_nobody_listens_elsewhere(
+    broker: MemoryBroker, nursery: trio.Nursery, address: tuple[str, int]
+) -> None:
     with pytest.raises(ConnectionRefusedError, match=f"{address[0]}:{address[1]}"):
         await MemoryNetwork(broker, nursery).open_stream(*address)
+
+
+async def test_an_older_broker_serves_no_newer_version(nursery: trio.Nursery) -> None:
+    broker = MemoryBroker(topics={"t": 1}, max_versions={"Produce": 12})
+    peer = Peer(await MemoryNetwork(broker, nursery).open_stream("memory", 9092))
+    answer = await peer.call(ApiVersionsRequest(version=3), ApiVersionsResponse)
+    assert {api.api_key: api.max_version for api in answer.api_keys}[0] == 12
+    assert (await peer.produce("t", batch(), version=12)).error_code == 0
+    assert await peer.produce("t", batch(), version=13, topic_id=uuid.uuid4()) is None

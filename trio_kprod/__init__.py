@@ -1,0 +1,126 @@
+"""A background Kafka producer for trio: the scope of an ``async with`` block is the life of its deliveries.
+
+::
+
+    async with trio_kprod.open_producer("localhost:9092", delivery_interval=1.0) as producer:
+        producer.send_nowait("greetings", b"hello", key=b"en")
+    # here every accepted message was acknowledged, or `DeliveryFailed` has told which were not
+
+It is not a consumer, has no transactions, and needs trio.
+
+Where what lives, each knowing only what is below it:
+
+=====================  ==================================================================================
+`_producer`            `open_producer` and `Producer`: accept, refuse, wait
+`_scope`               the order of leaving, and which exception the user sees
+`_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
+`_telling`             who is told of a message that was not delivered
+`_ledger`              which accepted messages are unsettled
+`_intake`, `_room`     what a message must be to come in; who comes in and who waits
+`_client`              the client: a private trio loop in a worker thread
+`_brokers`             its connections; below it `_connection`, `_protocol`, `_transport`
+`_core`                what is sent when and what an answer means, without I/O
+`_config`              the settings; below it `_options`, `_security`, `_checks`
+`_instruments`         the hooks of those who watch
+`_messages`, `_errors` the values and the errors
+`testing`              an embedded broker, a proxy that breaks things, a producer in virtual time
+=====================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from ._config import ClientConfig as ClientConfig
+from ._errors import (
+    BufferOverflow as BufferOverflow,
+)
+from ._errors import (
+    ConnectFailed as ConnectFailed,
+)
+from ._errors import (
+    ConnectionLost as ConnectionLost,
+)
+from ._errors import (
+    DeliveryAborted as DeliveryAborted,
+)
+from ._errors import (
+    DeliveryFailed as DeliveryFailed,
+)
+from ._errors import (
+    DeliveryTimedOut as DeliveryTimedOut,
+)
+from ._errors import (
+    MessageTooLarge as MessageTooLarge,
+)
+from ._errors import (
+    PartitioningFailed as PartitioningFailed,
+)
+from ._errors import (
+    ProducerClosed as ProducerClosed,
+)
+from ._errors import (
+    ProducerCrashed as ProducerCrashed,
+)
+from ._errors import (
+    ProducerError as ProducerError,
+)
+from ._errors import (
+    Refused as Refused,
+)
+from ._errors import (
+    RetriesExhausted as RetriesExhausted,
+)
+from ._errors import (
+    UnknownTopic as UnknownTopic,
+)
+from ._instruments import Instrument as Instrument
+from ._messages import (
+    Message as Message,
+)
+from ._messages import (
+    ProducerStatistics as ProducerStatistics,
+)
+from ._messages import (
+    RecordMetadata as RecordMetadata,
+)
+from ._messages import (
+    Undelivered as Undelivered,
+)
+from ._producer import Producer as Producer
+from ._producer import open_producer as open_producer
+from ._version import __version__ as __version__
+
+__all__ = [
+    "BufferOverflow",
+    "ClientConfig",
+    "ConnectFailed",
+    "ConnectionLost",
+    "DeliveryAborted",
+    "DeliveryFailed",
+    "DeliveryTimedOut",
+    "Instrument",
+    "Message",
+    "MessageTooLarge",
+    "PartitioningFailed",
+    "Producer",
+    "ProducerClosed",
+    "ProducerCrashed",
+    "ProducerError",
+    "ProducerStatistics",
+    "RecordMetadata",
+    "Refused",
+    "RetriesExhausted",
+    "Undelivered",
+    "UnknownTopic",
+    "__version__",
+    "open_producer",
+]
+
+
+# Tracebacks and help() show the names that users write.
+def _show_public_names() -> None:
+    for name in __all__:
+        if name != "__version__":
+            globals()[name].__module__ = __name__
+
+
+_show_public_names()

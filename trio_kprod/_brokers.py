@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from logging import INFO, WARNING
+from logging import DEBUG, INFO, WARNING
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -72,7 +72,7 @@ class Pace:
     def __init__(self, settings: Settings) -> None:
         self._first = settings.reconnect_backoff
         self._longest = settings.reconnect_backoff_max
-        self._failures = 0
+        self.failures = 0
         self._not_before = -inf
 
     async def wait(self) -> None:
@@ -80,12 +80,12 @@ class Pace:
 
     def attempt(self) -> None:
         """An attempt begins. Until `answered` it counts as a failure."""
-        pause = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
-        self._failures += 1
+        pause = min(self._first * 2.0 ** min(self.failures, 30), self._longest)
+        self.failures += 1
         self._not_before = trio.current_time() + pause * (1 - 0.2 * random.random())
 
     def answered(self) -> None:
-        self._failures = 0
+        self.failures = 0
         self._not_before = -inf
 
 
@@ -140,7 +140,8 @@ class Brokers:
 
     def tell_failure(self, address: Address, error: BaseException) -> None:
         name = "{}:{}".format(*address)
-        self.settings.logger.warning("%s: %s", name, error)
+        level = WARNING if self.pace(address).failures == 1 else DEBUG  # once for each outage
+        self.settings.logger.log(level, "%s: %s", name, error)
         self.events.observe("disconnected", broker=name, error=error)
 
     def tell_end(self, name: str, error: BaseException) -> None:
@@ -365,7 +366,6 @@ class Questions:
 
     async def _connect_to_any(self) -> _Link:
         """Try side by side; the first that can be used is taken."""
-        self._causes = {}
         race = _Race()
         async with trio.open_nursery() as nursery:
             for address in self._candidates():

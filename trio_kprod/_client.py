@@ -240,7 +240,7 @@ class Client:
             delivery_timeout=settings.delivery_timeout,
             topic_timeout=settings.topic_timeout,
             metadata_max_age=settings.metadata_max_age,
-            partitioner=partitioner if settings.partitioner is None else self._unlocked(partitioner),
+            partitioner=partitioner and self._unlocked(partitioner),
             observed=bool(settings.instruments),
             breathe=breathe,
         )
@@ -248,7 +248,7 @@ class Client:
     def _unlocked(self, partitioner: Partitioner) -> Partitioner:
         """Leave the core alone while code of the user runs: it may never return."""
 
-        def call(message: Message, count: int, available: Sequence[int]) -> int | None:
+        def call(message: Message, count: int, available: Sequence[int]) -> int:
             self._lock.release()
             try:
                 return partitioner(message, count, available)

@@ -147,10 +147,10 @@ def make_settings(
         ModuleNotFoundError: an option needs a package that is not installed.
     """
     # From here on the options are rows of the tables below, not names.
-    named = {name: value for name, value in locals().items() if name in _NAMED}
+    named = {name: value for name, value in locals().items() if name in NAMED}
     for name in client_config:
         _refuse_unknown(name)
-    values = {name: check(name, named[name]) for name, check in _NAMED.items()}
+    values = {name: check(name, named[name]) for name, check in NAMED.items()}
     for name, (_, default, check) in _CONFIG.items():
         values[name] = check(name, client_config.get(name, default))
     _settle_contradictions(values, client_config)
@@ -178,7 +178,7 @@ class _Option(NamedTuple):
 
 
 #: The options that stand in the signature of `open_producer`, where their defaults are.
-_NAMED: Mapping[str, Check] = {
+NAMED: Mapping[str, Check] = {
     "max_queue_size": integer(1),
     "max_buffer_size": integer(1),
     "max_buffer_bytes": integer(1),
@@ -272,7 +272,7 @@ def _refuse_unknown(name: str) -> None:
     known = ClientConfig.__optional_keys__
     if name in known:
         return
-    nearest = difflib.get_close_matches(name, [*known, *_NAMED, *_INSTEAD, "bootstrap_servers"], n=1)
+    nearest = difflib.get_close_matches(name, [*known, *NAMED, *_INSTEAD, "bootstrap_servers"], n=1)
     if name in _INSTEAD:
         raise TypeError(f"{name} has no meaning here: {_INSTEAD[name]}")
     if nearest and nearest[0] in _INSTEAD:

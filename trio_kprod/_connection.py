@@ -301,7 +301,10 @@ class Connection:
     # Serving
 
     def send(self, exchange: Exchange) -> None:
-        """Queue a request for the writer, which writes them in this order. Never blocks."""
+        """Queue a request for the writer, which writes them in this order. Never blocks.
+
+        At any time: what is queued before `serve` waits for it, what is queued too late is `unanswered`.
+        """
         self._queue.append(exchange)
         self._changed.set()
 
@@ -332,6 +335,8 @@ class Connection:
         try:
             with self._scope:
                 await self._beside_reader(self._write_queue)
+        except AuthenticationFailed as error:
+            raise ConnectionLost(f"{self._doing}, again: {error}") from error
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -339,7 +344,8 @@ class Connection:
         """Run `write` and the reader until one of them ends, and raise what ended them."""
         reading, writing = _End(), _End()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(reading.of, self._read, nursery.cancel_scope)
+            # The reader first: over TLS, a broken write keeps a later read from seeing the broker's alert.
+            await nursery.start(self._read_beside, reading, nursery.cancel_scope)
             await writing.of(write)
             if isinstance(writing.error, ConnectionLost):
                 with trio.move_on_after(LAST_WORDS):
@@ -347,9 +353,19 @@ class Connection:
             nursery.cancel_scope.cancel()
         errors = [error for error in (reading.error, writing.error) if error is not None]
         # A bug, or a refusal that came together with the end, says more than the end.
-        errors.sort(key=lambda error: isinstance(error, ConnectionLost))
+        errors.sort(key=lambda error: (isinstance(error, ConnectionLost), _is_mute(error)))
         if errors:
             raise errors[0]
+
+    async def _read_beside(
+        self,
+        end: _End,
+        scope: trio.CancelScope,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        task_status.started()
+        await end.of(self._read)
+        scope.cancel()
 
     # -----------------------------------------------------------------------------------------------------
     # The writer
@@ -422,13 +438,10 @@ class Connection:
         """KIP-368: on the same connection, with nothing else on the way."""
         await self._until(lambda: not self._in_flight)
         timeout = self._settings.connection_setup_timeout
-        try:
-            with trio.move_on_after(timeout) as scope:
-                await self._authenticate()
-        except AuthenticationFailed as error:
-            raise ConnectionLost(f"{self._doing}, again: {error}") from error
+        with trio.move_on_after(timeout) as scope:
+            await self._authenticate()
         if scope.cancelled_caught:
-            raise ConnectionLost(f"{self._doing}, again: not finished within {timeout:g} s")
+            raise AuthenticationFailed(f"not finished within {timeout:g} s", fatal=False)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -445,7 +458,8 @@ class Connection:
                 await self._receive()
             late = [one for one in self._in_flight if one.deadline <= trio.current_time()]
             if late:
-                raise ConnectionLost(f"no answer to {late[0].name} within {late[0].timeout:g} s")
+                what = "no answer to" if late[0].expects_answer else "no room to write"
+                raise ConnectionLost(f"{what} {late[0].name} within {late[0].timeout:g} s")
             if not self._in_flight and not self._queue:
                 return  # idle; else something came in between
 
@@ -494,14 +508,12 @@ class _End:
         self.event = trio.Event()
         self.error: Exception | None = None
 
-    async def of(self, side: Callable[[], Awaitable[None]], scope: trio.CancelScope | None = None) -> None:
+    async def of(self, side: Callable[[], Awaitable[None]]) -> None:
         try:
             await side()
         except Exception as error:  # kept for `_beside_reader`, which raises it outside of the nursery
             self.error = error
         self.event.set()
-        if scope is not None:
-            scope.cancel()
 
 
 class _Frames:
@@ -570,6 +582,13 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, _STREAM_ERRORS) and error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_mute(error: Exception) -> bool:
+    """Whether it only says that the stream had been broken before."""
+    return isinstance(error.__cause__, trio.BrokenResourceError) and not (
+        error.__cause__.__cause__ or str(error.__cause__)
+    )
 
 
 def _is_about_certificate(error: BaseException) -> bool:

@@ -27,33 +27,30 @@ from ._ledger import Ledger, Segment
 from ._messages import Message, ProducerStatistics, RecordMetadata, Undelivered
 from ._room import Asker, Room, Topic
 from ._telling import Flush, Teller
+from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._client import Client
     from ._config import Settings
 
 
-class Receipt:
-    """What a `send_and_wait` waits on.
+class Receipt(Wait):
+    """What a `send_and_wait` waits on: `metadata` or an `error`."""
 
-    Attributes:
-        came (trio.Event): set when `metadata` or `error` is.
-    """
-
-    __slots__ = ("came", "error", "metadata")
+    __slots__ = ("error", "metadata")
 
     def __init__(self) -> None:
-        self.came = trio.Event()
+        super().__init__()
         self.metadata: RecordMetadata | None = None
         self.error: BaseException | None = None
 
     def acknowledge(self, metadata: RecordMetadata) -> None:
         self.metadata = metadata
-        self.came.set()
+        self.end()
 
     def fail(self, error: BaseException) -> None:
         self.error = error
-        self.came.set()
+        self.end()
 
 
 class _Trigger:

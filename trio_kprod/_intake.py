@@ -1,4 +1,4 @@
-"""From the arguments of a send to a `Message`: every check there is, made at the call, before anything is queued.
+"""From the arguments of a send to a `Message`: every check there is, made before anything is queued.
 
 This runs for each message, so it is written for speed: a topic's name is checked once and remembered with
 its `Topic`, the types that are right are recognised with one comparison, and only an argument that looks
@@ -34,14 +34,20 @@ _check_timestamp = integer(0, 2**63 - 1)
 class Topics(dict[str, Topic]):
     """Every topic somebody sent to, by its name; asking for a new name checks it."""
 
+    _limit = MAX_IDLE_TOPICS
+
     def __missing__(self, name: str) -> Topic:
         check_topic(name)
-        if len(self) >= MAX_IDLE_TOPICS:
-            for idle in [one.name for one in self.values() if one.is_idle]:
-                del self[idle]
+        if len(self) >= self._limit:
+            self._forget_idle()
         # `str` of a subclass could be anything (an enum's is not its value), this is its characters.
         self[name] = topic = Topic("".join(name))
         return topic
+
+    def _forget_idle(self) -> None:
+        for name in [topic.name for topic in self.values() if topic.is_idle]:
+            del self[name]
+        self._limit = MAX_IDLE_TOPICS + 2 * len(self)  # so that this is rare, however many are in use
 
 
 class Intake:
@@ -126,9 +132,7 @@ def _checked_bytes(name: str, given: object) -> bytes:
     raise wrong_type(name, given, f"bytes or None, unless {name}_serializer is set")
 
 
-def _serialize(
-    name: str, serializer: Callable[[str, Any], bytes | None], topic: str, given: Any
-) -> bytes | None:
+def _serialize(name: str, serializer: Callable[[str, Any], Any], topic: str, given: Any) -> bytes | None:
     try:
         data = serializer(topic, given)
     except Exception as error:

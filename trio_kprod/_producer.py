@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import trio
 from trio.lowlevel import current_trio_token
 
+from ._checks import shown, wrong_type
 from ._client import Client, ThreadHost
-from ._checks import shown
 from ._config import make_settings
 from ._delivery import Delivery, Receipt
 from ._intake import Intake, check_topic
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
     from ._client import Host
     from ._config import ClientConfig, Settings
     from ._instruments import Instrument
-    from ._telling import Flush
 
 
 class Producer:
     """Sends messages to Kafka in the background. Made by `open_producer`, never directly.
 
     All its methods belong to the trio loop in which it was opened; other threads go through
-    `trio.from_thread`. A method that is refused because of what the producer has become raises `ProducerClosed`
-    (the scope is being left, or `abort` was called) or `ProducerCrashed` (a bug; the scope raises it as well).
+    `trio.from_thread`. When the producer takes no more, they raise `ProducerClosed` (the scope is being left,
+    or `abort` was called) or `ProducerCrashed` (a bug; the scope raises it as well).
     """
 
     def __init__(self, settings: Settings, delivery: Delivery, intake: Intake) -> None:
@@ -115,8 +114,8 @@ class Producer:
         """Accept a message for delivery, waiting for room if there is none.
 
         As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
-        one that sends to a topic that makes no progress does not hold up the others. Returning means accepted,
-        not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
+        one that sends to a topic that makes no progress does not hold up the others. Returning means
+        accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         message, entry = self._message(topic, value, key, headers, partition, timestamp_ms)
@@ -130,13 +129,14 @@ class Producer:
 
         An item is a value or a pair ``(key, value)``, as a tuple. Each is pulled only when the one before was
         accepted. So if an error or `Cancelled` leaves, exactly the last item pulled was not accepted. Much
-        cheaper than `send` in a loop: it is a checkpoint only where it has to wait for room, and once at the end.
+        cheaper than `send` in a loop: it is a checkpoint where it has to wait for room, and once at the end.
 
         Raises: what `send` does, and what the iterable does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
         self._intake.topic(topic)  # also if there is nothing to send
+        _check_iterable(values)
         count = 0
         if isinstance(values, AsyncIterable):
             async for item in values:
@@ -169,8 +169,8 @@ class Producer:
     ) -> RecordMetadata:
         """Send a message, ask for delivery at once, and wait until Kafka has acknowledged it.
 
-        If it is cancelled while it waits for room, nothing was queued; while it waits for the acknowledgement,
-        the message stays accepted, and somebody else is told if it fails.
+        If it is cancelled while it waits for room, nothing was queued; while it waits for the
+        acknowledgement, the message stays accepted, and somebody else is told if it fails.
 
         Raises:
             DeliveryFailed: the message was not delivered; nobody else is told.
@@ -184,8 +184,7 @@ class Producer:
             if not self._accept(message, entry):
                 await self._wait_for_room(message, entry)
             self._delivery.deliver_nowait()
-            if not receipt.came.is_set():
-                await receipt.came.wait()
+            await receipt.wait(withdraw=lambda: self._delivery.forget(receipt))
         finally:
             self._delivery.forget(receipt)
         if receipt.error is not None:
@@ -212,8 +211,8 @@ class Producer:
         outcome, not that each was delivered.
 
         Raises:
-            DeliveryFailed: carries each of these messages that was not delivered, also those that failed before
-                the call, unless somebody was told of them already.
+            DeliveryFailed: carries each of these messages that was not delivered, also those that failed
+                before the call, unless somebody was told of them already.
             ProducerClosed: the scope was left.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -221,27 +220,20 @@ class Producer:
         if self._state == "closed":
             raise self._delivery.refused()
         flush = self._delivery.begin_flush()
-        if flush.ended.is_set():
-            # What it has to tell is told now or never, so this is no place to be cancelled.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            await self._wait_for_flush(flush)
+        teller = self._delivery.teller
+        try:
+            await flush.wait(withdraw=lambda: teller.withdraw_flush(flush))
+        except BaseException:
+            teller.pass_on(flush)
+            raise
         if flush.failed is not None:
             raise flush.failed
-
-    @trio.lowlevel.enable_ki_protection
-    async def _wait_for_flush(self, flush: Flush) -> None:
-        try:
-            await flush.ended.wait()
-        except BaseException:
-            self._delivery.teller.cancel_flush(flush)
-            raise
 
     def abort(self) -> None:
         """Give up: accept nothing more, and settle everything unsettled as soon as that can be known.
 
-        Returns at once and may be called again; a drain at the end of the scope that runs already ends. Tasks that
-        wait in `send` get `ProducerClosed`, the others the outcome of their messages. The body is not cancelled.
+        Returns at once and may be called again; ends the delivery at the end of the scope if that runs. Tasks
+        that wait in `send` get `ProducerClosed`, others the outcome of their messages. The body goes on.
         """
         self._check_place()
         if self._state != "closed":
@@ -262,11 +254,7 @@ class Producer:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return list(range(entry.partitions))
         asker = self._delivery.ask_partitions(entry)
-        try:
-            await asker.answered.wait()
-        finally:
-            if asker in entry.askers:
-                entry.askers.remove(asker)
+        await asker.wait(withdraw=lambda: entry.askers.remove(asker))
         if asker.error is not None:
             raise asker.error
         return list(range(entry.partitions))
@@ -279,7 +267,7 @@ class Producer:
 
     @property
     def undelivered(self) -> tuple[Undelivered, ...]:
-        """The messages that failed and that nobody has been told of; after the scope, those that its end told of."""
+        """The messages that failed and nobody was told of; after the scope, those that its end told of."""
         return self._delivery.teller.kept
 
     def __repr__(self) -> str:
@@ -366,6 +354,12 @@ class Producer:
         self._delivery.refusal = (RuntimeError, "in a forked child")  # so that the hot path looks closer
 
 
+def _check_iterable(values: object) -> None:
+    """Text and bytes are iterable too, but nobody means to send their characters one by one."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Iterable, AsyncIterable)):
+        raise wrong_type("values", values, "an iterable or async iterable of values")
+
+
 def _pair(item: tuple[Any, ...]) -> tuple[Any, Any]:
     if len(item) != 2:
         raise ValueError(f"a tuple among the values must be a pair (key, value), got {shown(item)}")
@@ -425,12 +419,11 @@ class ProducerScope:
         finally:
             self._close(producer)
         leaves = scope.leaves()
-        if leaves is None:
-            return error is not None
-        if leaves is error:
+        if leaves is not None and leaves is not error:
+            raise leaves
+        if error is not None:
             error.__traceback__ = trace  # without the frames that it went through in here
-            return False
-        raise leaves
+        return False
 
     def _close(self, producer: Producer) -> None:
         producer._become("closed")
@@ -493,19 +486,19 @@ def open_producer(
 ) -> ProducerScope:
     """Open a producer for the time of an ``async with`` block.
 
-    Entering it connects: a broker has answered when the body begins. Leaving it delivers what was accepted and
-    not yet delivered, for `shutdown_timeout` seconds at most, also if the body was cancelled or has raised; what
-    is not acknowledged then is given up. No task, connection or thread is left behind.
+    Entering it connects: a broker has answered when the body begins. Leaving it delivers what was accepted
+    and is not delivered yet, for `shutdown_timeout` seconds at most, also if the body was cancelled or has
+    raised; what is not acknowledged then is given up. No task, connection or thread is left behind.
 
     Messages leave when `delivery_threshold` or `delivery_interval` says so, when the buffer is full, on
-    `Producer.deliver_nowait`, `flush` and `send_and_wait`, and at the end of the block. By default none of the
-    first two is set.
+    `Producer.deliver_nowait`, `flush` and `send_and_wait`, and at the end of the block. By default the first
+    two are not set.
 
     All times are seconds.
 
     Args:
-        bootstrap_servers: ``"host:port"``, several of them separated by commas, or an iterable of them. Every one
-            is tried.
+        bootstrap_servers: ``"host:port"``, several of them separated by commas, or an iterable of them.
+            Every one is tried.
         max_queue_size: how many messages the queue holds that the delivery task has not taken.
         max_buffer_size: how many messages may be taken and not yet settled.
         max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue.
@@ -520,8 +513,8 @@ def open_producer(
         key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
             object of kafka-python's `Serializer`. None is never given to them.
         instruments: objects of `Instrument`, told of everything that happens.
-        on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for. It
-            runs in the loop of the user, must not block, and may call `Producer.send_nowait`.
+        on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
+            It runs in the loop of the user, must not block, and may call `Producer.send_nowait`.
         logger: by default ``logging.getLogger("trio_kprod")``.
         **client_config: kafka-python's own options, see `ClientConfig`: `acks` (default ``"all"``),
             `compression_type`, `security_protocol`, ``ssl_*``, ``sasl_*`` and so on.

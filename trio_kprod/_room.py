@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._errors import BufferOverflow
+from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._config import Settings
@@ -48,32 +49,32 @@ class Topic:
         return not (self.unsettled or self.stalled or self.parked or self.askers)
 
     def answer(self, error: Callable[[], BaseException | None]) -> None:
-        """Wake those who asked for the number of partitions; `error` says why nobody knows, or returns None."""
+        """Wake those who asked for the number of partitions; `error` says why it is not known, or None."""
         for asker in self.askers:
             asker.error = error()
-            asker.answered.set()
+            asker.end()
         self.askers.clear()
 
 
-class Asker:
+class Asker(Wait):
     """A task that waits to hear how many partitions a topic has."""
 
-    __slots__ = ("answered", "error")
+    __slots__ = ("error",)
 
     def __init__(self) -> None:
-        self.answered = trio.Event()
+        super().__init__()
         self.error: BaseException | None = None
 
 
-class Waiter:
+class Waiter(Wait):
     """A task that waits for room, and the message it holds in its hand."""
 
-    __slots__ = ("called", "error", "message", "topic")
+    __slots__ = ("error", "message", "topic")
 
     def __init__(self, message: Message, topic: Topic) -> None:
+        super().__init__()
         self.message = message
         self.topic = topic
-        self.called = trio.Event()
         self.error: BaseException | None = None
 
 
@@ -165,16 +166,7 @@ class Room:
         self._line[waiter] = None
         self.tasks_waiting += 1
         self.admit()
-        if waiter.called.is_set():
-            # It is in already, so it would be a lie to be cancelled here.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            try:
-                await waiter.called.wait()
-            except BaseException:
-                # Only if nobody has called it yet: whoever was woken by its event is past cancelling.
-                self._leave_line(waiter)
-                raise
+        await waiter.wait(withdraw=lambda: self._leave_line(waiter))
         if waiter.error is not None:
             raise waiter.error
 
@@ -200,7 +192,7 @@ class Room:
     def _call(self, waiter: Waiter, error: BaseException | None = None) -> None:
         self.tasks_waiting -= 1
         waiter.error = error
-        waiter.called.set()
+        waiter.end()
 
     def _unpark(self) -> None:
         """Put those whose topics have room again before all others: they have waited longest."""

@@ -3,8 +3,8 @@
 ::
 
     nursery
-    ├── client, delivery task, timer task, the task that stops the client      each in a shielded scope of its own
-    └── with body: connect, then the user's code                               what a crash or the user cancels
+    ├── client, delivery task, timer task, stopper      each in a shielded scope of its own
+    └── with body: connect, then the user's code        what a crash or the user cancels
 
 The children are *supervised*: they never raise, so the nursery can never make a group of what they raise and
 what the body raises. One that fails leaves its exception here and cancels the body. They are shielded, so
@@ -17,7 +17,8 @@ that applies: the body's own exception, KeyboardInterrupt, `ProducerCrashed`, th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ class Scope:
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
-    async def serve(self) -> AsyncIterator[None]:
+    async def serve(self) -> AsyncGenerator[None, None]:
         """Run everything while the body runs; raises only if the body was never reached."""
         reached = False
         async with trio.open_nursery() as self._nursery:
@@ -139,7 +140,7 @@ class Scope:
             self._stopped.set()
 
     async def _wait(self, event: trio.Event, seconds: float) -> None:
-        """Wait for the event; it is set after so many seconds of the host, which are not those of this loop."""
+        """Wait for the event, which is set after so many seconds of the host: not those of this loop."""
 
         async def ring() -> None:
             await self._host.sleep(seconds)
@@ -177,7 +178,7 @@ class Scope:
         while not event.is_set():
             try:
                 await event.wait()
-            except KeyboardInterrupt as interrupt:
+            except KeyboardInterrupt as interrupt:  # as often as the user presses
                 self._interrupt = interrupt
 
     # -- what leaves ---------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class Scope:
         first, *others = candidates
         for other in others:
             self._logger.error("not raised because of %r: %s", first, _said(other), exc_info=_traced(other))
-            if hasattr(first, "add_note"):  # Python 3.11
+            if sys.version_info >= (3, 11):
                 first.add_note(f"trio_kprod: besides, {_said(other)}")
         return first
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from ._errors import DeliveryFailed
+from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._config import Settings
@@ -30,26 +29,26 @@ class _Failure:
         self.called_back = not flushes  # `on_undelivered`, if there is one, had its chance
 
 
-class Flush:
+class Flush(Wait):
     """A wait for the outcome of every message before the position `mark`.
 
     Attributes:
-        ended (trio.Event): set when all have one.
+        failures: the undelivered messages among them, and those before them that nobody was told of.
         failed (Exception | None): what to raise then, a `DeliveryFailed` unless the producer crashed.
     """
 
     def __init__(self, mark: int, omitted_before: int) -> None:
+        super().__init__()
         self.mark = mark
-        self.ended = trio.Event()
         self.failed: Exception | None = None
         self._omitted_before = omitted_before
         self.failures: list[_Failure] = []
 
-    def end(self, omitted: int) -> None:
+    def conclude(self, omitted: int) -> None:
         omitted -= self._omitted_before
         if self.failures or omitted:
             self.failed = DeliveryFailed([one.undelivered for one in self.failures], omitted)
-        self.ended.set()
+        self.end()
 
 
 class Teller:
@@ -94,7 +93,9 @@ class Teller:
         except BaseException:
             # Also SystemExit and the like: nobody above us is the program that they are meant to end, and
             # the message must not get lost with them.
-            self._logger.exception("on_undelivered raised; the message is kept for flush() or the scope's end")
+            self._logger.exception(
+                "on_undelivered raised; the message is kept for flush() or the scope's end"
+            )
             return False
         return True
 
@@ -134,7 +135,7 @@ class Teller:
     def end_flushes(self, settled_before: int) -> None:
         for flush in [one for one in self._flushes if one.mark <= settled_before]:
             self._flushes.remove(flush)
-            flush.end(self._omitted)
+            flush.conclude(self._omitted)
             for failure in flush.failures:
                 self._drop(failure)
             self._omitted_told = self._omitted
@@ -143,14 +144,14 @@ class Teller:
         """Nobody may wait for what will not come; the messages stay kept."""
         for flush in self._flushes:
             flush.failed = error
-            flush.ended.set()
+            flush.end()
         self._flushes.clear()
 
-    def cancel_flush(self, flush: Flush) -> None:
-        """Pass on what only this flush would have told of."""
-        if flush not in self._flushes:
-            return
+    def withdraw_flush(self, flush: Flush) -> None:
         self._flushes.remove(flush)
+
+    def pass_on(self, flush: Flush) -> None:
+        """Tell, after it was withdrawn, what only this flush would have told of."""
         for failure in flush.failures:
             failure.flushes -= 1
             if failure.flushes or failure.called_back or failure not in self._kept:

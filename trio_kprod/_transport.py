@@ -252,7 +252,10 @@ class TcpNetwork:
         except UnicodeError as error:  # a label that is empty or longer than 63 characters
             raise OSError(errno.EINVAL, f"{host!r} is no host name: {error}") from error
         except OSError as error:
-            raise _plain_error(error) from error
+            plain = _plain_error(error)
+            if plain is None:
+                raise
+            raise plain from error
         except Exception as error:
             if self._proxy is None:
                 raise
@@ -294,17 +297,17 @@ def _checked_host(host: str) -> str:
     return host
 
 
-def _plain_error(error: OSError) -> OSError:
-    """One error, with a text of one line, for the group of those of each address that was tried."""
-    leaves = list(_leaves(error.__cause__)) if error.errno is None else []
-    if not leaves:
-        return error
+def _plain_error(error: OSError) -> OSError | None:
+    """One error with a text of one line for trio's group of those of each address; None if it is none."""
+    leaves = [] if error.__cause__ is None else list(_leaves(error.__cause__))
+    if error.errno is not None or not leaves:
+        return None
     if len({leaf.errno for leaf in leaves}) == 1:
         return OSError(leaves[0].errno, "; ".join(leaf.strerror or str(leaf) for leaf in leaves))
     return ConnectionError("; ".join(map(str, leaves)))
 
 
-def _leaves(error: BaseException | None) -> Iterator[OSError]:
+def _leaves(error: BaseException) -> Iterator[OSError]:
     if isinstance(error, OSError):
         yield error
     for part in getattr(error, "exceptions", ()):

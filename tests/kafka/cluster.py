@@ -17,11 +17,12 @@ import struct
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.structs import TopicPartition
 
 from tests.kafka.jars import Unavailable, kafka_jars
 from tests.kafka.node import Node, Ports, free_ports
@@ -70,12 +71,12 @@ class Kafka:
             "replication_factor": replication_factor,
             "configs": config or {},
         }
-        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+        with self._admin() as admin:
             admin.create_topics({name: wanted}, wait_for_metadata=True)
 
     def delete_topic(self, name: str) -> None:
         """Remove a topic; its space on the disk is freed a while later."""
-        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+        with self._admin() as admin:
             admin.delete_topics([name])
 
     def end_offsets(self, topic: str) -> dict[int, int]:
@@ -85,7 +86,7 @@ class Kafka:
 
     def log_size(self, topic: str) -> int:
         """Bytes the topic's log takes on disk, all replicas together."""
-        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+        with self._admin() as admin:
             brokers = admin.describe_log_dirs()
         directories = (directory for broker in brokers for directory in broker["log_dirs"])
         topics = (one for directory in directories for one in directory["topics"] if one["name"] == topic)
@@ -103,8 +104,10 @@ class Kafka:
             consumer.seek_to_beginning()
             return list(_read_to(consumer, ends))
 
-    @contextlib.contextmanager
-    def _consumer(self) -> Iterator[KafkaConsumer]:
+    def _admin(self) -> contextlib.closing[KafkaAdminClient]:
+        return contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap_servers))
+
+    def _consumer(self) -> contextlib.closing[KafkaConsumer]:
         consumer = KafkaConsumer(
             bootstrap_servers=self.bootstrap_servers,
             group_id=None,
@@ -112,8 +115,7 @@ class Kafka:
             max_poll_records=20_000,
             fetch_max_wait_ms=50,
         )
-        with contextlib.closing(consumer):
-            yield consumer
+        return contextlib.closing(consumer)
 
 
 def _ends(consumer: KafkaConsumer, topic: str) -> dict[TopicPartition, int]:
@@ -200,7 +202,7 @@ class Cluster(Kafka):
 
     def leader(self, topic: str, partition: int = 0) -> int:
         """The number of the node that leads a partition."""
-        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+        with self._admin() as admin:
             (told,) = admin.describe_topics([topic])
         return int(
             next(one["leader_id"] for one in told["partitions"] if one["partition_index"] == partition)
@@ -275,7 +277,7 @@ def brokers_seen_by(port: int) -> int:
 
 
 @contextlib.contextmanager
-def some_kafka(bootstrap_servers: str | None = None) -> Iterator[Kafka]:
+def some_kafka(bootstrap_servers: str | None = None) -> Generator[Kafka, None, None]:
     """The Kafka at `bootstrap_servers`, or at ``KAFKA_BOOTSTRAP_SERVERS``, or else one started here."""
     given = bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:

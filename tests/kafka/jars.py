@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 KAFKA_VERSION = "4.1.0"
@@ -54,7 +54,7 @@ def check_java() -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None, None, None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -87,7 +87,9 @@ def _run_maven(pom: Path, output: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"Maven did not fetch Kafka's jars in {_FETCH_TIMEOUT} s") from error
     if done.returncode:
-        raise Unavailable(f"Maven could not fetch Kafka's jars: {(done.stdout + done.stderr)[-1000:]}")
+        lines = (done.stdout + done.stderr).splitlines()
+        reason = next((line for line in lines if "ERROR" in line), f"exit status {done.returncode}")
+        raise Unavailable(f"Maven could not fetch Kafka's jars: {reason[:500]}")
 
 
 def _pom() -> str:

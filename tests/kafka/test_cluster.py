@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 import trustme
@@ -12,7 +13,7 @@ from tests.kafka.cluster import Cluster, Kafka, Record, brokers_seen_by, wait_un
 from tests.kafka.node import PASSWORD, USER
 
 
-def produce(bootstrap_servers: str, topic: str, count: int, **config: object) -> None:
+def produce(bootstrap_servers: str, topic: str, count: int, **config: Any) -> None:
     producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **config)
     with contextlib.closing(producer):
         for number in range(count):

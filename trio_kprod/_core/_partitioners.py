@@ -14,8 +14,8 @@ from kafka.partitioner import murmur2
 
 from .._messages import Message
 
-#: (message, number of partitions, partitions with a leader) -> partition, or None for "any".
-Partitioner = Callable[[Message, int, Sequence[int]], "int | None"]
+#: (message, number of partitions, partitions with a leader) -> partition
+Partitioner = Callable[[Message, int, Sequence[int]], int]
 
 # Hashing is pure Python, 0.15 µs a byte, and keys repeat. Long ones do not enter, so that memory is bounded.
 _LONGEST_CACHED_KEY = 64
@@ -28,19 +28,14 @@ def hash_key(key: bytes) -> int:
     return digest & 0x7FFFFFFF
 
 
-def by_key(message: Message, count: int, available: Sequence[int]) -> int | None:  # noqa: ARG001
-    """The default: the key's hash, or no opinion."""
-    return None if message.key is None else hash_key(message.key) % count
-
-
-def adapt(partitioner: Any) -> Partitioner:
+def adapt(partitioner: Any) -> Partitioner | None:
     """Make a `Partitioner` of what `open_producer` was given.
 
-    None is the default. kafka-python's ``Partitioner`` objects are asked with the bytes of key and value
+    None stays None. kafka-python's ``Partitioner`` objects are asked with the bytes of key and value
     (a serializer has run by then); plain callables get ``(key, all_partitions, available_partitions)``.
     """
     if partitioner is None:
-        return by_key
+        return None
     if hasattr(partitioner, "partition"):
         return functools.partial(_ask_object, partitioner)
     return functools.partial(_ask_callable, partitioner)

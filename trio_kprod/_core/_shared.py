@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from ._outbox import Outbox
-from ._partitioners import Partitioner, by_key
+from ._partitioners import Partitioner
 
 if TYPE_CHECKING:
     from ._partition import Partition
@@ -37,7 +37,7 @@ class Rules:
     delivery_timeout: float = inf
     topic_timeout: float = 60.0
     metadata_max_age: float = 300.0
-    partitioner: Partitioner = by_key
+    partitioner: Partitioner | None = None  # None: as Java, see `_partitioners`
     observed: bool = False
     breathe: Callable[[], object] = field(default=lambda: None)
 

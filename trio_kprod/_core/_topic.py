@@ -13,6 +13,7 @@ from .._messages import BATCH_OVERHEAD, Message
 from ._answers import Verdict, refusal, row
 from ._batch import Batch
 from ._partition import Partition, take
+from ._partitioners import hash_key
 from ._reports import Recovered, Stalled, Topics
 from ._shared import STALL_AFTER, Shared
 from ._verdicts import give_up
@@ -45,6 +46,7 @@ class Topic:
         self.shared = shared
         self.id = NO_TOPIC_ID
         self.known = False
+        self._keyless_anywhere = shared.rules.partitioner is None
         self.partitions: list[Partition] = []
         # Messages wait in one of three rooms until they have a partition:
         self.arrivals: deque[Message] = deque()  # the partitions are not known yet
@@ -76,11 +78,13 @@ class Topic:
         if not self.unsettled:
             self._begin_to_wait()
         self.unsettled += 1
-        if self.known:
-            self._place(message)
-        else:
+        if not self.known:
             self.arrivals.append(message)
             self.shared.outbox.refresh(self)
+        elif message.partition is None and message.key is None and self._keyless_anywhere:
+            self._let_wait_for_a_batch(message)
+        else:
+            self._place(message)
 
     def _place(self, message: Message) -> None:
         index = message.partition
@@ -91,9 +95,7 @@ class Topic:
                 self.shared.outbox.settle(self, [message], error=error)
                 return
         if index is None:
-            self.keyless.append(message)
-            self.keyless_bytes += message.size
-            self.shared.outbox.ready_topics[self] = None
+            self._let_wait_for_a_batch(message)
         elif index < len(self.partitions):
             partition = self.partitions[index]
             partition.append(message)
@@ -102,15 +104,23 @@ class Topic:
             self.beyond.append(message)
             self.shared.outbox.refresh(self)
 
+    def _let_wait_for_a_batch(self, message: Message) -> None:
+        self.keyless.append(message)
+        self.keyless_bytes += message.size
+        self.shared.outbox.ready_topics[self] = None
+
     def _choose(self, message: Message) -> int | None:
         """Ask the partitioner. One that raises, or answers nonsense, fails this message only."""
         count = len(self.partitions)
+        partitioner = self.shared.rules.partitioner
+        if partitioner is None:
+            return None if message.key is None else hash_key(message.key) % count
         available = [partition.index for partition in self.partitions if partition.leader >= 0]
         try:
-            index = self.shared.rules.partitioner(message, count, available)
+            index = partitioner(message, count, available)
         except Exception as error:
             raise PartitioningFailed(f"the partitioner raised {error!r}") from error
-        if index is None or (isinstance(index, int) and 0 <= index < count):
+        if isinstance(index, int) and 0 <= index < count:
             return index
         raise PartitioningFailed(f"the partitioner answered {index!r}, not a partition from 0 to {count - 1}")
 

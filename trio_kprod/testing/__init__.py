@@ -12,7 +12,8 @@ What can go wrong is scripted, with the same few words for every kind of fault:
     broker.drop_connections(after="append")         # written, but the answer is lost
     broker.silence("Metadata"); ...; broker.resume()
 
-`MemoryBroker` and `MemoryNetwork` are the same broker in the caller's own loop, for virtual time.
+`MemoryBroker` is the same broker in the caller's own loop, and `open_memory_producer` a producer that uses
+it there: without thread or socket, and so in virtual time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ._log import Batch as Batch
 from ._log import Record as Record
 from ._memory import MemoryBroker as MemoryBroker
 from ._memory import MemoryNetwork as MemoryNetwork
+from ._producer import open_memory_producer as open_memory_producer
 
 __all__ = [
     "Answer",
@@ -47,4 +49,9 @@ __all__ = [
     "Rule",
     "Silence",
     "open_broker",
+    "open_memory_producer",
 ]
+
+# Tracebacks and help() show the names that users write.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -37,6 +37,7 @@ def open_broker(
     sasl_session_lifetime: float | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    max_versions: Mapping[str, int] | None = None,
 ) -> Broker:
     """A broker for tests and examples: ``with open_broker() as broker:``, or ``async with``.
 
@@ -52,11 +53,11 @@ def open_broker(
         port: the port to listen on; 0 takes a free one.
         advertised: host and port to tell clients instead of the real ones: those of a proxy in front.
         ssl_context: a server's context; serves TLS with it.
-        sasl_users: passwords by user name. Clients have to authenticate by PLAIN, SCRAM-SHA-256 or
-            SCRAM-SHA-512.
+        sasl_users: passwords by user name; clients must use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
         sasl_session_lifetime: seconds after which a client has to authenticate again (KIP-368).
         max_message_bytes: the largest batch taken, unless a topic has a limit of its own.
         max_request_bytes: a larger request ends its connection.
+        max_versions: the highest version of a request to serve, by its name: ``{"Produce": 12}``.
 
     Raises:
         ValueError: a setting makes no sense.
@@ -67,6 +68,7 @@ def open_broker(
         auto_create_topics=auto_create_topics,
         max_message_bytes=max_message_bytes,
         max_request_bytes=max_request_bytes,
+        max_versions=max_versions,
         sasl_users=sasl_users,
         sasl_session_lifetime=sasl_session_lifetime,
     )

@@ -44,6 +44,7 @@ class Options:
     max_request_bytes: int = MAX_REQUEST_BYTES
     sasl_users: Mapping[str, str] | None = None
     sasl_session_lifetime: float | None = None
+    max_versions: Mapping[str, int] | None = None
     now_ms: Callable[[], int] = _now_ms
 
 
@@ -207,6 +208,10 @@ class Cluster:
         with self.lock:
             self._next_producer_id += 1
             return self._next_producer_id
+
+    def max_version(self, api: str, served: int) -> int:
+        """The highest version of a request that is served here."""
+        return min(served, (self.options.max_versions or {}).get(api, served))
 
     def count_request(self, api: str) -> None:
         """Note that a request was read."""

@@ -8,7 +8,6 @@ from enum import IntEnum
 class Code(IntEnum):
     """Kafka's error codes, with the names of its protocol guide."""
 
-    UNKNOWN_SERVER_ERROR = -1
     NONE = 0
     OFFSET_OUT_OF_RANGE = 1
     CORRUPT_MESSAGE = 2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from ._cluster import Address, Cluster, Options, TopicSettings, is_legal_name
-from ._faults import Answer, Delay, Drop, Fault, Rule, Silence
+from ._faults import Answer, Delay, Drop, Fault, Rule, Silence, check_api
 from ._log import Batch, Record
 from ._serve import Connections, watching
 
@@ -19,6 +19,8 @@ class BrokerControls:
 
     def __init__(self, options: Options, address: Address, topics: Mapping[str, int] | None = None) -> None:
         _check_count("partitions", options.partitions)
+        for api in options.max_versions or ():
+            check_api(api)
         self._cluster = Cluster(options, address)
         self._connections = Connections()
         for name, partitions in (topics or {}).items():

@@ -9,6 +9,7 @@ answer go together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,6 +31,12 @@ API_NAMES = (
 )
 
 
+def check_api(name: str) -> None:
+    """Raise ValueError for what is no kind of request that this broker serves."""
+    if name not in API_NAMES:
+        raise ValueError(f"a request's name must be one of {', '.join(API_NAMES)}; got {name!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """Which requests, and how often.
@@ -49,8 +56,8 @@ class Fault:
     skip: int = 0
 
     def __post_init__(self) -> None:
-        if self.api is not None and self.api not in API_NAMES:
-            raise ValueError(f"api must be one of {', '.join(API_NAMES)}, or None; got {self.api!r}")
+        if self.api is not None:
+            check_api(self.api)
         if self.times is not None and self.times < 1:
             raise ValueError(f"times must be 1 or more, or None for always; got {self.times!r}")
 
@@ -92,6 +99,11 @@ class Delay(Fault):
     seconds: float
     after_append: bool = False
 
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)  # by name: a slotted dataclass is made anew, and super() would miss it
+        if not 0 <= self.seconds < math.inf:
+            raise ValueError(f"seconds must be 0 or more, and finite; got {self.seconds!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence(Fault):
@@ -112,6 +124,11 @@ class Drop(Fault):
     """
 
     after: Literal["accept", "request", "append"] = "request"
+
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)
+        if self.after not in ("accept", "request", "append"):
+            raise ValueError(f"after must be 'accept', 'request' or 'append'; got {self.after!r}")
 
 
 class Rule:

@@ -44,6 +44,8 @@ def handle(cluster: Cluster, request: Request, plan: Plan, session: Session) -> 
     """Apply a request and give its reply. Raises `BadRequest` for what a client must not ask."""
     with cluster.lock:
         name = request.api.name
+        if request.version > cluster.max_version(name, request.version):
+            raise BadRequest(f"{name} version {request.version} is not served here")
         if name == "SaslHandshake":
             return _handshake(cluster, request, plan, session)
         if name == "SaslAuthenticate":
@@ -138,7 +140,7 @@ def _plain(answer: Callable[[Cluster, Any, int, Plan], Any]) -> Handler:
 # The connection itself
 
 
-def _handle_api_versions(_cluster: Cluster, request: Request, plan: Plan) -> Reply:
+def _handle_api_versions(cluster: Cluster, request: Request, plan: Plan) -> Reply:
     scripted = plan.answer_for()
     code = scripted.error if scripted else Code.NONE
     version = request.version
@@ -146,7 +148,10 @@ def _handle_api_versions(_cluster: Cluster, request: Request, plan: Plan) -> Rep
         code, version = Code.UNSUPPORTED_VERSION, 0
     keys = [
         ApiVersionsResponse.ApiVersion(
-            version=version, api_key=api.key, min_version=api.min_version, max_version=api.max_version
+            version=version,
+            api_key=api.key,
+            min_version=api.min_version,
+            max_version=cluster.max_version(api.name, api.max_version),
         )
         for api in APIS.values()
     ]

@@ -30,6 +30,7 @@ class MemoryBroker(BrokerControls):
         sasl_session_lifetime: seconds after which a client has to authenticate again (KIP-368).
         max_message_bytes: the largest batch taken, unless a topic has a limit of its own.
         max_request_bytes: a larger request ends its connection.
+    max_versions: the highest version of a request to serve, by its name: ``{"Produce": 12}``.
 
     Raises:
         ValueError: a setting makes no sense.
@@ -45,12 +46,14 @@ class MemoryBroker(BrokerControls):
         sasl_session_lifetime: float | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_request_bytes: int = MAX_REQUEST_BYTES,
+        max_versions: Mapping[str, int] | None = None,
     ) -> None:
         options = Options(
             partitions=partitions,
             auto_create_topics=auto_create_topics,
             max_message_bytes=max_message_bytes,
             max_request_bytes=max_request_bytes,
+            max_versions=max_versions,
             sasl_users=sasl_users,
             sasl_session_lifetime=sasl_session_lifetime,
         )
