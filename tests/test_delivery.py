@@ -1,6 +1,6 @@
 """When messages leave, what flush waits for, who is told of a failure, and what instruments see."""
 
-# ruff: noqa: PT012  # whole producers live and die in the blocks that are expected to raise
+# producers live and die in blocks that raise
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from trio_kprod._instruments import HOOKS, Instrument
 from trio_kprod._messages import RECORD_OVERHEAD, Undelivered
 from trio_kprod._producer import Producer
 
-# Exact times without waiting.
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
 
@@ -36,7 +33,7 @@ def failed(error: errors.DeliveryFailed) -> list[bytes | None]:
 # When messages leave
 
 
-async def test_nothing_leaves_by_itself() -> None:
+async def test_nothing_leaves_by_itself(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client) as producer:
         producer.send_nowait("topic", b"1")
@@ -48,7 +45,7 @@ async def test_nothing_leaves_by_itself() -> None:
 
 
 @pytest.mark.parametrize("threshold", [1, 3])
-async def test_the_threshold(threshold: int) -> None:
+async def test_the_threshold(autojump_clock: object, threshold: int) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client, delivery_threshold=threshold) as producer:
         for number in range(1, 10):
@@ -58,7 +55,7 @@ async def test_the_threshold(threshold: int) -> None:
             check_sums(producer, client)
 
 
-async def test_the_interval_runs_from_the_first_message_that_waits() -> None:
+async def test_the_interval_runs_from_the_first_message_that_waits(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client, delivery_interval=10) as producer:
         start = trio.current_time()
@@ -81,7 +78,9 @@ async def test_the_interval_runs_from_the_first_message_that_waits() -> None:
 
 
 @pytest.mark.parametrize("interval", [math.inf, 1e12])
-async def test_an_endless_interval_never_fires_and_ends_promptly(interval: float) -> None:
+async def test_an_endless_interval_never_fires_and_ends_promptly(
+    autojump_clock: object, interval: float
+) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client, delivery_interval=interval) as producer:
         producer.send_nowait("topic", b"1")
@@ -89,7 +88,7 @@ async def test_an_endless_interval_never_fires_and_ends_promptly(interval: float
         assert client.submitted == []
 
 
-async def test_ticks_do_not_pile_up_behind_a_slow_delivery() -> None:
+async def test_ticks_do_not_pile_up_behind_a_slow_delivery(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, delivery_interval=1, max_buffer_size=3, max_queue_size=3) as producer:
         for _ in range(6):
@@ -103,7 +102,7 @@ async def test_ticks_do_not_pile_up_behind_a_slow_delivery() -> None:
         client.acknowledge()
 
 
-async def test_deliver_takes_what_is_queued_at_the_call() -> None:
+async def test_deliver_takes_what_is_queued_at_the_call(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client) as producer:
         producer.send_nowait("topic", b"1")
@@ -117,7 +116,7 @@ async def test_deliver_takes_what_is_queued_at_the_call() -> None:
         assert sizes(client) == [2]
 
 
-async def test_deliver_is_not_lost_with_a_full_queue() -> None:
+async def test_deliver_is_not_lost_with_a_full_queue(autojump_clock: object) -> None:
     """The rest follows as room appears, with what has come since; what comes then has to be asked for."""
     client = FakeClient()
     async with open_fake(client, max_queue_size=4, max_buffer_size=3) as producer:
@@ -141,7 +140,7 @@ async def test_deliver_is_not_lost_with_a_full_queue() -> None:
         client.acknowledge()
 
 
-async def test_a_full_buffer_delivers_and_fills_the_queue() -> None:
+async def test_a_full_buffer_delivers_and_fills_the_queue(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=2, max_buffer_size=3) as producer:
         for _ in range(3):
@@ -163,7 +162,7 @@ async def test_a_full_buffer_delivers_and_fills_the_queue() -> None:
 # flush
 
 
-async def test_flush_waits_for_what_was_accepted_before_and_for_nothing_else() -> None:
+async def test_flush_waits_for_what_was_accepted_before_and_for_nothing_else(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client) as producer:
         producer.send_nowait("topic", b"1")
@@ -186,7 +185,7 @@ async def test_flush_waits_for_what_was_accepted_before_and_for_nothing_else() -
         client.acknowledge()
 
 
-async def test_flush_covers_messages_still_in_a_full_queue() -> None:
+async def test_flush_covers_messages_still_in_a_full_queue(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=4, max_buffer_size=3) as producer:
         for _ in range(7):
@@ -205,7 +204,7 @@ async def test_flush_covers_messages_still_in_a_full_queue() -> None:
         client.acknowledge()
 
 
-async def test_flush_raises_what_failed_before_and_during() -> None:
+async def test_flush_raises_what_failed_before_and_during(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client) as producer:
         producer.send_nowait("topic", b"before")
@@ -229,7 +228,7 @@ async def test_flush_raises_what_failed_before_and_during() -> None:
         await producer.flush()
 
 
-async def test_flushes_at_the_same_time_are_all_told() -> None:
+async def test_flushes_at_the_same_time_are_all_told(autojump_clock: object) -> None:
     client = FakeClient()
     record: list[Any] = []
 
@@ -250,7 +249,7 @@ async def test_flushes_at_the_same_time_are_all_told() -> None:
         assert sorted(record) == [("1", [b"1"]), ("2", [b"1", b"2"]), ("3", [b"1", b"2"])]
 
 
-async def test_a_message_behind_the_mark_is_not_the_flushs() -> None:
+async def test_a_message_behind_the_mark_is_not_the_flushs(autojump_clock: object) -> None:
     client = FakeClient()
     with pytest.raises(errors.DeliveryFailed) as caught:
         async with open_fake(client) as producer:
@@ -267,7 +266,7 @@ async def test_a_message_behind_the_mark_is_not_the_flushs() -> None:
     assert failed(caught.value) == [b"2"]
 
 
-async def test_a_cancelled_flush_passes_on_what_it_would_have_told() -> None:
+async def test_a_cancelled_flush_passes_on_what_it_would_have_told(autojump_clock: object) -> None:
     client = FakeClient()
     told: list[Undelivered] = []
     async with open_fake(client, on_undelivered=told.append) as producer:
@@ -287,7 +286,7 @@ async def test_a_cancelled_flush_passes_on_what_it_would_have_told() -> None:
         client.acknowledge()
 
 
-async def test_a_cancelled_flush_leaves_it_to_the_other_one() -> None:
+async def test_a_cancelled_flush_leaves_it_to_the_other_one(autojump_clock: object) -> None:
     client = FakeClient()
     told: list[Undelivered] = []
 
@@ -314,7 +313,9 @@ async def _fail_first_later(client: FakeClient) -> None:
     client.fail(REFUSED, messages=client.held[:1])
 
 
-async def test_flush_of_nothing_is_a_checkpoint_where_cancelling_loses_nothing() -> None:
+async def test_flush_of_nothing_is_a_checkpoint_where_cancelling_loses_nothing(
+    autojump_clock: object,
+) -> None:
     client = FakeClient()
     with pytest.raises(errors.DeliveryFailed) as caught:
         async with open_fake(client) as producer:
@@ -333,7 +334,7 @@ async def test_flush_of_nothing_is_a_checkpoint_where_cancelling_loses_nothing()
 # on_undelivered, and what is kept
 
 
-async def test_on_undelivered_may_send() -> None:
+async def test_on_undelivered_may_send(autojump_clock: object) -> None:
     client = FakeClient()
     producer: Producer
 
@@ -353,7 +354,7 @@ async def test_on_undelivered_may_send() -> None:
     assert producer.statistics().delivered == 1
 
 
-async def test_on_undelivered_may_abort() -> None:
+async def test_on_undelivered_may_abort(autojump_clock: object) -> None:
     client = FakeClient()
     told: list[Undelivered] = []
     producer: Producer
@@ -372,7 +373,9 @@ async def test_on_undelivered_may_abort() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
-async def test_on_undelivered_that_raises_keeps_the_message(caplog: Any, error: type[BaseException]) -> None:
+async def test_on_undelivered_that_raises_keeps_the_message(
+    autojump_clock: object, caplog: Any, error: type[BaseException]
+) -> None:
     def broken(_: Undelivered) -> None:
         raise error("mine")
 
@@ -391,7 +394,9 @@ async def test_on_undelivered_that_raises_keeps_the_message(caplog: Any, error: 
     assert caplog.text.count("on_undelivered raised") == 2
 
 
-async def test_what_is_kept_is_bounded_and_the_rest_is_logged_and_counted(caplog: Any) -> None:
+async def test_what_is_kept_is_bounded_and_the_rest_is_logged_and_counted(
+    autojump_clock: object, caplog: Any
+) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=2, max_buffer_size=3, delivery_threshold=1) as producer:
         for number in range(9):
@@ -410,7 +415,7 @@ async def test_what_is_kept_is_bounded_and_the_rest_is_logged_and_counted(caplog
     check_sums(producer)
 
 
-async def test_the_kept_are_bounded_in_bytes() -> None:
+async def test_the_kept_are_bounded_in_bytes(autojump_clock: object) -> None:
     limits: Any = {"max_buffer_bytes": 3000, "max_request_size": 2000}
     client = FakeClient()
     with pytest.raises(errors.DeliveryFailed) as caught:
@@ -427,7 +432,7 @@ async def test_the_kept_are_bounded_in_bytes() -> None:
 # Statistics and instruments
 
 
-async def test_statistics_at_each_step() -> None:
+async def test_statistics_at_each_step(autojump_clock: object) -> None:
     client = FakeClient()
     size = RECORD_OVERHEAD + 1
     async with open_fake(client) as producer:
@@ -472,7 +477,7 @@ class Recorder(Instrument):
         return [payload for one, payload in self.record if one == name]
 
 
-async def test_what_instruments_see() -> None:
+async def test_what_instruments_see(autojump_clock: object) -> None:
     client = FakeClient()
     recorder = Recorder()
     size = RECORD_OVERHEAD + 1
@@ -518,7 +523,7 @@ async def test_what_instruments_see() -> None:
     ]
 
 
-async def test_instruments_hear_of_dropped_messages() -> None:
+async def test_instruments_hear_of_dropped_messages(autojump_clock: object) -> None:
     client = FakeClient()
     recorder = Recorder()
     with pytest.raises(errors.DeliveryFailed):
@@ -530,7 +535,7 @@ async def test_instruments_hear_of_dropped_messages() -> None:
     assert sum(payload["message_count"] for payload in recorder.payloads("drop_messages")) == 5
 
 
-async def test_a_delivery_cut_by_a_flush_is_still_one_delivery() -> None:
+async def test_a_delivery_cut_by_a_flush_is_still_one_delivery(autojump_clock: object) -> None:
     client = FakeClient()
     recorder = Recorder()
     async with open_fake(client, instruments=[recorder], max_queue_size=3, max_buffer_size=3) as producer:
@@ -549,7 +554,7 @@ async def test_a_delivery_cut_by_a_flush_is_still_one_delivery() -> None:
     assert [payload["message_count"] for payload in recorder.payloads("deliver_messages")] == [3, 3]
 
 
-async def test_waiting_senders_enqueue_when_they_are_admitted() -> None:
+async def test_waiting_senders_enqueue_when_they_are_admitted(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     recorder = Recorder()
     async with open_fake(client, instruments=[recorder], max_queue_size=1, max_buffer_size=1) as producer:

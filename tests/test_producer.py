@@ -1,6 +1,6 @@
 """What a caller meets: accepting, refusing, waiting for room, and being told."""
 
-# whole producers live and die in the blocks that are expected to raise
+# producers live and die in blocks that raise
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
 from trio_kprod._core._reports import Recovered, Stalled, Topics
 from trio_kprod._messages import RECORD_OVERHEAD, RecordMetadata, Undelivered
 from trio_kprod._producer import Producer
-
-# Exact times without waiting.
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
@@ -48,7 +45,7 @@ async def fill(producer: Producer, topic: str = "topic") -> int:
 # send_nowait
 
 
-async def test_send_nowait_is_no_checkpoint_and_queues() -> None:
+async def test_send_nowait_is_no_checkpoint_and_queues(autojump_clock: object) -> None:
     async with open_fake(FakeClient(automatic=True)) as producer:
         with trio.testing.assert_no_checkpoints():
             producer.send_nowait("topic", b"1", key=b"k", headers=[("h", None)], partition=3, timestamp_ms=7)
@@ -57,7 +54,7 @@ async def test_send_nowait_is_no_checkpoint_and_queues() -> None:
         assert repr(producer) == "<trio_kprod.Producer open: 0 queued, 1 waiting, 0 in flight>"
 
 
-async def test_the_message_arrives_as_it_was_given() -> None:
+async def test_the_message_arrives_as_it_was_given(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client) as producer:
         producer.send_nowait("topic", b"1", key=b"k", headers=[("h", None)], partition=3, timestamp_ms=7)
@@ -66,7 +63,7 @@ async def test_the_message_arrives_as_it_was_given() -> None:
     assert (message.headers, message.partition, message.timestamp_ms) == ((("h", None),), 3, 7)
 
 
-async def test_a_burst_gets_exactly_the_queue() -> None:
+async def test_a_burst_gets_exactly_the_queue(autojump_clock: object) -> None:
     """Not one more, also while the delivery task sleeps."""
     async with open_fake(FakeClient(automatic=True), max_queue_size=100) as producer:
         await settle_down()
@@ -80,7 +77,7 @@ async def test_a_burst_gets_exactly_the_queue() -> None:
         producer.send_nowait("topic", b"1")
 
 
-async def test_bytes_are_bounded_until_they_are_settled() -> None:
+async def test_bytes_are_bounded_until_they_are_settled(autojump_clock: object) -> None:
     client = FakeClient()
     size = 1000 + RECORD_OVERHEAD
     limits: Any = {"max_buffer_bytes": 3 * size, "max_request_size": 2000}
@@ -101,7 +98,7 @@ async def test_bytes_are_bounded_until_they_are_settled() -> None:
         client.acknowledge()
 
 
-async def test_bad_input_queues_nothing() -> None:
+async def test_bad_input_queues_nothing(autojump_clock: object) -> None:
     class Broken:
         def __hash__(self) -> int:
             raise RuntimeError("broken")
@@ -125,7 +122,7 @@ async def test_bad_input_queues_nothing() -> None:
         assert producer.statistics().accepted == 0
 
 
-async def test_another_thread_is_told_the_way() -> None:
+async def test_another_thread_is_told_the_way(autojump_clock: object) -> None:
     """Whether the delivery task sleeps or not."""
     told: list[threading.Thread] = []
 
@@ -152,7 +149,7 @@ async def test_another_thread_is_told_the_way() -> None:
 # send, and the line
 
 
-async def test_async_methods_are_checkpoints() -> None:
+async def test_async_methods_are_checkpoints(autojump_clock: object) -> None:
     async with open_fake(FakeClient(automatic=True)) as producer:
         for call in (
             lambda: producer.send("topic", b"1"),
@@ -165,7 +162,7 @@ async def test_async_methods_are_checkpoints() -> None:
                 await call()
 
 
-async def test_send_waits_for_room_and_asks_for_delivery() -> None:
+async def test_send_waits_for_room_and_asks_for_delivery(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=2, max_buffer_size=2) as producer:
         with trio.move_on_after(5) as scope:
@@ -180,7 +177,7 @@ async def test_send_waits_for_room_and_asks_for_delivery() -> None:
     assert producer.statistics().delivered == 5
 
 
-async def test_waiters_are_served_in_order_and_nobody_overtakes() -> None:
+async def test_waiters_are_served_in_order_and_nobody_overtakes(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=1, max_buffer_size=1) as producer:
         await fill(producer)
@@ -203,7 +200,7 @@ async def test_waiters_are_served_in_order_and_nobody_overtakes() -> None:
     assert values(client) == [b"fill", b"fill", b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_nobody_overtakes_a_large_message() -> None:
+async def test_nobody_overtakes_a_large_message(autojump_clock: object) -> None:
     """Otherwise small ones could keep it out for ever."""
     client = FakeClient()
     limits: Any = {"max_buffer_bytes": 2000, "max_request_size": 2000}
@@ -225,7 +222,22 @@ async def test_nobody_overtakes_a_large_message() -> None:
     assert [len(value or b"") for value in values(client)] == [800, 800, 1500, 5]
 
 
-async def test_when_the_first_in_line_gives_up_the_next_may_fit() -> None:
+async def test_a_line_for_bytes_never_comes_to_a_stop(autojump_clock: object) -> None:
+    """What the one before it was admitted with has to be delivered, though nobody has asked since."""
+    client = FakeClient()
+    limits: Any = {"max_buffer_bytes": 2000, "max_request_size": 2000}
+    async with open_fake(client, **limits) as producer:
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(producer.send, "topic", bytes(1500))
+            for _ in range(4):
+                await settle_down()
+                assert len(client.held) == 1 or not nursery.child_tasks
+                client.acknowledge()
+        client.automatic = True
+
+
+async def test_when_the_first_in_line_gives_up_the_next_may_fit(autojump_clock: object) -> None:
     client = FakeClient()
     limits: Any = {"max_buffer_bytes": 2000, "max_request_size": 2000}
     async with open_fake(client, **limits) as producer:
@@ -253,7 +265,7 @@ async def sending(
         await producer.send("topic", value)
 
 
-async def test_cancelling_at_every_step_never_splits_accepted_from_returned() -> None:
+async def test_cancelling_at_every_step_never_splits_accepted_from_returned(autojump_clock: object) -> None:
     """Cancelled at the moment it is admitted, in both orders: raised means not accepted, and the reverse."""
     outcomes = set()
     for waits in (False, True):
@@ -292,7 +304,7 @@ async def cancelled_send(waits: bool, steps: int) -> bool:
     return returned
 
 
-async def test_admitted_and_cancelled_in_the_same_tick_returns() -> None:
+async def test_admitted_and_cancelled_in_the_same_tick_returns(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=1, max_buffer_size=1) as producer:
         await fill(producer)
@@ -309,7 +321,7 @@ async def test_admitted_and_cancelled_in_the_same_tick_returns() -> None:
     assert values(client)[-1] == b"late"
 
 
-async def test_a_thousand_waiters_one_cancelled_then_closed() -> None:
+async def test_a_thousand_waiters_one_cancelled_then_closed(autojump_clock: object) -> None:
     record: list[str] = []
 
     async def send(producer: Producer) -> None:
@@ -322,7 +334,7 @@ async def test_a_thousand_waiters_one_cancelled_then_closed() -> None:
             raise
 
     client = FakeClient()
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:  # noqa: SIM117  # the tasks outlive the producer
         async with open_fake(client, max_queue_size=1, max_buffer_size=1) as producer:
             await fill(producer)
             scope = trio.CancelScope()
@@ -351,7 +363,7 @@ async def without_scope(_: trio.CancelScope, call: Callable[..., Awaitable[None]
 # Stalled topics
 
 
-async def test_a_stalled_topic_holds_half_of_the_buffer_only() -> None:
+async def test_a_stalled_topic_holds_half_of_the_buffer_only(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=10, max_buffer_size=10) as producer:
         for _ in range(2):
@@ -379,7 +391,7 @@ async def test_a_stalled_topic_holds_half_of_the_buffer_only() -> None:
         await producer.send("bad", b"1")
 
 
-async def test_a_waiter_for_a_stalled_topic_holds_up_no_other() -> None:
+async def test_a_waiter_for_a_stalled_topic_holds_up_no_other(autojump_clock: object) -> None:
     """And those for it keep their order, through parking and recovery."""
     client = FakeClient()
     async with open_fake(client, max_queue_size=4, max_buffer_size=4) as producer:
@@ -409,7 +421,7 @@ async def test_a_waiter_for_a_stalled_topic_holds_up_no_other() -> None:
     ]
 
 
-async def test_what_a_stalled_topic_gives_back_it_may_take_again() -> None:
+async def test_what_a_stalled_topic_gives_back_it_may_take_again(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=4, max_buffer_size=4) as producer:
         for _ in range(2):
@@ -431,9 +443,9 @@ async def test_what_a_stalled_topic_gives_back_it_may_take_again() -> None:
     assert values(client) == [b"first"] * 2 + [b"0", b"1", b"2"]
 
 
-async def test_closing_turns_parked_senders_away() -> None:
+async def test_closing_turns_parked_senders_away(autojump_clock: object) -> None:
     client = FakeClient()
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:  # noqa: SIM117  # the tasks outlive the producer
         async with open_fake(client, max_queue_size=4, max_buffer_size=2) as producer:
             producer.send_nowait("bad", b"1")
             await settle_down()
@@ -456,7 +468,7 @@ async def test_closing_turns_parked_senders_away() -> None:
 # send_many
 
 
-async def test_send_many_takes_values_and_pairs_sync_and_async() -> None:
+async def test_send_many_takes_values_and_pairs_sync_and_async(autojump_clock: object) -> None:
     async def stream() -> AsyncIterator[Any]:
         for number in range(5):
             await trio.lowlevel.checkpoint()
@@ -472,7 +484,7 @@ async def test_send_many_takes_values_and_pairs_sync_and_async() -> None:
     ]
 
 
-async def test_send_many_interrupted_has_not_accepted_exactly_the_last_item() -> None:
+async def test_send_many_interrupted_has_not_accepted_exactly_the_last_item(autojump_clock: object) -> None:
     pulled = 0
 
     def source() -> Iterator[bytes]:
@@ -494,7 +506,7 @@ async def test_send_many_interrupted_has_not_accepted_exactly_the_last_item() ->
         client.acknowledge()
 
 
-async def test_send_many_lets_others_run_at_each_refill() -> None:
+async def test_send_many_lets_others_run_at_each_refill(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client, max_queue_size=10, max_buffer_size=10) as producer:
         assert await producer.send_many("topic", [b"1"] * 1000) == 1000
@@ -505,7 +517,7 @@ async def test_send_many_lets_others_run_at_each_refill() -> None:
 # send_and_wait
 
 
-async def test_send_and_wait_returns_where_the_message_is() -> None:
+async def test_send_and_wait_returns_where_the_message_is(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client) as producer, trio.open_nursery() as nursery:
 
@@ -521,7 +533,7 @@ async def test_send_and_wait_returns_where_the_message_is() -> None:
         client.acknowledge()
 
 
-async def test_a_failed_send_and_wait_tells_its_caller_and_nobody_else() -> None:
+async def test_a_failed_send_and_wait_tells_its_caller_and_nobody_else(autojump_clock: object) -> None:
     client = FakeClient()
     told: list[Undelivered] = []
     async with open_fake(client, on_undelivered=told.append) as producer, trio.open_nursery() as nursery:
@@ -538,7 +550,7 @@ async def test_a_failed_send_and_wait_tells_its_caller_and_nobody_else() -> None
     assert told == []
 
 
-async def test_a_cancelled_send_and_wait_passes_the_telling_on() -> None:
+async def test_a_cancelled_send_and_wait_passes_the_telling_on(autojump_clock: object) -> None:
     client = FakeClient()
     told: list[Undelivered] = []
     async with open_fake(client, on_undelivered=told.append) as producer:
@@ -550,7 +562,9 @@ async def test_a_cancelled_send_and_wait_passes_the_telling_on() -> None:
     assert [one.message.value for one in told] == [b"1"]
 
 
-async def test_a_send_and_wait_cancelled_while_it_waits_for_room_queued_nothing() -> None:
+async def test_a_send_and_wait_cancelled_while_it_waits_for_room_queued_nothing(
+    autojump_clock: object,
+) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=1, max_buffer_size=1) as producer:
         accepted = await fill(producer)
@@ -565,7 +579,7 @@ async def test_a_send_and_wait_cancelled_while_it_waits_for_room_queued_nothing(
 # partitions_for
 
 
-async def test_partitions_for_asks_once_and_remembers() -> None:
+async def test_partitions_for_asks_once_and_remembers(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client) as producer:
         async with trio.open_nursery() as nursery:
@@ -585,7 +599,7 @@ async def test_partitions_for_asks_once_and_remembers() -> None:
     assert client.asked == ["topic", "topic"]
 
 
-async def test_partitions_for_tells_why_nobody_knows() -> None:
+async def test_partitions_for_tells_why_nobody_knows(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client) as producer:
         async with trio.open_nursery() as nursery:
@@ -604,7 +618,7 @@ async def test_partitions_for_tells_why_nobody_knows() -> None:
             await producer.partitions_for("a b")
 
 
-async def test_cancelled_and_failed_in_the_same_tick_somebody_is_told() -> None:
+async def test_cancelled_and_failed_in_the_same_tick_somebody_is_told(autojump_clock: object) -> None:
     """In both orders, for both who wait for outcomes: either it raises what failed, or it passes that on."""
     for cancel_first in (False, True):
         for method in ("flush", "send_and_wait"):

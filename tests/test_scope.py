@@ -1,6 +1,6 @@
 """The life of a producer: what is delivered at its end, how long that takes, and which exception leaves."""
 
-# ruff: noqa: PT012, SIM117  # whole producers live and die in the blocks that are expected to raise
+# ruff: noqa: PT017, SIM117  # the clock is for pytest-trio; producers live and die in blocks that raise
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ from trio_kprod._producer import Producer
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-# Exact times without waiting.
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 NOTES = hasattr(BaseException, "add_note")
 
 
@@ -33,7 +30,7 @@ NOTES = hasattr(BaseException, "add_note")
 # Opening
 
 
-async def test_the_body_begins_when_a_broker_has_answered() -> None:
+async def test_the_body_begins_when_a_broker_has_answered(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client) as producer:
         assert isinstance(producer, Producer)
@@ -43,7 +40,7 @@ async def test_the_body_begins_when_a_broker_has_answered() -> None:
     assert repr(producer) == "<trio_kprod.Producer closed: 0 queued, 0 waiting, 0 in flight>"
 
 
-async def test_opening_fails_with_the_clients_own_error_and_no_body() -> None:
+async def test_opening_fails_with_the_clients_own_error_and_no_body(autojump_clock: object) -> None:
     failure = errors.ConnectFailed("localhost:1: refused")
     client = FakeClient(opening=failure)
     with pytest.raises(errors.ConnectFailed, match="localhost:1: refused") as caught:
@@ -54,7 +51,7 @@ async def test_opening_fails_with_the_clients_own_error_and_no_body() -> None:
     assert not client.running
 
 
-async def test_cancelling_the_opening_returns_at_once_and_leaves_nothing() -> None:
+async def test_cancelling_the_opening_returns_at_once_and_leaves_nothing(autojump_clock: object) -> None:
     client = FakeClient(opening="never")
     with trio.move_on_after(3) as scope:
         async with open_fake(client):
@@ -65,7 +62,7 @@ async def test_cancelling_the_opening_returns_at_once_and_leaves_nothing() -> No
     assert client.stops
 
 
-async def test_cancelled_opening_costs_the_grace_only_if_the_client_is_stuck() -> None:
+async def test_cancelled_opening_costs_the_grace_only_if_the_client_is_stuck(autojump_clock: object) -> None:
     start = trio.current_time()
     with trio.move_on_after(3):
         async with open_fake(FakeClient(opening="never")):
@@ -77,7 +74,7 @@ async def test_cancelled_opening_costs_the_grace_only_if_the_client_is_stuck() -
     assert trio.current_time() == start + 3 + 3 + 1
 
 
-async def test_a_crash_while_connecting_is_a_crash() -> None:
+async def test_a_crash_while_connecting_is_a_crash(autojump_clock: object) -> None:
     client = FakeClient(opening="never")
     client.crash(OSError("boom"))
     with pytest.raises(errors.ProducerCrashed) as caught:
@@ -90,7 +87,7 @@ async def test_a_crash_while_connecting_is_a_crash() -> None:
 # Leaving: everything is delivered
 
 
-async def test_everything_accepted_is_delivered_at_the_end() -> None:
+async def test_everything_accepted_is_delivered_at_the_end(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     async with open_fake(client, max_queue_size=10, max_buffer_size=7) as producer:
         for number in range(100):
@@ -101,7 +98,7 @@ async def test_everything_accepted_is_delivered_at_the_end() -> None:
     check_sums(producer)
 
 
-async def test_the_end_waits_for_acknowledgements() -> None:
+async def test_the_end_waits_for_acknowledgements(autojump_clock: object) -> None:
     client = FakeClient()
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -119,7 +116,7 @@ async def test_the_end_waits_for_acknowledgements() -> None:
 
 @pytest.mark.parametrize("deaf", [False, True])
 @pytest.mark.parametrize("handed_over", [False, True])
-async def test_shutdown_timeout_bounds_the_end(deaf: bool, handed_over: bool) -> None:
+async def test_shutdown_timeout_bounds_the_end(autojump_clock: object, deaf: bool, handed_over: bool) -> None:
     """Whatever the client does: at most one second more."""
     client = FakeClient(deaf=deaf)
     client.handed_over = handed_over
@@ -136,7 +133,7 @@ async def test_shutdown_timeout_bounds_the_end(deaf: bool, handed_over: bool) ->
     check_sums(producer)
 
 
-async def test_acknowledgements_that_arrive_while_stopping_count() -> None:
+async def test_acknowledgements_that_arrive_while_stopping_count(autojump_clock: object) -> None:
     class Late(FakeClient):
         def stop(self) -> None:
             self.acknowledge()
@@ -147,7 +144,9 @@ async def test_acknowledgements_that_arrive_while_stopping_count() -> None:
     assert producer.statistics().delivered == 1
 
 
-async def test_an_outer_cancellation_reaches_the_body_at_once_and_all_is_delivered() -> None:
+async def test_an_outer_cancellation_reaches_the_body_at_once_and_all_is_delivered(
+    autojump_clock: object,
+) -> None:
     client = FakeClient()
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -172,7 +171,9 @@ async def test_an_outer_cancellation_reaches_the_body_at_once_and_all_is_deliver
     assert producer.statistics().delivered == 7
 
 
-async def test_after_an_outer_cancellation_the_drain_is_bounded_too(caplog: Any) -> None:
+async def test_after_an_outer_cancellation_the_drain_is_bounded_too(
+    autojump_clock: object, caplog: Any
+) -> None:
     start = trio.current_time()
     with trio.move_on_after(3) as outer:
         async with open_fake(FakeClient(), shutdown_timeout=5) as producer:
@@ -184,7 +185,7 @@ async def test_after_an_outer_cancellation_the_drain_is_bounded_too(caplog: Any)
     assert "1 message not delivered" in caplog.text
 
 
-async def test_tasks_that_wait_when_the_end_begins() -> None:
+async def test_tasks_that_wait_when_the_end_begins(autojump_clock: object) -> None:
     """In `send` they are refused; in `flush` and `send_and_wait` they get the outcome."""
     client = FakeClient()
     record: list[Any] = []
@@ -226,7 +227,7 @@ async def _later(action: Any) -> None:
     action()
 
 
-async def test_closed_means_closed() -> None:
+async def test_closed_means_closed(autojump_clock: object) -> None:
     async with open_fake(FakeClient(automatic=True)) as producer:
         pass
     with pytest.raises(errors.ProducerClosed):
@@ -270,7 +271,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize("error", BODIES, ids=lambda error: type(error).__name__)
-async def test_the_bodys_exception_leaves_as_it_was(error: BaseException) -> None:
+async def test_the_bodys_exception_leaves_as_it_was(autojump_clock: object, error: BaseException) -> None:
     client = FakeClient(automatic=True)
     try:
         async with open_fake(client) as producer:
@@ -288,7 +289,7 @@ async def test_the_bodys_exception_leaves_as_it_was(error: BaseException) -> Non
     assert producer.statistics().delivered == 1
 
 
-async def test_raise_from_keeps_cause_and_context() -> None:
+async def test_raise_from_keeps_cause_and_context(autojump_clock: object) -> None:
     with pytest.raises(Custom) as caught:
         async with open_fake(FakeClient()):
             try:
@@ -298,7 +299,7 @@ async def test_raise_from_keeps_cause_and_context() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-async def test_the_users_own_nursery_makes_the_users_own_group() -> None:
+async def test_the_users_own_nursery_makes_the_users_own_group(autojump_clock: object) -> None:
     async def fail() -> None:
         raise ValueError("child")
 
@@ -309,7 +310,7 @@ async def test_the_users_own_nursery_makes_the_users_own_group() -> None:
     assert [type(one) for one in caught.value.exceptions] == [ValueError]
 
 
-async def test_a_timeout_inside_and_one_outside() -> None:
+async def test_a_timeout_inside_and_one_outside(autojump_clock: object) -> None:
     with pytest.raises(trio.TooSlowError):
         async with open_fake(FakeClient()):
             with trio.fail_after(1):
@@ -320,7 +321,7 @@ async def test_a_timeout_inside_and_one_outside() -> None:
                 await trio.sleep(2)
 
 
-async def test_return_break_and_continue_in_the_body() -> None:
+async def test_return_break_and_continue_in_the_body(autojump_clock: object) -> None:
     async def returns() -> int:
         async with open_fake(FakeClient()):
             return 5
@@ -335,7 +336,7 @@ async def test_return_break_and_continue_in_the_body() -> None:
     assert number == 1
 
 
-async def test_nested_producers() -> None:
+async def test_nested_producers(autojump_clock: object) -> None:
     """The crash of one is not the crash of the other, and both are drained."""
     inner, outer = FakeClient(), FakeClient(automatic=True)
     with pytest.raises(errors.ProducerCrashed):
@@ -347,7 +348,7 @@ async def test_nested_producers() -> None:
     assert first.statistics().delivered == 1
 
 
-async def test_messages_not_delivered_raise_after_a_body_that_ended_well() -> None:
+async def test_messages_not_delivered_raise_after_a_body_that_ended_well(autojump_clock: object) -> None:
     client = FakeClient()
     with pytest.raises(errors.DeliveryFailed) as caught:
         async with open_fake(client) as producer:
@@ -359,7 +360,7 @@ async def test_messages_not_delivered_raise_after_a_body_that_ended_well() -> No
     assert caught.value.__context__ is None
 
 
-async def test_what_does_not_leave_is_logged_and_noted(caplog: Any) -> None:
+async def test_what_does_not_leave_is_logged_and_noted(autojump_clock: object, caplog: Any) -> None:
     client = FakeClient()
     with pytest.raises(Custom) as caught:
         async with open_fake(client) as producer:
@@ -378,7 +379,7 @@ async def test_what_does_not_leave_is_logged_and_noted(caplog: Any) -> None:
 # Crashes
 
 
-async def test_a_crash_cancels_the_body_and_settles_everything() -> None:
+async def test_a_crash_cancels_the_body_and_settles_everything(autojump_clock: object) -> None:
     client = FakeClient()
     client.handed_over = True
     with pytest.raises(errors.ProducerCrashed) as caught:
@@ -394,6 +395,8 @@ async def test_a_crash_cancels_the_body_and_settles_everything() -> None:
                 with pytest.raises(errors.ProducerCrashed) as refused:
                     producer.send_nowait("topic", b"1")
                 assert isinstance(refused.value.__cause__, Custom)
+                with trio.CancelScope(shield=True), pytest.raises(errors.ProducerCrashed):
+                    await producer.flush()
                 check_sums(producer, client)
                 assert repr(producer).startswith("<trio_kprod.Producer crashed")
     assert isinstance(caught.value.__cause__, Custom)
@@ -401,7 +404,7 @@ async def test_a_crash_cancels_the_body_and_settles_everything() -> None:
     assert client.abandoned
 
 
-async def test_the_bodys_own_exception_comes_before_a_crash(caplog: Any) -> None:
+async def test_the_bodys_own_exception_comes_before_a_crash(autojump_clock: object, caplog: Any) -> None:
     client = FakeClient()
     with pytest.raises(ValueError, match="mine"):
         async with open_fake(client):
@@ -413,7 +416,7 @@ async def test_the_bodys_own_exception_comes_before_a_crash(caplog: Any) -> None
     assert "bug" in caplog.text
 
 
-async def test_a_crash_comes_before_a_cancellation() -> None:
+async def test_a_crash_comes_before_a_cancellation(autojump_clock: object) -> None:
     client = FakeClient()
     with trio.move_on_after(1) as outer, pytest.raises(errors.ProducerCrashed):
         async with open_fake(client):
@@ -424,7 +427,7 @@ async def test_a_crash_comes_before_a_cancellation() -> None:
     assert not outer.cancelled_caught
 
 
-async def test_a_client_that_just_ends_is_a_crash() -> None:
+async def test_a_client_that_just_ends_is_a_crash(autojump_clock: object) -> None:
     client = FakeClient()
     with pytest.raises(errors.ProducerCrashed, match="ended without being told"):
         async with open_fake(client):
@@ -432,7 +435,7 @@ async def test_a_client_that_just_ends_is_a_crash() -> None:
             await trio.sleep_forever()
 
 
-async def test_a_bug_in_the_delivery_task_lets_nobody_wait_for_ever() -> None:
+async def test_a_bug_in_the_delivery_task_lets_nobody_wait_for_ever(autojump_clock: object) -> None:
     """Even where the bookkeeping itself is what broke."""
     client = FakeClient()
     record: list[str] = []
@@ -458,7 +461,7 @@ async def test_a_bug_in_the_delivery_task_lets_nobody_wait_for_ever() -> None:
     assert trio.current_time() == start
 
 
-async def test_a_system_exit_in_the_client_is_a_crash_too() -> None:
+async def test_a_system_exit_in_the_client_is_a_crash_too(autojump_clock: object) -> None:
     client = FakeClient()
     with pytest.raises(errors.ProducerCrashed) as caught:
         async with open_fake(client):
@@ -471,7 +474,7 @@ async def test_a_system_exit_in_the_client_is_a_crash_too() -> None:
 # Giving up
 
 
-async def test_abort_in_the_body() -> None:
+async def test_abort_in_the_body(autojump_clock: object) -> None:
     client = FakeClient()
     start = trio.current_time()
     with pytest.raises(errors.DeliveryFailed) as caught:
@@ -492,7 +495,7 @@ async def test_abort_in_the_body() -> None:
     assert len(caught.value.undelivered) == 2
 
 
-async def test_abort_ends_a_running_drain() -> None:
+async def test_abort_ends_a_running_drain(autojump_clock: object) -> None:
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         with pytest.raises(errors.DeliveryFailed):
@@ -502,7 +505,7 @@ async def test_abort_ends_a_running_drain() -> None:
     assert trio.current_time() == start + 1
 
 
-async def test_flush_after_abort_tells() -> None:
+async def test_flush_after_abort_tells(autojump_clock: object) -> None:
     """Also when the client is stuck: a second later."""
     start = trio.current_time()
     async with open_fake(FakeClient(deaf=True)) as producer:
@@ -515,7 +518,7 @@ async def test_flush_after_abort_tells() -> None:
     assert trio.current_time() == start + 1
 
 
-async def test_abort_turns_waiting_senders_away() -> None:
+async def test_abort_turns_waiting_senders_away(autojump_clock: object) -> None:
     async def send(producer: Producer) -> None:
         with pytest.raises(errors.ProducerClosed):
             await producer.send("topic", b"2")
@@ -587,7 +590,7 @@ def test_an_interrupt_while_connecting() -> None:
 # Misuse
 
 
-async def test_opened_twice_is_an_error() -> None:
+async def test_opened_twice_is_an_error(autojump_clock: object) -> None:
     opening = open_fake(FakeClient())
     async with opening:
         with pytest.raises(RuntimeError, match="can be opened once"):
@@ -597,7 +600,7 @@ async def test_opened_twice_is_an_error() -> None:
             pytest.fail("the body must not run")
 
 
-async def test_used_without_being_opened() -> None:
+async def test_used_without_being_opened(autojump_clock: object) -> None:
     opening: Any = open_fake(FakeClient())
     with pytest.raises(RuntimeError, match="async with"):
         opening.send_nowait("topic", b"1")
@@ -619,7 +622,7 @@ def test_opened_outside_trio() -> None:
         coroutine.send(None)
 
 
-async def test_ten_producers_leave_no_task_behind() -> None:
+async def test_ten_producers_leave_no_task_behind(autojump_clock: object) -> None:
     before = trio.lowlevel.current_statistics().tasks_living
     for _ in range(10):
         async with open_fake(FakeClient(automatic=True), delivery_interval=1) as producer:
@@ -629,7 +632,7 @@ async def test_ten_producers_leave_no_task_behind() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-async def test_a_forked_child_is_told_and_touches_nothing() -> None:
+async def test_a_forked_child_is_told_and_touches_nothing(autojump_clock: object) -> None:
     """The child leaves the scope as well; what it says comes back through a pipe."""
     client = FakeClient()
     reader, writer = os.pipe()
@@ -659,7 +662,7 @@ async def test_a_forked_child_is_told_and_touches_nothing() -> None:
     assert producer.statistics().delivered == 1
 
 
-async def test_a_fixture_like_generator_drains() -> None:
+async def test_a_fixture_like_generator_drains(autojump_clock: object) -> None:
     """As pytest-trio does it: the producer lives in one task, its user in another."""
     client = FakeClient(automatic=True)
 

@@ -32,61 +32,28 @@ from __future__ import annotations
 from ._config import ClientConfig as ClientConfig
 from ._errors import (
     BufferOverflow as BufferOverflow,
-)
-from ._errors import (
     ConnectFailed as ConnectFailed,
-)
-from ._errors import (
     ConnectionLost as ConnectionLost,
-)
-from ._errors import (
     DeliveryAborted as DeliveryAborted,
-)
-from ._errors import (
     DeliveryFailed as DeliveryFailed,
-)
-from ._errors import (
     DeliveryTimedOut as DeliveryTimedOut,
-)
-from ._errors import (
     MessageTooLarge as MessageTooLarge,
-)
-from ._errors import (
     PartitioningFailed as PartitioningFailed,
-)
-from ._errors import (
     ProducerClosed as ProducerClosed,
-)
-from ._errors import (
     ProducerCrashed as ProducerCrashed,
-)
-from ._errors import (
     ProducerError as ProducerError,
-)
-from ._errors import (
     Refused as Refused,
-)
-from ._errors import (
     RetriesExhausted as RetriesExhausted,
-)
-from ._errors import (
     UnknownTopic as UnknownTopic,
 )
 from ._instruments import Instrument as Instrument
 from ._messages import (
     Message as Message,
-)
-from ._messages import (
     ProducerStatistics as ProducerStatistics,
-)
-from ._messages import (
     RecordMetadata as RecordMetadata,
-)
-from ._messages import (
     Undelivered as Undelivered,
 )
-from ._producer import Producer as Producer
-from ._producer import open_producer as open_producer
+from ._producer import Producer as Producer, open_producer as open_producer
 from ._version import __version__ as __version__
 
 __all__ = [

@@ -73,6 +73,7 @@ class Pace:
         self._first = settings.reconnect_backoff
         self._longest = settings.reconnect_backoff_max
         self.failures = 0
+        self.trouble: BaseException | None = None
         self._not_before = -inf
 
     async def wait(self) -> None:
@@ -86,6 +87,7 @@ class Pace:
 
     def answered(self) -> None:
         self.failures = 0
+        self.trouble = None
         self._not_before = -inf
 
 
@@ -140,9 +142,16 @@ class Brokers:
 
     def tell_failure(self, address: Address, error: BaseException) -> None:
         name = "{}:{}".format(*address)
-        level = WARNING if self.pace(address).failures == 1 else DEBUG  # once for each outage
+        pace = self.pace(address)
+        pace.trouble = error
+        level = WARNING if pace.failures == 1 else DEBUG  # once for each outage
         self.settings.logger.log(level, "%s: %s", name, error)
         self.events.observe("disconnected", broker=name, error=error)
+
+    def troubles(self) -> str:
+        """What is wrong with brokers just now, to be added to an error."""
+        texts = ["{}:{}: {}".format(*at, pace.trouble) for at, pace in self._paces.items() if pace.trouble]
+        return f" ({'; '.join(texts)})" if texts else ""
 
     def tell_end(self, name: str, error: BaseException) -> None:
         if not self.fence.raised:  # otherwise it was we who ended it

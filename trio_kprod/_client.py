@@ -178,9 +178,8 @@ class Client:
                 self._give_up_all()
             else:
                 self._tell_core()
-            actions = self._core.actions(self._clock())
-        for action in actions:
-            self._do(action)
+            for action in self._core.actions(self._clock()):
+                self._do(action)
         if self.reports:
             self._notify()
 
@@ -200,8 +199,8 @@ class Client:
     def _give_up_all(self) -> None:
         late = [message for item in self._inbox if not isinstance(item, str) for message in item]
         self._inbox.clear()
-        error = DeliveryAborted("given up before an acknowledgement: the producer was stopped")
-        self._core.stop(late, error, self._clock())
+        text = "given up before an acknowledgement: the producer was stopped" + self._brokers.troubles()
+        self._core.stop(late, DeliveryAborted(text), self._clock())
         self._stopped = True
 
     def _do(self, action: Action) -> None:

@@ -97,8 +97,8 @@ class Delivery:
         self.stopping = trio.Event()
         self.asleep = False
         self.room = Room(settings)
-        self.teller = Teller(settings)
         self.instruments = Instruments(settings.instruments, settings.logger)
+        self.teller = Teller(settings, self.instruments)
         self.delivered = self.undelivered = 0
         self._settings = settings
         self._logger = settings.logger
@@ -188,12 +188,14 @@ class Delivery:
     # -- on the way to the client --------------------------------------------------------------------
 
     def _take_and_hand_over(self) -> None:
-        while True:
+        admitted = True
+        while admitted:
             self._take()
+            admitted = self.room.admit()
             if self._is_due():
                 self._hand_over()
-            if not self.room.admit():
-                break
+        if self._waiting and self._deadline is None:
+            self._arm_timer()
 
     def _take(self) -> None:
         count = min(self.room.queued, self._settings.max_buffer_size - self._in_flight - len(self._waiting))
@@ -204,8 +206,6 @@ class Delivery:
 
     def _buffer(self, messages: list[Message]) -> None:
         segment = self._ledger.enter(messages)
-        if not self._waiting:
-            self._arm_timer()
         if not self._waiting_segments or self._waiting_segments[-1] is not segment:
             self._waiting_segments.append(segment)
         self._waiting += messages
@@ -219,8 +219,9 @@ class Delivery:
         if self._in_flight + count >= self._settings.max_buffer_size or self.room.short_of_bytes:
             self._tell_full()
             return True
-        threshold = self._settings.delivery_threshold
-        return self.room.taken - count < self._deliver_mark or 0 < threshold <= count
+        asked = self.room.taken - count < self._deliver_mark
+        # Whoever waits in line asked as well, but before what it waits behind was accepted.
+        return asked or self.room.has_line or 0 < self._settings.delivery_threshold <= count
 
     def _hand_over(self) -> None:
         messages = self._waiting
@@ -372,6 +373,7 @@ class Delivery:
             receipt.fail(failure)
         self._receipts.clear()
         self.teller.fail_flushes(failure)
+        self.instruments.tell("error", error=error)
 
     def finish(self) -> None:
         """Settle everything, now. What the client still holds is taken from it: it cannot write any more."""

@@ -8,8 +8,8 @@ wrong pays for finding out what exactly is wrong with it.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from ._checks import integer, shown, wrong_type, wrong_value
@@ -101,7 +101,7 @@ class Intake:
         if partition is not None:
             partition = _check_partition("partition", partition)
         if timestamp_ms is None:
-            timestamp_ms = time.time_ns() // 1_000_000
+            timestamp_ms = time_ns() // 1_000_000
         else:
             timestamp_ms = _check_timestamp("timestamp_ms", timestamp_ms)
         if size > self._max_message_size:

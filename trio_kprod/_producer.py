@@ -213,11 +213,11 @@ class Producer:
         Raises:
             DeliveryFailed: carries each of these messages that was not delivered, also those that failed
                 before the call, unless somebody was told of them already.
-            ProducerClosed: the scope was left.
+            ProducerClosed: the scope was left. While it is being left, a flush still works.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_place()
-        if self._state == "closed":
+        if self._state == "closed" or self._delivery.crash is not None:
             raise self._delivery.refused()
         flush = self._delivery.begin_flush()
         teller = self._delivery.teller

@@ -111,6 +111,10 @@ class Room:
     def queued(self) -> int:
         return self.accepted - self.taken
 
+    @property
+    def has_line(self) -> bool:
+        return bool(self._line)
+
     # -- coming in -----------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection

@@ -15,6 +15,7 @@ from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._config import Settings
+    from ._instruments import Instruments
     from ._messages import Undelivered
 
 
@@ -54,7 +55,8 @@ class Flush(Wait):
 class Teller:
     """Keeps undelivered messages until they are told."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, instruments: Instruments) -> None:
+        self._instruments = instruments
         self._on_undelivered = settings.on_undelivered
         self._logger = settings.logger
         # As many as can be unsettled, so that the end of a scope can tell of them all.
@@ -90,9 +92,10 @@ class Teller:
             return False
         try:
             self._on_undelivered(undelivered)
-        except BaseException:
+        except BaseException as error:
             # Also SystemExit and the like: nobody above us is the program that they are meant to end, and
             # the message must not get lost with them.
+            self._instruments.tell("error", error=error)
             self._logger.exception(
                 "on_undelivered raised; the message is kept for flush() or the scope's end"
             )

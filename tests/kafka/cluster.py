@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.structs import TopicPartition
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds until a start, a topic or a read that has not succeeded is an error; a noisy machine is slow.
 PATIENCE = 90.0
+
+T = TypeVar("T")
 
 
 class Record(NamedTuple):
@@ -93,7 +95,7 @@ class Kafka:
         return sum(partition["partition_size"] for one in topics for partition in one["partitions"])
 
     def read(self, topic: str, at_least: int = 0) -> list[Record]:
-        """All records of `topic`, those of one partition in the order of its log.
+        """All records of `topic`, partition by partition, each in the order of its log.
 
         Waits until there are `at_least` that many: with ``acks=0`` nobody says when a message is written.
         """
@@ -102,7 +104,7 @@ class Kafka:
             ends = _ends(consumer, topic)
             consumer.assign(list(ends))
             consumer.seek_to_beginning()
-            return list(_read_to(consumer, ends))
+            return sorted(_read_to(consumer, ends), key=lambda record: record[:2])
 
     def _admin(self) -> contextlib.closing[KafkaAdminClient]:
         return contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap_servers))
@@ -119,8 +121,9 @@ class Kafka:
 
 
 def _ends(consumer: KafkaConsumer, topic: str) -> dict[TopicPartition, int]:
-    partitions = sorted(consumer.partitions_for_topic(topic) or ())
-    return dict(consumer.end_offsets([TopicPartition(topic, number) for number in partitions]))
+    # A node may hear of a new topic a little later than the one that was asked to make it.
+    partitions = wait_until(lambda: consumer.partitions_for_topic(topic), f"metadata has {topic}")
+    return dict(consumer.end_offsets([TopicPartition(topic, number) for number in sorted(partitions)]))
 
 
 def _read_to(consumer: KafkaConsumer, ends: Mapping[TopicPartition, int]) -> Iterator[Record]:
@@ -142,13 +145,14 @@ def _read_to(consumer: KafkaConsumer, ends: Mapping[TopicPartition, int]) -> Ite
                     )
 
 
-def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Ask until `condition` holds; a `TimeoutError` that says `what` after `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while not condition():
+def wait_until(condition: Callable[[], T], what: str) -> T:
+    """Ask until `condition` gives something true, and return that; a `TimeoutError` that says `what`."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not in {patience} s: {what}")
+            raise TimeoutError(f"not in {PATIENCE} s: {what}")
         time.sleep(0.05)
+    return found
 
 
 class Cluster(Kafka):
@@ -203,10 +207,7 @@ class Cluster(Kafka):
     def leader(self, topic: str, partition: int = 0) -> int:
         """The number of the node that leads a partition."""
         with self._admin() as admin:
-            (told,) = admin.describe_topics([topic])
-        return int(
-            next(one["leader_id"] for one in told["partitions"] if one["partition_index"] == partition)
-        )
+            return wait_until(lambda: _leader(admin, topic, partition), f"{topic} has a leader")
 
     def wait_until_ready(self) -> None:
         """Wait until every node says that all nodes are there."""
@@ -252,6 +253,13 @@ class Cluster(Kafka):
         if not all(node.running for node in self.nodes):
             raise RuntimeError("a node has ended")
         return all(brokers_seen_by(node.ports.plaintext) == len(self.nodes) for node in self.nodes)
+
+
+def _leader(admin: KafkaAdminClient, topic: str, partition: int) -> int:
+    """The leader's id, or 0 if the node that was asked knows of none."""
+    described: list[dict[str, Any]] = admin.describe_topics([topic])
+    partitions = (one for each in described for one in each["partitions"])
+    return next((max(one["leader_id"], 0) for one in partitions if one["partition_index"] == partition), 0)
 
 
 def _addresses(ports: Iterable[int]) -> str:

@@ -112,7 +112,7 @@ class Node:
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
             for part in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
         ]
-        arguments = ["format", "-t", cluster_id, "-c", str(self._config), *users]
+        arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self._config), *users]
         done = subprocess.run(
             self._java("kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False
         )

@@ -1,19 +1,63 @@
-"""Record batches of format v2 (KIP-98), encoded by kafka-python's builder."""
+"""Record batches of format v2 (KIP-98), encoded in one pass.
+
+kafka-python's own builder appends a record at a time, in 1.2 µs or more; this does it in a quarter of that,
+which is most of what a message costs us. Compression and the checksum are kafka-python's.
+
+A batch is a header and records. Integers in records are zigzag varints; nearly all of them are small, so
+they come from a table::
+
+    length | attributes = 0 | timestamp delta | offset delta | key | value | headers
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
-from itertools import islice
 
-from kafka.record.default_records import DefaultRecordBatchBuilder
+import kafka.codec
+from kafka.record.util import calc_crc32c
 
-from .._messages import Message
+from .._messages import Headers, Message
 
 #: Encoding holds the GIL; after so many records `breathe` is called, so that other threads get their turn.
 RECORDS_PER_BREATH = 500
 
+#: Codecs by Kafka's numbers, which also are bits 0-2 of a batch's attributes.
+CODECS: dict[int, Callable[[bytes], bytes]] = {
+    1: kafka.codec.gzip_encode,
+    2: kafka.codec.snappy_encode,
+    3: kafka.codec.lz4_encode,
+    4: kafka.codec.zstd_encode,
+}
+
 _FORMAT = 2
-_NO_LIMIT = 2**31 - 1
+
+# base offset, length, leader epoch, format and checksum; the checksum is that of all behind it:
+_UNCHECKED = struct.Struct(">qiibI")
+# attributes, last offset delta, first and maximal timestamp, producer id, epoch, sequence, number of records
+_CHECKED = struct.Struct(">hiqqqhii")
+_LENGTH_COUNTS_FROM = 12  # what stands behind the length itself
+_BASE_OFFSET = 0  # both are the broker's to give
+_LEADER_EPOCH = -1
+
+
+def _encode_varint(number: int) -> bytes:
+    rest = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while rest > 0x7F:
+        encoded.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+_VARINTS = tuple(_encode_varint(number) for number in range(8192))
+_NULL = _encode_varint(-1)
+
+
+def varint(number: int) -> bytes:
+    """A zigzag varint."""
+    return _VARINTS[number] if 0 <= number < 8192 else _encode_varint(number)
 
 
 def encode(
@@ -24,16 +68,63 @@ def encode(
     sequence: int,
     compression: int = 0,
     breathe: Callable[[], object] = lambda: None,
-) -> tuple[bytearray, int]:
-    """Encode messages as one batch; return its bytes, and their number before compression."""
-    builder = DefaultRecordBatchBuilder(_FORMAT, compression, False, producer_id, epoch, sequence, _NO_LIMIT)
-    append = builder.append
-    records = enumerate(entries)
-    while True:
-        for offset, message in islice(records, RECORDS_PER_BREATH):
-            append(offset, message.timestamp_ms, message.key, message.value, message.headers)
-        if offset == len(entries) - 1:
-            break
-        breathe()
-    uncompressed = builder.size()
-    return builder.build(), uncompressed
+) -> tuple[bytes, int]:
+    """Encode messages as one batch; return its bytes, and their number without compression."""
+    parts: list[bytes] = []
+    for start in range(0, len(entries), RECORDS_PER_BREATH):
+        if start:
+            breathe()
+        _encode_records(entries, start, min(start + RECORDS_PER_BREATH, len(entries)), parts)
+    records = b"".join(parts)
+    attributes = 0
+    data = CODECS[compression](records) if compression else records
+    if len(data) < len(records):  # otherwise compression does not pay
+        attributes = compression
+    else:
+        data = records
+    timestamps = [message.timestamp_ms for message in entries]
+    checked = (
+        _CHECKED.pack(
+            attributes,
+            len(entries) - 1,
+            timestamps[0],
+            max(timestamps),
+            producer_id,
+            epoch,
+            sequence,
+            len(entries),
+        )
+        + data
+    )
+    size = _UNCHECKED.size + len(checked)
+    front = _UNCHECKED.pack(
+        _BASE_OFFSET, size - _LENGTH_COUNTS_FROM, _LEADER_EPOCH, _FORMAT, calc_crc32c(checked)
+    )
+    return front + checked, size - len(data) + len(records)
+
+
+def _encode_records(entries: Sequence[Message], start: int, stop: int, parts: list[bytes]) -> None:
+    """Append the encoded records of ``entries[start:stop]`` to `parts`."""
+    add = parts.append
+    first_timestamp = entries[0].timestamp_ms
+    for offset in range(start, stop):
+        message = entries[offset]
+        key, value, headers = message.key, message.value, message.headers
+        record = b"\0%b%b%b%b%b" % (
+            varint(message.timestamp_ms - first_timestamp),
+            varint(offset),
+            _NULL if key is None else varint(len(key)) + key,
+            _NULL if value is None else varint(len(value)) + value,
+            _encode_headers(headers) if headers else b"\0",
+        )
+        add(varint(len(record)))
+        add(record)
+
+
+def _encode_headers(headers: Headers) -> bytes:
+    parts = [varint(len(headers))]
+    for name, value in headers:
+        encoded = name.encode()
+        parts += varint(len(encoded)), encoded
+        parts += (_NULL,) if value is None else (varint(len(value)), value)
+    return b"".join(parts)

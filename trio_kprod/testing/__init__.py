@@ -18,20 +18,19 @@ it there: without thread or socket, and so in virtual time.
 
 from __future__ import annotations
 
-from ._broker import Broker as Broker
-from ._broker import open_broker as open_broker
+from ._broker import Broker as Broker, open_broker as open_broker
 from ._codes import Code as Code
 from ._controls import BrokerControls as BrokerControls
-from ._faults import Answer as Answer
-from ._faults import Delay as Delay
-from ._faults import Drop as Drop
-from ._faults import Fault as Fault
-from ._faults import Rule as Rule
-from ._faults import Silence as Silence
-from ._log import Batch as Batch
-from ._log import Record as Record
-from ._memory import MemoryBroker as MemoryBroker
-from ._memory import MemoryNetwork as MemoryNetwork
+from ._faults import (
+    Answer as Answer,
+    Delay as Delay,
+    Drop as Drop,
+    Fault as Fault,
+    Rule as Rule,
+    Silence as Silence,
+)
+from ._log import Batch as Batch, Record as Record
+from ._memory import MemoryBroker as MemoryBroker, MemoryNetwork as MemoryNetwork
 from ._producer import open_memory_producer as open_memory_producer
 
 __all__ = [

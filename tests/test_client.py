@@ -1,0 +1,254 @@
+"""The client in its worker thread: opening, stopping, being stuck, being abandoned."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+import trio
+import trustme
+
+import trio_kprod
+from trio_kprod.testing import Broker, open_broker
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with open_broker(partitions=4) as broker:
+        yield broker
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+async def test_messages_arrive_through_a_thread_and_sockets(broker: Broker) -> None:
+    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+        assert await producer.send_many("t", (b"%d" % number for number in range(5000))) == 5000
+
+    assert sorted(int(record.value or b"") for record in broker.records("t")) == list(range(5000))
+    assert broker.connections == 0
+
+
+async def test_the_scope_leaves_no_thread(broker: Broker) -> None:
+    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+        await producer.send_and_wait("t", b"x")
+
+    assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+    assert trio.testing.active_thread_count() == 0
+
+
+async def test_one_dead_bootstrap_server_of_two_does_no_harm(broker: Broker, closed_port: int) -> None:
+    servers = [f"127.0.0.1:{closed_port}", broker.bootstrap_servers]
+
+    async with trio_kprod.open_producer(servers) as producer:
+        await producer.send_and_wait("t", b"x")
+
+    assert [record.value for record in broker.records("t")] == [b"x"]
+
+
+async def test_nobody_at_any_address(closed_port: int) -> None:
+    servers = f"127.0.0.1:{closed_port},does-not-exist.invalid:9092"
+
+    with pytest.raises(trio_kprod.ConnectFailed) as caught:
+        async with trio_kprod.open_producer(servers, connect_timeout=0.5):
+            pytest.fail("must not be entered")
+
+    text = str(caught.value)
+    assert "\n" not in text
+    assert f"127.0.0.1:{closed_port}: connecting: [Errno 111]" in text
+    assert "Connection refused" in text
+    assert "does-not-exist.invalid:9092: connecting: [Errno -" in text
+    assert set(caught.value.causes) == {f"127.0.0.1:{closed_port}", "does-not-exist.invalid:9092"}
+
+
+async def test_a_broker_that_comes_up_while_opening(broker: Broker) -> None:
+    broker.stop_listening()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def come_up() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            broker.start_listening()
+
+        async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+            await producer.send_and_wait("t", b"x")
+
+
+async def test_a_wrong_password_ends_the_opening_at_once() -> None:
+    with open_broker(sasl_users={"ada": "right"}) as broker:
+        config = {"sasl_plain_username": "ada", "sasl_plain_password": "wrong"}
+        with pytest.raises(trio_kprod.ConnectFailed, match="SASL PLAIN authentication"):
+            async with trio_kprod.open_producer(
+                broker.bootstrap_servers,
+                connect_timeout=600,
+                security_protocol="SASL_PLAINTEXT",
+                sasl_mechanism="PLAIN",
+                **config,  # type: ignore[arg-type]
+            ):
+                pytest.fail("must not be entered")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_tls_and_sasl(mechanism: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    authority = trustme.CA()
+    context = _server_context(authority)
+    cafile = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(cafile))
+    with open_broker(ssl_context=context, sasl_users={"ada": "secret"}) as broker:
+        async with trio_kprod.open_producer(
+            broker.bootstrap_servers.replace("127.0.0.1", "localhost"),
+            security_protocol="SASL_SSL",
+            ssl_cafile=str(cafile),
+            ssl_check_hostname=False,
+            sasl_mechanism=mechanism,
+            sasl_plain_username="ada",
+            sasl_plain_password="secret",
+        ) as producer:
+            await producer.send_and_wait("t", b"x")
+
+
+def _server_context(authority: trustme.CA) -> object:
+    import ssl
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+class Stuck:
+    """A partitioner that does not return until it is released."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self.left = threading.Event()
+
+    def __call__(self, key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+        self.entered.set()
+        self.release.wait()
+        self.left.set()
+        return 0
+
+
+async def test_a_stuck_partitioner_does_not_hold_up_the_end(broker: Broker) -> None:
+    """It is abandoned, its messages are told as not written, and it writes nothing when it comes back."""
+    stuck = Stuck()
+    try:
+        with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+            async with trio_kprod.open_producer(
+                broker.bootstrap_servers, shutdown_timeout=0.1, partitioner=stuck
+            ) as producer:
+                for number in range(3):
+                    producer.send_nowait("t", b"%d" % number)
+                producer.deliver_nowait()
+                await trio.to_thread.run_sync(stuck.entered.wait)
+        failed = caught.value.undelivered
+        assert [one.message.value for one in failed] == [b"0", b"1", b"2"]
+        assert not any(one.maybe_written for one in failed)
+    finally:
+        stuck.release.set()
+    await trio.to_thread.run_sync(stuck.left.wait)
+    while trio.testing.active_thread_count():
+        await trio.lowlevel.checkpoint()
+    assert broker.records("t") == []
+
+
+async def test_a_partitioner_that_raises_fails_its_message_only(broker: Broker) -> None:
+    def partitioner(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+        if key == b"bad":
+            raise ZeroDivisionError("no")
+        return 2
+
+    with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+        async with trio_kprod.open_producer(broker.bootstrap_servers, partitioner=partitioner) as producer:
+            for key in (b"good", b"bad", b"fine"):
+                producer.send_nowait("t", b"x", key=key)
+
+    (failed,) = caught.value.undelivered
+    assert failed.message.key == b"bad"
+    assert isinstance(failed.cause.__cause__, ZeroDivisionError)
+    assert [(record.partition, record.key) for record in broker.records("t")] == [(2, b"good"), (2, b"fine")]
+
+
+async def test_what_is_given_up_says_what_is_wrong_with_the_broker(broker: Broker) -> None:
+    """An address that only other machines can use is a common mistake in `advertised.listeners`."""
+    servers = broker.bootstrap_servers
+    broker.advertise("nowhere.invalid", 1234)
+
+    with pytest.raises(trio_kprod.DeliveryFailed, match=r"nowhere\.invalid:1234: connecting"):
+        async with trio_kprod.open_producer(servers, shutdown_timeout=0.5) as producer:
+            producer.send_nowait("t", b"x")
+
+
+async def test_an_outage_is_logged_once_not_at_each_attempt(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "trio_kprod")
+    servers = broker.bootstrap_servers
+    broker.advertise("nowhere.invalid", 1234)
+
+    with pytest.raises(trio_kprod.DeliveryFailed):
+        async with trio_kprod.open_producer(servers, shutdown_timeout=1) as producer:
+            producer.send_nowait("t", b"x")
+
+    assert len([record for record in caplog.records if "nowhere" in record.getMessage()]) == 1
+
+
+async def test_a_clean_run_logs_no_warning(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+        await producer.send_and_wait("t", b"x")
+
+    assert caplog.records == []
+
+
+async def test_instruments_hear_of_connections_and_requests(broker: Broker) -> None:
+    heard: list[str] = []
+
+    class Listener(trio_kprod.Instrument):
+        def connected(self, *, broker: str) -> None:
+            heard.append(f"connected {broker}")
+
+        def request(
+            self,
+            *,
+            broker: str,
+            api: str,
+            request_bytes: int,
+            response_bytes: int,
+            duration: float,
+            error: BaseException | None,
+        ) -> None:
+            heard.append(f"{api} {broker} {error}")
+
+        def compress(self, *, message_count: int, uncompressed_bytes: int, compressed_bytes: int) -> None:
+            heard.append(f"compressed {message_count}: {compressed_bytes < uncompressed_bytes}")
+
+    async with trio_kprod.open_producer(
+        broker.bootstrap_servers, instruments=[Listener()], compression_type="gzip"
+    ) as producer:
+        await producer.send_and_wait("t", b"x" * 1000)
+
+    name = broker.bootstrap_servers
+    assert heard == [f"connected {name}", f"connected {name}", "compressed 1: True", f"Produce {name} None"]
+
+
+def test_two_runs_one_after_the_other(broker: Broker) -> None:
+    """Nothing is left behind that the next would trip over."""
+
+    async def one() -> None:
+        async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+            await producer.send_and_wait("t", b"x")
+
+    for _ in range(2):
+        trio.run(one)
+    assert len(broker.records("t")) == 2
