@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import closing
 
 import trio
 from _common import arguments, some_kafka
@@ -16,7 +15,7 @@ from trio_kprod.testing import open_broker
 
 def create_compacted(servers: str, topic: str) -> None:
     """A topic that takes no message without a key. Blocks."""
-    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+    with KafkaAdminClient(bootstrap_servers=servers) as admin:
         admin.create_topics({topic: {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}})
 
 
@@ -37,24 +36,21 @@ async def refused(servers: str, topic: str) -> None:
             await producer.flush()
         except trio_kprod.DeliveryFailed as error:
             tell(error)
-    # The block ends without an error, as flush() has told of the bad one.
-    print(f"  delivered: {producer.statistics().delivered}")
+    print(f"  delivered: {producer.statistics().delivered}; the block ends without an error, as flush() told")
 
 
 async def unreachable() -> None:
     """The block is never entered."""
     print("Nobody listens at the address:")
-    async with open_broker() as broker:
-        pass  # it is gone
     try:
-        async with trio_kprod.open_producer(broker.bootstrap_servers, connect_timeout=0.5):
+        async with trio_kprod.open_producer("127.0.0.1:1", connect_timeout=0.5):
             raise AssertionError("not reached")
     except trio_kprod.ConnectFailed as error:
         print(f"  ConnectFailed: {error}")
 
 
 async def goes_away() -> None:
-    """The end of the block tells, within `shutdown_timeout`. Always on an embedded broker: it does as told."""
+    """The end of the block tells, within `shutdown_timeout`. Always on an embedded broker, which obeys."""
     print("The broker writes the first message, and is gone before it says so:")
     async with open_broker() as broker:
         broker.silence("Produce", after_append=True)
@@ -73,7 +69,6 @@ async def goes_away() -> None:
 
 async def main() -> None:
     options = arguments(__doc__).parse_args()
-    # A lost connection is a warning of the logger "trio_kprod".
     logging.basicConfig(format="  logged: %(message)s", stream=sys.stdout)
     async with some_kafka(options.bootstrap_servers) as servers:
         await refused(servers, options.topic)

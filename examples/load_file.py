@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import IO, Any
 
 import trio
@@ -46,7 +46,7 @@ async def load(file: IO[bytes], producer: trio_kprod.Producer, topic: str) -> No
 async def load_until_ctrl_c(file: IO[bytes], total: int, servers: str, topic: str) -> bool:
     """Load the file and say what was delivered, however that ends; whether it is all of it."""
     failed: BaseException | None = None
-    with closing(tqdm(total=total, unit=" msg", unit_scale=True)) as bar:
+    with tqdm(total=total, unit=" msg", unit_scale=True) as bar:
         try:
             async with trio_kprod.open_producer(
                 servers, delivery_threshold=500, instruments=(Progress(bar),)
@@ -61,21 +61,24 @@ async def load_until_ctrl_c(file: IO[bytes], total: int, servers: str, topic: st
         seconds = bar.format_dict["elapsed"]
     print(f"{bar.n} of {total} lines delivered to {topic} in {seconds:.2f} s: {bar.n / seconds:.0f}/s")
     if failed is not None:
-        print(f"lines are missing among them: {failed or 'the delivery was interrupted'}")
+        print(f"not all that was read is delivered: {str(failed) or 'interrupted'}")
     elif bar.n < total:
         print(f"they are lines 1 to {bar.n}; nothing of the rest was sent")
     return failed is None and bool(bar.n == total)
 
 
-async def main() -> int:
+async def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("file", nargs="?", help="default: a temporary sample")
     options = parser.parse_args()
     with opened(options.file) as (file, total):
         async with some_kafka(options.bootstrap_servers) as servers:
-            complete = await load_until_ctrl_c(file, total, servers, options.topic)
-    return 0 if complete else 1
+            if not await load_until_ctrl_c(file, total, servers, options.topic):
+                sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(trio.run(main))
+    try:
+        trio.run(main)
+    except KeyboardInterrupt:
+        sys.exit("interrupted before anything was sent")

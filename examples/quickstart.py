@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 import trio
@@ -27,15 +26,14 @@ async def produce(bootstrap_servers: str, topic: str) -> tuple[trio_kprod.Record
 
 def read_back(bootstrap_servers: str, first: trio_kprod.RecordMetadata, last: int) -> list[Any]:
     """What a consumer finds from `first` to the offset `last`. Blocks."""
-    consumer = KafkaConsumer(
+    partition = TopicPartition(first.topic, first.partition)
+    records = []
+    with KafkaConsumer(
         bootstrap_servers=bootstrap_servers,
         group_id=None,
         enable_auto_commit=False,
         consumer_timeout_ms=10_000,  # then the loop below ends
-    )
-    partition = TopicPartition(first.topic, first.partition)
-    records = []
-    with closing(consumer):
+    ) as consumer:
         consumer.assign([partition])
         consumer.seek(partition, first.offset)
         for record in consumer:

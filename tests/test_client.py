@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -115,9 +116,7 @@ async def test_tls_and_sasl(mechanism: str, tmp_path_factory: pytest.TempPathFac
             await producer.send_and_wait("t", b"x")
 
 
-def _server_context(authority: trustme.CA) -> object:
-    import ssl
-
+def _server_context(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     return context

@@ -98,8 +98,7 @@ async def test_versions_refused_for_ever() -> None:
         assert_nothing_open(client)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_open_has_one_deadline() -> None:
+async def test_open_has_one_deadline(autojump_clock: trio.testing.MockClock) -> None:
     """The error says what was being done, and nothing stays open."""
     async with client_of(Peer.until_closed_after_anything) as client:
         with pytest.raises(SetupFailed, match=r"^ApiVersions: not finished within 10 s$") as caught:
@@ -208,8 +207,7 @@ async def tls_peer(peer: Peer, context: ssl.SSLContext | None = None) -> None:
         pass
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_tls() -> None:
+async def test_tls(autojump_clock: trio.testing.MockClock) -> None:
     """Handshake, request, answer, and no `close_notify` that would have to be waited for."""
     async with client_of(tls_peer, ssl_context=client_context()) as client:
         await client.connection.open()
@@ -251,8 +249,7 @@ async def test_tls_certificate_required_of_us() -> None:
         assert_nothing_open(client)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_tls_peer_is_silent() -> None:
+async def test_tls_peer_is_silent(autojump_clock: trio.testing.MockClock) -> None:
     async with client_of(Peer.until_closed_after_anything, ssl_context=client_context()) as client:
         with pytest.raises(SetupFailed, match=r"^TLS handshake: not finished within 10 s$"):
             await client.connection.open()
@@ -480,8 +477,7 @@ async def test_answer_to_a_request_that_has_none() -> None:
 # Time
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_late_answer_ends_the_connection() -> None:
+async def test_late_answer_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
     """Each request has its own time; the earliest deadline counts, wherever it stands in the queue."""
 
     async def script(peer: Peer) -> None:
@@ -498,8 +494,7 @@ async def test_late_answer_ends_the_connection() -> None:
         assert_nothing_open(client)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_idle_connection_is_closed() -> None:
+async def test_idle_connection_is_closed(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.metadata()
         await peer.until_closed()
@@ -513,8 +508,7 @@ async def test_idle_connection_is_closed() -> None:
         assert_nothing_open(client)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_idle_limit_does_not_count_while_opening() -> None:
+async def test_idle_limit_does_not_count_while_opening(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await trio.sleep(5)
         await peer.versions()
@@ -527,8 +521,7 @@ async def test_idle_limit_does_not_count_while_opening() -> None:
         assert trio.current_time() == 6
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_throttled_writer_waits() -> None:
+async def test_throttled_writer_waits(autojump_clock: trio.testing.MockClock) -> None:
     """As long as the broker says (KIP-219), but never longer than a request may take."""
     times = []
 
@@ -545,8 +538,7 @@ async def test_throttled_writer_waits() -> None:
     assert times == [0, 2, 32]
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_peer_that_never_reads() -> None:
+async def test_peer_that_never_reads(autojump_clock: trio.testing.MockClock) -> None:
     """The writer waits, what is queued stays queued, and the request being written has its deadline."""
 
     async def script(_: Peer) -> None:
@@ -569,8 +561,9 @@ def large(size: int = 4_000_000) -> Any:
     return request
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_request_without_answer_has_its_time_to_be_written() -> None:
+async def test_request_without_answer_has_its_time_to_be_written(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async def script(_: Peer) -> None:
         await trio.sleep_forever()
 
@@ -583,8 +576,7 @@ async def test_request_without_answer_has_its_time_to_be_written() -> None:
         assert exchange.handed
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_cancelled_serve_closes() -> None:
+async def test_cancelled_serve_closes(autojump_clock: trio.testing.MockClock) -> None:
     async def introduced(peer: Peer) -> None:
         await peer.versions()
         await trio.sleep_forever()
@@ -684,8 +676,7 @@ async def test_reader_finishes_after_the_writer_broke() -> None:
         assert not second.handed
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_reader_that_has_nothing_to_say() -> None:
+async def test_reader_that_has_nothing_to_say(autojump_clock: trio.testing.MockClock) -> None:
     """It gets a second, then the writer's cause is told."""
     async with serving(Peer.until_closed) as client:
         client.network.opened[0].__class__ = BrokenAtWriting

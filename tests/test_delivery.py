@@ -39,9 +39,20 @@ async def test_nothing_leaves_by_itself(autojump_clock: object) -> None:
         producer.send_nowait("topic", b"1")
         await trio.sleep(80_000)
         assert client.submitted == []
-        assert producer.statistics().waiting == 1
+        assert producer.statistics().queued + producer.statistics().waiting == 1
         assert producer.statistics().oldest_age == 80_000
     assert sizes(client) == [1]
+
+
+async def test_the_queue_is_emptied_when_it_is_half_full(autojump_clock: object) -> None:
+    """Not at each message: that would switch tasks for each. And early enough that it never overflows."""
+    async with open_fake(FakeClient(automatic=True), max_queue_size=10) as producer:
+        seen = []
+        for number in range(6):
+            await producer.send("topic", b"%d" % number)
+            await settle_down()
+            seen.append((producer.statistics().queued, producer.statistics().waiting))
+        assert seen == [(1, 0), (2, 0), (3, 0), (4, 0), (0, 5), (1, 5)]
 
 
 @pytest.mark.parametrize("threshold", [1, 3])
@@ -156,6 +167,22 @@ async def test_a_full_buffer_delivers_and_fills_the_queue(autojump_clock: object
             producer.send_nowait("topic", b"1")
         client.automatic = True
         client.acknowledge()
+
+
+async def test_a_send_that_finds_no_room_asks_for_delivery(autojump_clock: object) -> None:
+    """Though the buffer has room for all of the queue."""
+    for waits in (False, True):
+        client = FakeClient(automatic=True)
+        async with open_fake(client, max_queue_size=3) as producer:
+            for _ in range(3):
+                producer.send_nowait("topic", b"1")
+            if waits:
+                await producer.send("topic", b"1")
+            else:
+                with pytest.raises(errors.BufferOverflow):
+                    producer.send_nowait("topic", b"1")
+            await settle_down()
+            assert sum(sizes(client)) >= 3
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -330,6 +357,38 @@ async def test_flush_of_nothing_is_a_checkpoint_where_cancelling_loses_nothing(
     assert failed(caught.value) == [b"1"]
 
 
+async def test_a_flush_with_nothing_to_wait_for_tells_or_leaves_it_to_others(autojump_clock: object) -> None:
+    """Cancelled at any step: what it does not raise is not lost."""
+    outcomes: set[tuple[int, int]] = set()
+    for steps in range(6):
+        client = FakeClient()
+        raised: list[errors.DeliveryFailed] = []
+
+        async def flush(producer: Producer, raised: list[errors.DeliveryFailed]) -> None:
+            try:
+                await producer.flush()
+            except errors.DeliveryFailed as error:
+                raised.append(error)
+
+        try:
+            async with open_fake(client) as producer:
+                producer.send_nowait("topic", b"1")
+                producer.deliver_nowait()
+                await settle_down()
+                client.fail(REFUSED)
+                await settle_down()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(flush, producer, raised)
+                    for _ in range(steps):
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    nursery.cancel_scope.cancel()
+        except errors.DeliveryFailed as error:
+            outcomes.add((len(raised), len(error.undelivered)))
+        else:
+            outcomes.add((len(raised), 0))
+    assert outcomes == {(0, 1), (1, 0)}
+
+
 # ---------------------------------------------------------------------------------------------------------
 # on_undelivered, and what is kept
 
@@ -376,7 +435,10 @@ async def test_on_undelivered_may_abort(autojump_clock: object) -> None:
 async def test_on_undelivered_that_raises_keeps_the_message(
     autojump_clock: object, caplog: Any, error: type[BaseException]
 ) -> None:
-    def broken(_: Undelivered) -> None:
+    told: list[Undelivered] = []
+
+    def broken(undelivered: Undelivered) -> None:
+        told.append(undelivered)
         raise error("mine")
 
     client = FakeClient()
@@ -388,10 +450,13 @@ async def test_on_undelivered_that_raises_keeps_the_message(
             await settle_down()
             client.fail(REFUSED)
             await settle_down()
-            with trio.move_on_after(0):
-                await producer.flush()
+            producer.send_nowait("topic", b"3")
+            with trio.move_on_after(1):
+                await producer.flush()  # what it would have told of is not passed on a second time
+            client.acknowledge()
     assert failed(caught.value) == [b"1", b"2"]
     assert caplog.text.count("on_undelivered raised") == 2
+    assert len(told) == 2
 
 
 async def test_what_is_kept_is_bounded_and_the_rest_is_logged_and_counted(

@@ -18,7 +18,7 @@ ROOT = Path(trio_kprod.__file__).parent
 #: below; those on one line belong together. A new module must be given its place.
 LAYERS = [
     {"_version", "_messages", "_errors"},
-    {"_checks"},
+    {"_checks", "_waiting"},
     {"_instruments"},
     {"_security"},
     {"_options"},
@@ -40,7 +40,6 @@ LAYERS = [
 #: The only modules that may import kafka-python, and those that may do so inside of functions.
 KAFKA_USERS = {
     "_brokers",
-    "_client",
     "_connection",
     "_core/_partitioners",
     "_core/_records",

@@ -400,8 +400,7 @@ async def test_provider_that_hangs_is_left_behind() -> None:
 # Again (KIP-368)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_authenticates_again_before_the_session_ends() -> None:
+async def test_authenticates_again_before_the_session_ends(autojump_clock: trio.testing.MockClock) -> None:
     """With nothing else on the way; requests that come meanwhile wait, and go out afterwards."""
     times = []
 
@@ -433,8 +432,7 @@ async def test_authenticates_again_before_the_session_ends() -> None:
     assert 120 + 85 <= times[1] <= 120 + 95
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_refused_again_loses_the_connection() -> None:
+async def test_refused_again_loses_the_connection(autojump_clock: trio.testing.MockClock) -> None:
     """What was queued meanwhile is told as not handed over; our own requests are nobody's business."""
 
     async def script(peer: Peer) -> None:
@@ -456,8 +454,7 @@ async def test_refused_again_loses_the_connection() -> None:
         assert not exchanges[0].handed
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_silence_when_authenticating_again() -> None:
+async def test_silence_when_authenticating_again(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
         await plain(peer, session_lifetime_ms=1000)

@@ -17,7 +17,8 @@ import trio.testing
 
 import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
-from trio_kprod._core._reports import Settled
+from trio_kprod._core._reports import Opened, Settled
+from trio_kprod._messages import Message
 from trio_kprod._producer import Producer
 
 if sys.version_info < (3, 11):
@@ -57,7 +58,6 @@ async def test_cancelling_the_opening_returns_at_once_and_leaves_nothing(autojum
         async with open_fake(client):
             pytest.fail("the body must not run")
     assert scope.cancelled_caught
-    assert trio.current_time() == pytest.approx(trio.current_time())
     assert not client.running
     assert client.stops
 
@@ -140,6 +140,17 @@ async def test_acknowledgements_that_arrive_while_stopping_count(autojump_clock:
             super().stop()
 
     async with open_fake(Late(), shutdown_timeout=5) as producer:
+        producer.send_nowait("topic", b"1")
+    assert producer.statistics().delivered == 1
+
+
+async def test_acknowledgements_that_arrive_while_it_is_abandoned_count(autojump_clock: object) -> None:
+    class Late(FakeClient):
+        def abandon(self) -> list[Settled]:
+            self.acknowledge()
+            return super().abandon()
+
+    async with open_fake(Late(deaf=True), shutdown_timeout=5) as producer:
         producer.send_nowait("topic", b"1")
     assert producer.statistics().delivered == 1
 
@@ -459,6 +470,53 @@ async def test_a_bug_in_the_delivery_task_lets_nobody_wait_for_ever(autojump_clo
                 client.report(Settled("a topic nobody sent to", 0, 0, 0, client.held, 1, 1))
     assert sorted(record) == ["flush", "line", "partitions", "receipt"]
     assert trio.current_time() == start
+
+
+async def test_where_nothing_can_be_settled_any_more_nobody_waits_for_ever(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = FakeClient()
+    record: list[str] = []
+
+    def broken(_: Settled) -> None:
+        raise Custom("bug")
+
+    async def wait(name: str, call: Any, *args: Any) -> None:
+        with trio.CancelScope(shield=True), pytest.raises(errors.ProducerCrashed):
+            await call(*args)
+        record.append(name)
+
+    with pytest.raises(errors.ProducerCrashed):
+        async with open_fake(client) as producer, trio.open_nursery() as nursery:
+            nursery.start_soon(wait, "receipt", producer.send_and_wait, "topic", b"1")
+            await settle_down()
+            nursery.start_soon(wait, "flush", producer.flush)
+            await settle_down()
+            producer._delivery.settle = broken  # type: ignore[method-assign, assignment]
+            client.acknowledge()
+    assert sorted(record) == ["flush", "receipt"]
+    assert caplog.text.count("1 messages are not accounted for") == 1
+
+
+async def test_a_crash_while_opening_does_not_reach_the_body(autojump_clock: object) -> None:
+    class Confused(FakeClient):
+        async def main(self) -> None:
+            self.report(Opened(), Settled("a topic nobody sent to", 0, 0, 0, [], 1, 1))
+            await self._over.wait()
+
+    with pytest.raises(errors.ProducerCrashed):
+        async with open_fake(Confused()):
+            pytest.fail("the body must not run")
+
+
+async def test_messages_that_the_client_has_lost_are_a_crash(autojump_clock: object) -> None:
+    class Forgetful(FakeClient):
+        def submit(self, entries: list[Message]) -> None:
+            pass
+
+    with pytest.raises(errors.ProducerCrashed, match="1 messages are not accounted for"):
+        async with open_fake(Forgetful()) as producer:
+            producer.send_nowait("topic", b"1")
 
 
 async def test_a_system_exit_in_the_client_is_a_crash_too(autojump_clock: object) -> None:

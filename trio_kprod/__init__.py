@@ -17,6 +17,7 @@ Where what lives, each knowing only what is below it:
 `_telling`             who is told of a message that was not delivered
 `_ledger`              which accepted messages are unsettled
 `_intake`, `_room`     what a message must be to come in; who comes in and who waits
+`_waiting`             one task waits, another ends that, or it is cancelled: never both
 `_client`              the client: a private trio loop in a worker thread
 `_brokers`             its connections; below it `_connection`, `_protocol`, `_transport`
 `_core`                what is sent when and what an answer means, without I/O

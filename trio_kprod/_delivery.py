@@ -16,6 +16,7 @@ of it, the rest follows as room appears.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -81,9 +82,9 @@ class Delivery:
         refusal: None while messages are accepted, else what to raise instead, as (class, text).
         opened (trio.Event): set when the client has connected, or failed to: then `open_error` says how.
         over (trio.Event): set when there is nothing to wait for any more before the client is stopped:
-            all is settled and nothing more can come, or `abort` was called, or something has crashed.
+            all is settled and nothing more can come, or something has crashed.
         stopping (trio.Event): set when the client has to be stopped; nothing is handed over any more.
-        asleep (bool): whether the delivery task has to be woken for what has just changed.
+        wake_at (float): wake the delivery task when so many messages have been accepted.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Delivery:
         self.open_error: BaseException | None = None
         self.over = trio.Event()
         self.stopping = trio.Event()
-        self.asleep = False
+        self.wake_at = inf
         self.room = Room(settings)
         self.instruments = Instruments(settings.instruments, settings.logger)
         self.teller = Teller(settings, self.instruments)
@@ -120,9 +121,8 @@ class Delivery:
     # -- asking --------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        if self.asleep:
-            self.asleep = False
-            self._wake_up.set()
+        self.wake_at = inf
+        self._wake_up.set()
 
     def deliver_nowait(self) -> None:
         self._deliver_mark = self.room.accepted
@@ -156,7 +156,7 @@ class Delivery:
         while True:
             self.turn()
             self._wake_up = trio.Event()
-            self.asleep = True
+            self.wake_at = self._next_wake()
             await self._wake_up.wait()
 
     @trio.lowlevel.enable_ki_protection
@@ -176,6 +176,20 @@ class Delivery:
                 self._deadline = None
                 self.deliver_nowait()
 
+    def _next_wake(self) -> float:
+        """How many accepted messages give the task something to do.
+
+        Not each one: that would cost a switch between tasks for each message of a loop of ``await send``.
+        """
+        if self.room.queued:
+            return inf  # the buffer is full; reports will make room, and they wake it as well
+        if self._settings.delivery_interval > 0 and not self._waiting:
+            return self.room.accepted + 1
+        count = max(1, self._settings.max_queue_size // 2)
+        if self._settings.delivery_threshold:
+            count = min(count, self._settings.delivery_threshold - len(self._waiting))
+        return self.room.accepted + count
+
     def turn(self) -> None:
         """All that can be done now."""
         self.read_reports()
@@ -191,7 +205,7 @@ class Delivery:
         admitted = True
         while admitted:
             self._take()
-            admitted = self.room.admit()
+            admitted = self.room.admit()  # before it is decided: it finds out if bytes are short
             if self._is_due():
                 self._hand_over()
         if self._waiting and self._deadline is None:
@@ -219,9 +233,8 @@ class Delivery:
         if self._in_flight + count >= self._settings.max_buffer_size or self.room.short_of_bytes:
             self._tell_full()
             return True
-        asked = self.room.taken - count < self._deliver_mark
-        # Whoever waits in line asked as well, but before what it waits behind was accepted.
-        return asked or self.room.has_line or 0 < self._settings.delivery_threshold <= count
+        threshold = self._settings.delivery_threshold
+        return self.room.taken - count < self._deliver_mark or 0 < threshold <= count
 
     def _hand_over(self) -> None:
         messages = self._waiting
@@ -352,7 +365,6 @@ class Delivery:
     def abort(self) -> None:
         self.refuse(ProducerClosed, "abort() was called")
         self.stopping.set()
-        self.over.set()
         self.wake()
 
     def crashed(self, error: BaseException) -> None:
@@ -368,6 +380,8 @@ class Delivery:
             self.finish()
         except Exception as second:  # the crash may have left anything half done; it was told already
             self._logger.exception("%r, after the producer had crashed", second)
+        if self._in_flight:
+            self._logger.critical("%d messages are not accounted for", self._in_flight)
         failure = self.refused()
         for receipt in self._receipts:
             receipt.fail(failure)
@@ -383,8 +397,8 @@ class Delivery:
             self.settle(report)
         self._give_up()
         self._conclude()
-        if self._in_flight:
-            self._logger.critical("%d messages are not accounted for; this is a bug", self._in_flight)
+        if self._in_flight and self.crash is None:
+            raise RuntimeError(f"{self._in_flight} messages are not accounted for")
 
     def _give_up(self) -> None:
         """What has not been handed over is not going to be."""

@@ -55,8 +55,8 @@ class DeliveryFailed(ProducerError):
     Attributes:
         undelivered (tuple[Undelivered, ...]): each such message with its cause and whether it may have
             been written, in the order in which their fate became known.
-        omitted (int): how many more there were beyond the bounds on what is kept for telling (a second
-            ``max_buffer_size`` and ``max_buffer_bytes``); each of those was logged.
+        omitted (int): how many more there were beyond the bounds on what is kept for telling
+            (``max_queue_size + max_buffer_size`` messages, ``max_buffer_bytes`` bytes); each was logged.
     """
 
     def __init__(self, undelivered: Sequence[Undelivered], omitted: int = 0) -> None:

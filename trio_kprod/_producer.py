@@ -96,7 +96,7 @@ class Producer:
         message = self._intake.message(entry.name, value, key, headers, partition, timestamp_ms)
         if not self._room.accept(message, entry):
             self._overflow(message, entry)
-        if self._delivery.asleep:
+        if self._room.accepted >= self._delivery.wake_at:
             self._delivery.wake()
         if self._instruments.enqueue_message:
             self._tell_enqueued(entry)
@@ -295,7 +295,7 @@ class Producer:
         """Queue it, and see to what follows; False if there is no room."""
         if not self._room.accept(message, entry):
             return False
-        if self._delivery.asleep:
+        if self._room.accepted >= self._delivery.wake_at:
             self._delivery.wake()
         if self._instruments.enqueue_message:
             self._tell_enqueued(entry)

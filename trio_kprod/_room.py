@@ -111,10 +111,6 @@ class Room:
     def queued(self) -> int:
         return self.accepted - self.taken
 
-    @property
-    def has_line(self) -> bool:
-        return bool(self._line)
-
     # -- coming in -----------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection

@@ -29,7 +29,7 @@ async def send_numbers(
     for number in numbers:
         try:
             producer.send_nowait(topic, value(number, size))
-        except trio_kprod.BufferOverflow:  # noqa: PERF203 (that is what it is for)
+        except trio_kprod.BufferOverflow:
             await producer.send(topic, value(number, size))
 
 

@@ -48,7 +48,7 @@ async def _send_until_overflow(producer: trio_kprod.Producer, topic: str, number
             try:
                 producer.send_nowait(topic, b"%d" % number)
                 number += 1
-            except trio_kprod.BufferOverflow:  # noqa: PERF203 (that is what it is for)
+            except trio_kprod.BufferOverflow:
                 if (producer.statistics().oldest_age or 0) > 1.5:
                     return number
                 await trio.sleep(0.01)

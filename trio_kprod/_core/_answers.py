@@ -36,7 +36,7 @@ class Row:
     """One row of the table.
 
     `perhaps`: this transmission may have been written. `refresh`: ask for metadata. `limit`: give the
-    batch up after so many failures, whatever `max_retries` says. `new_id`: the producer id is spoiled.
+    batch up after so many such answers, whatever `max_retries` says. `new_id`: the producer id is spoiled.
     """
 
     name: str
@@ -131,7 +131,7 @@ TABLE: Mapping[int, Row] = {
         new_id=True,
     ),
     **_rows(Verdict.OUT_OF_ORDER, {45: "OUT_OF_ORDER_SEQUENCE_NUMBER", 59: "UNKNOWN_PRODUCER_ID"}),
-    **_rows(Verdict.FENCED, {47: "INVALID_PRODUCER_EPOCH"}, new_id=True),
+    **_rows(Verdict.FENCED, {47: "INVALID_PRODUCER_EPOCH"}, new_id=True, limit=_UNKNOWN_LIMIT),
 }
 
 

@@ -22,11 +22,12 @@ class Chain:
     producer id would fence nothing, so "start afresh" always means `next_epoch`, until epochs run out.
     """
 
-    __slots__ = ("epoch", "next_number", "next_sequence", "producer_id")
+    __slots__ = ("acknowledged", "epoch", "next_number", "next_sequence", "producer_id")
 
     def __init__(self, producer_id: int, epoch: int) -> None:
         self.producer_id = producer_id
         self.epoch = epoch
+        self.acknowledged = False  # a broker has appended a batch of it, so has a state to go by
         self.next_sequence = 0 if producer_id >= 0 else -1
         self.next_number = 0
 
@@ -45,8 +46,9 @@ class Batch:
     """Messages that travel together; from its first transmission on always as the same bytes.
 
     `perhaps` is set by any transmission that did not end in a refusal before the append, and no later
-    refusal clears it. Such a batch is never split, never given up as "not written", and sealed anew only
-    if `may_reseal` says that the log lacks it and can take no old copy of it.
+    refusal clears it: such a batch is never split, and never given up as "not written". `tied` (to its
+    chain) is set with it, and cleared where the log is shown to lack the batch and to take no old copy of
+    it: until then sealing it anew could duplicate it.
     """
 
     __slots__ = (
@@ -55,7 +57,6 @@ class Batch:
         "doom",
         "entries",
         "failures",
-        "may_reseal",
         "number",
         "out_of_order",
         "partition",
@@ -64,6 +65,8 @@ class Batch:
         "retry_at",
         "sequence",
         "size",
+        "strikes",
+        "tied",
         "wait_for_metadata",
         "wrecks",
     )
@@ -79,33 +82,33 @@ class Batch:
         # The request that carries it now. An answer to any other speaks of nothing we still wait for.
         self.request: Request | None = None
         self.perhaps = False
-        self.may_reseal = False
-        # Set when it was refused for good while `perhaps`: only the next batch's answer can tell more.
+        self.tied = False
+        # Set when it was refused for good while `tied`: only the next batch's answer can tell more.
         self.doom: BaseException | None = None
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
+        self.strikes = 0  # answers with a code that is not believed for ever
         self.wrecks = 0  # connections that died under it
         self.out_of_order = 0  # answers "out of order" at the head of the chain
-        self.wait_for_metadata = False
+        self.wait_for_metadata = 0  # the number of the topic's question whose answer it waits for
         self.retry_at = 0.0
 
     def __repr__(self) -> str:
         where = f"{self.partition.topic.name}-{self.partition.index}"
         return f"<Batch {self.number} of {where}: {len(self.entries)} from sequence {self.sequence}>"
 
-    @property
-    def ties_us_to_chain(self) -> bool:
-        """Whether sealing it anew could duplicate it."""
-        return self.perhaps and not self.may_reseal
+    def may_be_written(self) -> None:
+        """A transmission of it did not end in a refusal before the append."""
+        self.perhaps = self.tied = True
 
     def unseal(self, number: int) -> None:
         """Make it ready to be sealed under a new chain."""
         self.data = None
         self.number = number
-        self.may_reseal = False
+        self.tied = False
         self.doom = None
         self.out_of_order = 0
-        self.wait_for_metadata = False
+        self.wait_for_metadata = 0
         self.retry_at = 0.0
 
 

@@ -38,7 +38,6 @@ class ProduceCore:
         self._answering_since = 0.0
         self._asking_producer_id = False
         self._id_failures = 0
-        self._keyless_first = False
         self._expires = rules.delivery_timeout < inf
         self._outbox.call_at(rules.metadata_max_age, self._refresh_by_age)
 
@@ -60,9 +59,7 @@ class ProduceCore:
     def want_partitions(self, name: str, now: float) -> None:
         """Somebody wants to know how many partitions a topic has: a `Topics` report follows."""
         self._outbox.now = now
-        topic = self._topic(name)
-        topic.awaited = True
-        self._outbox.refresh(topic)
+        self._topic(name).want_count()
 
     def producer_id(self, producer_id: int, now: float) -> None:
         self._outbox.now = now
@@ -104,13 +101,17 @@ class ProduceCore:
             self._ask_again_later(self._topics[name], now, failed=True)
 
     def connected(self, node: int, now: float) -> None:
-        """A connection to a node is ready. That ends the backoff of what it leads."""
+        """A connection to a node is ready. That ends the backoff of what it leads.
+
+        But not of what may have killed the last connections: the others shall get their turn before it.
+        """
         self._outbox.now = now
         self._usable.add(node)
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
             for batch in partition.batches:
-                batch.retry_at = now
+                if batch.wrecks < WRECKS_UNTIL_ALONE:
+                    batch.retry_at = now
         self._outbox.wake(self._led_by(node))
 
     def unreachable(self, node: int, now: float) -> None:
@@ -200,9 +201,8 @@ class ProduceCore:
     def _send_round(self, now: float) -> bool:
         """At most one batch of each partition that is ready, in as few requests as they fit in."""
         chosen: dict[Partition, Batch] = {}
-        # In turns, so that under full load neither kind starves the other.
-        self._keyless_first = not self._keyless_first
-        if self._keyless_first:
+        # By lot, so that under full load neither kind starves the other.
+        if self._shared.random.random() < 0.5:
             self._choose_keyless(chosen)
             self._choose_queued(chosen, now)
         else:
@@ -271,16 +271,21 @@ class ProduceCore:
         if self._asking_metadata or not self._outbox.stale_topics:
             return
         stale, self._outbox.stale_topics = self._outbox.stale_topics, {}
-        wanted = tuple(topic.name for topic in stale if topic.wanted)
+        wanted: list[str] = []
+        for topic in stale:
+            if topic.wanted:
+                topic.questions += 1
+                wanted.append(topic.name)
+            else:
+                topic.outdated = True
         if wanted:
             self._asking_metadata = True
-            self._outbox.actions.append(AskMetadata(wanted))
+            self._outbox.actions.append(AskMetadata(tuple(wanted)))
 
     def _ask_again_later(self, topic: Topic, now: float, *, failed: bool = False) -> None:
         if topic.wanted and (failed or topic.unresolved):
             topic.asks_in_vain += 1
-            when = now + self._shared.backoff(topic.asks_in_vain)
-            self._outbox.call_at(when, lambda _now: self._outbox.refresh(topic))
+            self._outbox.refresh_at(now + self._shared.backoff(topic.asks_in_vain), topic)
 
     def _refresh_by_age(self, now: float) -> None:
         """Leaders move and partitions are added without anybody telling us."""

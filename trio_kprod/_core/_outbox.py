@@ -87,7 +87,14 @@ class Outbox:
 
     def refresh(self, topic: Topic) -> None:
         """The topic's metadata is missing or known to be old."""
-        self.stale_topics[topic] = None
+        if topic.ask_at <= self.now:
+            self.stale_topics[topic] = None
+
+    def refresh_at(self, when: float, topic: Topic) -> None:
+        """The last answer did not help; do not ask again before."""
+        topic.ask_at = when
+        self.stale_topics.pop(topic, None)
+        self.call_at(when, lambda _now: self.refresh(topic))
 
     def observe(self, hook: str, payload: Callable[[], Mapping[str, Any]]) -> None:
         if self._observed:

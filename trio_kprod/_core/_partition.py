@@ -3,8 +3,8 @@
 The order of a partition's log is kept by three rules. Batches are numbered in a chain and sent lowest
 first. No batch is sent before the one five places ahead of it is settled (the *window*: brokers recognise
 duplicates among the last five appended only). And only one is in flight (*probing*) until the chain's
-first acknowledgement, after any error and after a change of leader, because a broker that knows nothing
-of a producer accepts any first sequence number.
+first acknowledgement, after any error, after a change of leader and after a long silence, because a
+broker that knows nothing of a producer, or has forgotten it, accepts any first sequence number.
 
 When a sealed batch is settled without having been written, what is behind it no longer follows on in the
 log. The partition is then *restarting*: once nothing is in flight and every batch that may be in the log
@@ -25,6 +25,9 @@ from ._shared import Shared
 if TYPE_CHECKING:
     from ._topic import Topic
 
+#: Brokers look every ten minutes for producers to forget (KIP-854).
+_LONG_SILENCE = 600.0
+
 
 class Partition:
     """The state of one partition, and the decisions about it; `_verdicts` says what answers change."""
@@ -41,6 +44,8 @@ class Partition:
         self.chain: Chain | None = None
         self.probing = True
         self.restarting = False
+        self.ghosts = False  # batches of this chain were given up that may yet be appended
+        self.heard_at = 0.0  # the last acknowledgement
         self.log_is_gone = False  # the topic was recreated: nothing old can be in the new log
 
     def __repr__(self) -> str:
@@ -101,9 +106,24 @@ class Partition:
         distance = self.chain.next_number - self.batches[0].number
         return distance < self.shared.rules.window and available_bytes >= self.topic.batch_limit
 
+    def replace(self, batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
+        """Put new batches in the place of one."""
+        assert self.chain is not None
+        place, first = self.batches.index(batch), self.batches[0].number
+        self.batches.remove(batch)
+        for step, entries in enumerate(parts):
+            part = Batch(self, entries, total_size(entries))
+            part.attempts = batch.attempts
+            self.batches.insert(place + step, part)
+        for number, each in enumerate(self.batches, first):
+            each.number = number
+        self.chain.next_number = first + len(self.batches)
+
     def form(self, entries: Sequence[Message], size: int) -> Batch:
         """Make a batch of messages, behind all others."""
         assert self.chain is not None
+        if self.shared.outbox.now - self.heard_at > _LONG_SILENCE:
+            self.probing = True
         batch = Batch(self, entries, size)
         batch.number = self.chain.next_number
         self.chain.next_number += 1
@@ -172,7 +192,7 @@ class Partition:
         """Start the next epoch if all that is unsettled may be sealed anew; tell whether it was done."""
         if self.in_flight:
             return False
-        if not self.log_is_gone and any(batch.ties_us_to_chain for batch in self.batches):
+        if not self.log_is_gone and any(batch.tied for batch in self.batches):
             return False
         chain = self._next_chain()
         if chain is None:
@@ -181,7 +201,7 @@ class Partition:
             batch.unseal(chain.next_number)
             chain.next_number += 1
         self.chain = chain
-        self.restarting = self.log_is_gone = False
+        self.restarting = self.log_is_gone = self.ghosts = False
         self.probing = True
         return True
 
@@ -202,10 +222,10 @@ class Partition:
 
     def _next_to_prove(self, now: float) -> Batch | None:
         """While restarting: the lowest batch that may be in the log, sent again to learn whether it is."""
-        if self.in_flight:
+        if self.in_flight or self.log_is_gone:
             return None
         for batch in self.batches:
-            if batch.ties_us_to_chain and batch.doom is None:
+            if batch.tied and batch.doom is None:
                 ready = not batch.wait_for_metadata and batch.retry_at <= now
                 return batch if ready else None
         return None
@@ -219,12 +239,16 @@ class Partition:
         """
         if epoch < self.leader_epoch or (leader, epoch) == (self.leader, self.leader_epoch):
             return False
+        self.probing = True
         if leader != self.leader:
-            self.probing = True
-            self.shared.led_by.get(self.leader, {}).pop(self, None)
+            self.follow_nobody()
             self.shared.led_by.setdefault(leader, {})[self] = None
         self.leader, self.leader_epoch = leader, epoch
         return True
+
+    def follow_nobody(self) -> None:
+        self.shared.led_by.get(self.leader, {}).pop(self, None)
+        self.leader = -1
 
 
 def take(queue: deque[Message], limit: int) -> tuple[list[Message], int]:

@@ -20,6 +20,9 @@ IDEMPOTENT_WINDOW = 5
 #: `retry_backoff` doubles up to this, unless it is longer itself.
 MAX_BACKOFF = 1.0
 
+#: Messages of a topic that are past `delivery_timeout` are looked for no more often than this.
+EXPIRY_PACE = 0.01
+
 #: A topic is stalled when its oldest message waits this long and none of the topic was settled meanwhile.
 STALL_AFTER = 1.0
 

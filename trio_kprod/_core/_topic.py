@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from ._batch import Batch
 from ._partition import Partition, take
 from ._partitioners import hash_key
 from ._reports import Recovered, Stalled, Topics
-from ._shared import STALL_AFTER, Shared
+from ._shared import EXPIRY_PACE, STALL_AFTER, Shared
 from ._verdicts import give_up
 
 #: What brokers without topic ids (KIP-516) call every topic.
@@ -56,7 +57,11 @@ class Topic:
         self.unsettled = 0
         self.batch_limit = shared.rules.batch_size
         self.awaited = False  # somebody waits to hear the number of partitions
+        self.questions = 0  # how often the core has asked about it
         self.asks_in_vain = 0
+        self.ask_at = 0.0  # not before
+        self.outdated = False  # to be asked about as soon as anybody needs to know
+        self._former_ids: set[UUID] = set()
         self._missing_for = 0.0
         self._missing_at: float | None = None
         self._progress_at = 0.0
@@ -71,6 +76,20 @@ class Topic:
     def wanted(self) -> bool:
         """Whether anybody needs to know its metadata."""
         return self.unsettled > 0 or self.awaited
+
+    def want_count(self) -> None:
+        """Somebody waits to hear the number of partitions."""
+        if not self.wanted:
+            self._begin_to_be_wanted()
+        self.awaited = True
+        self.shared.outbox.refresh(self)
+
+    def _begin_to_be_wanted(self) -> None:
+        # The time until now, during which nobody asked, does not count against the topic.
+        self._missing_for, self._missing_at = 0.0, None
+        if self.outdated:
+            self.outdated = False
+            self.shared.outbox.refresh(self)
 
     # ---- messages come in ------------------------------------------------------------------------------
 
@@ -133,16 +152,12 @@ class Topic:
         (KIP-794). `taken` have their batch of this round already.
         """
         open_to = [p for p in self.partitions if p.leader in usable and p not in taken]
-        while self.keyless:
-            ready = [partition for partition in open_to if partition.may_form(self.keyless_bytes)]
-            if not ready:
-                break
-            fewest = min(partition.unsettled_bytes for partition in ready)
-            chosen = self.shared.random.choice([p for p in ready if p.unsettled_bytes == fewest])
-            entries, size = take(self.keyless, self.batch_limit)
-            self.keyless_bytes -= size
-            open_to.remove(chosen)
-            yield chosen.form(entries, size)
+        self.shared.random.shuffle(open_to)
+        for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):
+            if self.keyless and partition.may_form(self.keyless_bytes):
+                entries, size = take(self.keyless, self.batch_limit)
+                self.keyless_bytes -= size
+                yield partition.form(entries, size)
 
     def lower_batch_limit(self, size: int) -> None:
         """The broker refused a batch as too large."""
@@ -160,7 +175,7 @@ class Topic:
         if row(metadata.code).verdict is Verdict.REFUSED:
             self.fail(refusal(metadata.code))
             self._tell_count(refusal(metadata.code))
-        elif metadata.partitions:
+        elif metadata.partitions and metadata.id not in self._former_ids:
             self._update(metadata)
         else:
             self._missing(metadata.code, now, answering_since)
@@ -177,13 +192,17 @@ class Topic:
     def _update(self, metadata: TopicMetadata) -> None:
         self._missing_for, self._missing_at, self.asks_in_vain = 0.0, None, 0
         recreated = NO_TOPIC_ID not in (self.id, metadata.id) and self.id != metadata.id
-        self.id = metadata.id
-        before = len(self.partitions)
-        # Fewer partitions than before can only be old news: Kafka never takes any away.
-        for index in range(before, max(one.index for one in metadata.partitions) + 1):
-            self.partitions.append(Partition(self, index, self.shared))
         if recreated:
-            self._forget_log()
+            self._former_ids.add(self.id)
+        if metadata.id != NO_TOPIC_ID:
+            self.id = metadata.id
+        before = len(self.partitions)
+        count = max(one.index for one in metadata.partitions) + 1
+        if recreated:
+            self._forget_log(count)
+        # Otherwise, fewer partitions than before can only be old news: Kafka never takes any away.
+        for index in range(before, count):
+            self.partitions.append(Partition(self, index, self.shared))
         for one in metadata.partitions:
             partition = self.partitions[one.index]
             if partition.follow(one.leader, one.leader_epoch) or recreated:
@@ -194,7 +213,12 @@ class Topic:
             self._tell_count()
         self.shared.outbox.wake(self.partitions)
 
-    def _forget_log(self) -> None:
+    def _forget_log(self, count: int) -> None:
+        error = PartitioningFailed(f"topic {self.name!r} was made anew, with partitions 0 to {count - 1} only")
+        for partition in self.partitions[count:]:
+            partition.follow_nobody()
+            self._fail_partition(partition, error)
+        del self.partitions[count:]
         for partition in self.partitions:
             partition.leader_epoch = -1
             if partition.chain is not None:
@@ -242,7 +266,9 @@ class Topic:
     def _end_waits_for_metadata(self) -> None:
         for partition in self.partitions:
             for batch in partition.batches:
-                batch.wait_for_metadata = False
+                if batch.wait_for_metadata <= self.questions:
+                    batch.wait_for_metadata = 0
+        self.shared.outbox.wake(self.partitions)
 
     # ---- messages are given up ---------------------------------------------------------------------------
 
@@ -253,11 +279,14 @@ class Topic:
         self._fail_room(self.keyless, error)
         self._fail_room(self.beyond, error)
         for partition in self.partitions:
-            for batch in list(partition.batches):
-                if batch in partition.batches:
-                    give_up(batch, error)
-            partition.queue_bytes = 0
-            self._fail_room(partition.queue, error, partition.index)
+            self._fail_partition(partition, error)
+
+    def _fail_partition(self, partition: Partition, error: BaseException) -> None:
+        for batch in list(partition.batches):
+            if batch in partition.batches:
+                give_up(batch, error)
+        partition.queue_bytes = 0
+        self._fail_room(partition.queue, error, partition.index)
 
     def _fail_room(self, room: deque[Message], error: BaseException, partition: int = -1) -> None:
         if room:
@@ -286,7 +315,8 @@ class Topic:
         remaining = [room[0].accepted_at for room, _ in self._rooms() if room]
         remaining += [batch.entries[0].accepted_at for p in self.partitions for batch in p.batches]
         if remaining:
-            self.watch_expiry(min(remaining))
+            # Not for each message by itself: looking through all of them takes its time.
+            self.watch_expiry(max(min(remaining), due + EXPIRY_PACE))
 
     def _rooms(self) -> list[tuple[deque[Message], Partition | None]]:
         rooms: list[tuple[deque[Message], Partition | None]] = [
@@ -317,6 +347,8 @@ class Topic:
     # ---- stalled or not ----------------------------------------------------------------------------------
 
     def _begin_to_wait(self) -> None:
+        if not self.awaited:
+            self._begin_to_be_wanted()
         self._progress_at = self.shared.outbox.now
         self._check_progress_later()
 

@@ -6,13 +6,13 @@ by then, and leaves the partition so that `Partition.next_batch` says what comes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 from .._errors import ConnectionLost, ProducerError, RetriesExhausted
 from .._messages import Message
 from ._answers import Answer, Row, Verdict, perhaps_written, refusal, row
 from ._batch import Batch
-from ._partition import Partition, total_size
+from ._partition import Partition
 
 #: A request that kills its connection so often is sent as single batches.
 WRECKS_UNTIL_ALONE = 2
@@ -25,7 +25,8 @@ def answered(batch: Batch, answer: Answer, now: float) -> None:
     batch.attempts += 1
     if means.verdict is not Verdict.WRITTEN:
         batch.partition.probing = True
-        batch.perhaps = batch.perhaps or perhaps_written(answer)
+        if perhaps_written(answer):
+            batch.may_be_written()
     if means.new_id:
         batch.partition.spoil_producer_id()
     _JUDGES[means.verdict](batch, answer, means, now)
@@ -41,7 +42,7 @@ def unanswered(batch: Batch, cause: BaseException, *, handed: bool, now: float) 
     batch.request = None
     if handed:
         partition.probing = True
-        batch.perhaps = True
+        batch.may_be_written()
         batch.attempts += 1
         batch.wrecks += 1
         error = ConnectionLost(str(cause))
@@ -59,6 +60,9 @@ def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
             _settle(earlier)
     lowest = partition.batches[0] is batch
     _settle(batch, base_offset=base_offset, timestamp_ms=timestamp_ms)
+    if partition.chain is not None:
+        partition.chain.acknowledged = True
+    partition.heard_at = partition.shared.outbox.now
     if lowest and not partition.in_flight:
         partition.probing = False
 
@@ -68,7 +72,8 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
     if maybe_written is None:
         maybe_written = batch.perhaps or batch.request is not None
     _settle(batch, error=error, maybe_written=maybe_written)
-    if batch.data is not None:
+    doomed = any(other.doom is not None for other in batch.partition.batches)
+    if batch.data is not None or doomed:
         _go_on_afresh(batch.partition)
 
 
@@ -84,14 +89,15 @@ def _retry(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     _retry_later(batch, refusal(answer.code, answer.message), means.limit, now)
     if means.refresh:
         partition.shared.outbox.refresh(partition.topic)
-    if answer.leader >= 0 and answer.leader_epoch > partition.leader_epoch:
+    of_this_log = not partition.log_is_gone
+    if of_this_log and answer.leader >= 0 and answer.leader_epoch > partition.leader_epoch:
         partition.follow(answer.leader, answer.leader_epoch)
         batch.retry_at = now  # the new leader is known: nothing to wait for (KIP-951)
 
 
 def _refused(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
     error = refusal(answer.code, answer.message)
-    if batch.perhaps:
+    if batch.tied and batch.partition.shared.rules.idempotent:
         _doom(batch, error)
     else:
         give_up(batch, error)
@@ -106,7 +112,7 @@ def _sift(batch: Batch, answer: Answer, means: Row, now: float) -> None:
         detail = answer.record_errors[index] or answer.message
         _settle_some(batch, [batch.entries[index]], refusal(answer.code, detail))
     kept = [entry for index, entry in enumerate(batch.entries) if index not in answer.record_errors]
-    _replace(batch, [kept] if kept else [])
+    batch.partition.replace(batch, [kept] if kept else [])
     return _go_on_afresh(batch.partition)
 
 
@@ -119,11 +125,11 @@ def _split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     if batch.perhaps or count == 1:
         return _refused(batch, answer, means, now)
     topic.lower_batch_limit(batch.size // 2)
-    _replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
+    batch.partition.replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
     return _go_on_afresh(batch.partition)
 
 
-def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     """Behind an unsettled batch this only means "not yet"; at the head, that the log lacks a predecessor.
 
     But a deposed leader says so too. So at the head: fresh metadata and the same bytes once more. Again
@@ -131,29 +137,47 @@ def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     sealed anew without a duplicate.
     """
     partition = batch.partition
-    ahead = [earlier for earlier in _ahead_of(batch) if earlier.ties_us_to_chain or not partition.restarting]
+    if not partition.shared.rules.idempotent:
+        return _refused(batch, answer, means, now)
+    if partition.restarting and not batch.tied:
+        return None  # it follows a gap, and is about to be sealed anew
+    ahead = [earlier for earlier in _ahead_of(batch) if earlier.tied or not partition.restarting]
     if ahead:
         if ahead[0].doom is not None:
             _go_on_afresh(partition)
     elif batch.out_of_order == 0:
         batch.out_of_order = 1
-        batch.wait_for_metadata = True
+        batch.wait_for_metadata = partition.topic.questions + 1
         partition.shared.outbox.refresh(partition.topic)
     elif batch.sequence == 0:
         # No chain of ours can be ahead of its own beginning: the broker counts for somebody else too.
         partition.spoil_producer_id()
         give_up(batch, refusal(answer.code, answer.message), maybe_written=True)
     else:
-        for unsettled in partition.batches:
-            unsettled.may_reseal = True
-        _go_on_afresh(partition)
+        _untie(partition, refusal(answer.code, answer.message))
+    return None
 
 
-def _fenced(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+def _untie(partition: Partition, error: BaseException) -> None:
+    """The log lacks what is unsettled. It can take no old copy of it either, unless a batch ahead of it
+    was given up of which one may yet arrive."""
+    for batch in list(partition.batches):
+        if batch.tied and partition.ghosts:
+            _settle(batch, error=error, maybe_written=True)
+        batch.tied = False
+    _go_on_afresh(partition)
+
+
+def _fenced(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     """Another client uses our producer id with a higher epoch. A new id for all, from the start."""
-    if batch.perhaps:
-        give_up(batch, refusal(answer.code, answer.message))
-    _go_on_afresh(batch.partition)
+    if not batch.partition.shared.rules.idempotent:
+        return _refused(batch, answer, means, now)
+    error = refusal(answer.code, answer.message)
+    if batch.tied:
+        give_up(batch, error)
+    else:
+        _retry_later(batch, error, means.limit, now)
+    return _go_on_afresh(batch.partition)
 
 
 _JUDGES: dict[Verdict, Callable[[Batch, Answer, Row, float], None]] = {
@@ -182,7 +206,8 @@ def _ahead_of(batch: Batch) -> list[Batch]:
 def _retry_later(batch: Batch, error: ProducerError, limit: int | None, now: float) -> None:
     shared = batch.partition.shared
     batch.failures += 1
-    if limit is not None and batch.failures >= limit:
+    batch.strikes += limit is not None
+    if limit is not None and batch.strikes >= limit:
         return give_up(batch, error)
     if 0 <= shared.rules.max_retries < batch.failures:
         exhausted = RetriesExhausted(f"sent {batch.attempts} times in vain; the last time: {error}")
@@ -197,36 +222,26 @@ def _doom(batch: Batch, error: BaseException) -> None:
     """Refused for good, though an earlier transmission may have been written.
 
     The next batch of the chain can tell: if it is accepted, this one is in the log. If there is none, or
-    the chain has a gap already, nothing can.
+    the chain has a gap already, nothing can; nor before the broker has a state, as it accepts any first.
     """
     batch.doom = error
-    if batch.partition.restarting or batch is batch.partition.batches[-1]:
-        _go_on_afresh(batch.partition)
+    partition = batch.partition
+    started = partition.chain is not None and partition.chain.acknowledged
+    if partition.restarting or not started or batch is partition.batches[-1]:
+        _go_on_afresh(partition)
 
 
 def _go_on_afresh(partition: Partition) -> None:
     """The chain has a gap. What is doomed will not be proved any more.
 
-    An old copy of a doomed batch may still land, and after it one of each `perhaps` batch behind it.
+    An old copy of a doomed batch may still land, and after it one of each `tied` batch behind it.
     """
     partition.restart()
     error: BaseException | None = None
     for batch in list(partition.batches):
         error = error or batch.doom
-        if error is not None and batch.perhaps:
+        if error is not None and batch.tied:
             _settle(batch, error=batch.doom or error, maybe_written=True)
-
-
-def _replace(batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
-    """Put new batches in the place of one."""
-    partition = batch.partition
-    place = partition.batches.index(batch)
-    partition.batches.remove(batch)
-    for step, entries in enumerate(parts):
-        part = Batch(partition, entries, total_size(entries))
-        part.number = batch.number + step
-        part.attempts = batch.attempts
-        partition.batches.insert(place + step, part)
 
 
 def _settle(
@@ -237,6 +252,8 @@ def _settle(
     error: BaseException | None = None,
     maybe_written: bool = False,
 ) -> None:
+    if maybe_written and (batch.tied or batch.request is not None):
+        batch.partition.ghosts = True
     batch.request = None
     batch.partition.batches.remove(batch)
     batch.partition.shared.outbox.settle(
