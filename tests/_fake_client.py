@@ -44,6 +44,7 @@ class FakeClient:
         self.deaf = deaf
         self.handed_over = False
         self.stops = 0
+        self.why = ""
         self.abandoned = 0
         self.running = False
         self.on_submit: Callable[[], object] = lambda: None
@@ -67,8 +68,9 @@ class FakeClient:
     def want_partitions(self, topic: str) -> None:
         self.asked.append(topic)
 
-    def stop(self) -> None:
+    def stop(self, why: str) -> None:
         self.stops += 1
+        self.why = why
         if not self.deaf:
             self._over.set()
 

@@ -135,9 +135,9 @@ async def test_shutdown_timeout_bounds_the_end(autojump_clock: object, deaf: boo
 
 async def test_acknowledgements_that_arrive_while_stopping_count(autojump_clock: object) -> None:
     class Late(FakeClient):
-        def stop(self) -> None:
+        def stop(self, why: str) -> None:
             self.acknowledge()
-            super().stop()
+            super().stop(why)
 
     async with open_fake(Late(), shutdown_timeout=5) as producer:
         producer.send_nowait("topic", b"1")

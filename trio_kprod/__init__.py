@@ -24,7 +24,7 @@ Where what lives, each knowing only what is below it:
 `_config`              the settings; below it `_options`, `_security`, `_checks`
 `_instruments`         the hooks of those who watch
 `_messages`, `_errors` the values and the errors
-`testing`              an embedded broker, a proxy that breaks things, a producer in virtual time
+`testing`              an embedded broker, and a producer in virtual time
 =====================  ==================================================================================
 """
 

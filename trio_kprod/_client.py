@@ -84,6 +84,7 @@ class Client:
         self._wake_up = trio.Event()
         self._woken = False
         self._stopping = False
+        self._why = "the producer was stopped"
         self._stopped = False
         self._abandoned = False
 
@@ -104,8 +105,9 @@ class Client:
         self._inbox.append(topic)
         self._wake()
 
-    def stop(self) -> None:
+    def stop(self, why: str) -> None:
         """Give up on everything unsettled, report it, close the connections, end. Idempotent."""
+        self._why = why
         self._stopping = True
         self._wake()
 
@@ -199,7 +201,7 @@ class Client:
     def _give_up_all(self) -> None:
         late = [message for item in self._inbox if not isinstance(item, str) for message in item]
         self._inbox.clear()
-        text = "given up before an acknowledgement: the producer was stopped" + self._brokers.troubles()
+        text = f"not acknowledged before {self._why}{self._brokers.troubles()}"
         self._core.stop(late, DeliveryAborted(text), self._clock())
         self._stopped = True
 
@@ -247,7 +249,7 @@ class Client:
     def _unlocked(self, partitioner: Partitioner) -> Partitioner:
         """Leave the core alone while code of the user runs: it may never return."""
 
-        def call(message: Message, count: int, available: Sequence[int]) -> int:
+        def call(message: Message, count: int, available: Sequence[int]) -> object:
             self._lock.release()
             try:
                 return partitioner(message, count, available)

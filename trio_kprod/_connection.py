@@ -475,7 +475,12 @@ class Connection:
 
     def _end(self) -> str:
         text = "the broker closed the connection"
-        if self._versions and not self._answers and self._settings.sasl_mechanism is None:
+        if (
+            self.node_id is None
+            and self._versions
+            and not self._answers
+            and not self._settings.sasl_mechanism
+        ):
             # A listener that wants SASL tells its versions to all, and closes at the first other request.
             text += " instead of answering; perhaps this listener wants SASL (security_protocol)"
         return text

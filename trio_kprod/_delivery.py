@@ -96,6 +96,7 @@ class Delivery:
         self.open_error: BaseException | None = None
         self.over = trio.Event()
         self.stopping = trio.Event()
+        self.reason = ""  # why messages are given up, if they are
         self.wake_at = inf
         self.room = Room(settings)
         self.instruments = Instruments(settings.instruments, settings.logger)
@@ -364,8 +365,13 @@ class Delivery:
 
     def abort(self) -> None:
         self.refuse(ProducerClosed, "abort() was called")
+        self.give_up_because("abort() was called")
         self.stopping.set()
         self.wake()
+
+    def give_up_because(self, reason: str) -> None:
+        """What to tell of messages that are given up; the first reason stays."""
+        self.reason = self.reason or reason
 
     def crashed(self, error: BaseException) -> None:
         """Something that must not fail has failed: save what can be saved, and let nobody wait for ever."""
@@ -375,7 +381,8 @@ class Delivery:
         self.opened.set()
         self.stopping.set()
         self.over.set()
-        self._client.stop()
+        self.give_up_because("the producer crashed")
+        self._client.stop(self.reason)
         try:
             self.finish()
         except Exception as second:  # the crash may have left anything half done; it was told already
@@ -411,7 +418,7 @@ class Delivery:
         for message in messages:
             by_topic.setdefault(message.topic, []).append(message)
         for topic, entries in by_topic.items():
-            self.settle(_given_up(topic, entries))
+            self.settle(_given_up(topic, entries, self.reason))
 
     def refused(self) -> Exception:
         """A new exception that says why nothing is accepted."""
@@ -477,7 +484,7 @@ def _metadata(report: Settled, index: int, message: Message) -> RecordMetadata:
     return RecordMetadata(report.topic, report.partition, offset, timestamp_ms)
 
 
-def _given_up(topic: str, entries: list[Message]) -> Settled:
-    cause = DeliveryAborted("given up before it was handed over for delivery")
+def _given_up(topic: str, entries: list[Message], reason: str) -> Settled:
+    cause = DeliveryAborted(f"not sent before {reason}")
     size = sum(message.size for message in entries)
     return Settled(topic, -1, -1, -1, entries, size, 0, cause, maybe_written=False)

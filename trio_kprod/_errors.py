@@ -64,6 +64,9 @@ class DeliveryFailed(ProducerError):
         self.omitted = omitted
         super().__init__(self.undelivered, omitted)
 
+    def __repr__(self) -> str:
+        return f"DeliveryFailed({str(self)!r})"  # of the messages there may be thousands
+
     def __str__(self) -> str:
         count = len(self.undelivered) + self.omitted
         maybe = sum(one.maybe_written for one in self.undelivered)

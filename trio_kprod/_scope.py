@@ -133,7 +133,7 @@ class Scope:
     async def _stop_client(self) -> None:
         try:
             await self._delivery.stopping.wait()
-            self._client.stop()
+            self._client.stop(self._delivery.reason)
             await self._wait(self._client_done, STOP_GRACE)
             self._delivery.finish()
         finally:
@@ -170,6 +170,8 @@ class Scope:
             await self._wait(self._delivery.over, self._settings.shutdown_timeout)
         except KeyboardInterrupt as interrupt:
             self._interrupt = interrupt
+            self._delivery.give_up_because("the shutdown was interrupted")
+        self._delivery.give_up_because(f"shutdown_timeout ({self._settings.shutdown_timeout:g} s) passed")
         self._delivery.stopping.set()
         await self._uninterrupted(self._stopped)
 

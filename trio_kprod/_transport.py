@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import socket
 import threading
 from collections.abc import Generator, Iterator
@@ -302,6 +303,8 @@ def _plain_error(error: OSError) -> OSError | None:
     leaves = [] if error.__cause__ is None else list(_leaves(error.__cause__))
     if error.errno is not None or not leaves:
         return None
+    if len(leaves) == 1 and leaves[0].errno:
+        return OSError(leaves[0].errno, os.strerror(leaves[0].errno))  # trio's text names the address again
     if len({leaf.errno for leaf in leaves}) == 1:
         return OSError(leaves[0].errno, "; ".join(leaf.strerror or str(leaf) for leaf in leaves))
     return ConnectionError("; ".join(map(str, leaves)))

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.conftest import without_kafka
+from tests.conftest import mark_kafka, without_kafka
 from tests.kafka.cluster import Cluster
 from tests.kafka.jars import Unavailable
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Everything in this directory is about a real Kafka."""
-    item.add_marker("kafka")
+    mark_kafka(item)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from kafka.partitioner import murmur2
 from .._messages import Message
 
 #: (message, number of partitions, partitions with a leader) -> partition
-Partitioner = Callable[[Message, int, Sequence[int]], int]
+Partitioner = Callable[[Message, int, Sequence[int]], object]
 
 # Hashing is pure Python, 0.15 µs a byte, and keys repeat. Long ones do not enter, so that memory is bounded.
 _LONGEST_CACHED_KEY = 64

@@ -214,7 +214,9 @@ class Topic:
         self.shared.outbox.wake(self.partitions)
 
     def _forget_log(self, count: int) -> None:
-        error = PartitioningFailed(f"topic {self.name!r} was made anew, with partitions 0 to {count - 1} only")
+        error = PartitioningFailed(
+            f"topic {self.name!r} was made anew, with partitions 0 to {count - 1} only"
+        )
         for partition in self.partitions[count:]:
             partition.follow_nobody()
             self._fail_partition(partition, error)

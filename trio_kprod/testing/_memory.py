@@ -30,7 +30,7 @@ class MemoryBroker(BrokerControls):
         sasl_session_lifetime: seconds after which a client has to authenticate again (KIP-368).
         max_message_bytes: the largest batch taken, unless a topic has a limit of its own.
         max_request_bytes: a larger request ends its connection.
-    max_versions: the highest version of a request to serve, by its name: ``{"Produce": 12}``.
+        max_versions: the highest version of a request to serve, by its name: ``{"Produce": 12}``.
 
     Raises:
         ValueError: a setting makes no sense.
