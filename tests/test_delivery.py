@@ -47,6 +47,7 @@ async def test_nothing_leaves_by_itself(autojump_clock: object) -> None:
 async def test_the_queue_is_emptied_when_it_is_half_full(autojump_clock: object) -> None:
     """Not at each message: that would switch tasks for each. And early enough that it never overflows."""
     async with open_fake(FakeClient(automatic=True), max_queue_size=10) as producer:
+        await settle_down()
         seen = []
         for number in range(6):
             await producer.send("topic", b"%d" % number)

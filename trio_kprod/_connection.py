@@ -475,12 +475,8 @@ class Connection:
 
     def _end(self) -> str:
         text = "the broker closed the connection"
-        if (
-            self.node_id is None
-            and self._versions
-            and not self._answers
-            and not self._settings.sasl_mechanism
-        ):
+        first = self.node_id is None and self._versions and not self._answers
+        if first and self._settings.sasl_mechanism is None:
             # A listener that wants SASL tells its versions to all, and closes at the first other request.
             text += " instead of answering; perhaps this listener wants SASL (security_protocol)"
         return text
