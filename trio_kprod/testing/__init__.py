@@ -13,7 +13,8 @@ What can go wrong is scripted, with the same few words for every kind of fault:
     broker.silence("Metadata"); ...; broker.resume()
 
 `MemoryBroker` is the same broker in the caller's own loop, and `open_memory_producer` a producer that uses
-it there: without thread or socket, and so in virtual time.
+it there: without thread or socket, and so in virtual time. `trio_kprod.testing.fixtures` has both brokers for
+pytest.
 """
 
 from __future__ import annotations
