@@ -28,6 +28,8 @@ LAYERS = [
     {"_sasl"},
     {"_connection"},
     {"_protocol"},
+    {"_endpoints"},
+    {"_questions"},
     {"_brokers"},
     {"_client"},
     {"_intake", "_ledger", "_room", "_telling"},
@@ -44,6 +46,7 @@ KAFKA_USERS = {
     "_core/_partitioners",
     "_core/_records",
     "_protocol",
+    "_questions",
     "_sasl",
 }
 KAFKA_USERS_WHEN_ASKED = {"_options", "_security"}

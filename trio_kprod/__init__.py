@@ -19,7 +19,8 @@ Where what lives, each knowing only what is below it:
 `_intake`, `_room`     what a message must be to come in; who comes in and who waits
 `_waiting`             one task waits, another ends that, or it is cancelled: never both
 `_client`              the client: a private trio loop in a worker thread
-`_brokers`             its connections; below it `_connection`, `_protocol`, `_transport`
+`_brokers`             its connections; below it `_questions`, `_endpoints`, `_protocol`,
+                       `_connection`, `_sasl`, `_transport`
 `_core`                what is sent when and what an answer means, without I/O
 `_config`              the settings; below it `_options`, `_security`, `_checks`
 `_instruments`         the hooks of those who watch

@@ -84,6 +84,7 @@ class Exchange:
         expect_answer: False if the broker will not answer; by default the request knows.
 
     Attributes:
+        request_bytes, response_bytes (int): the sizes of both on the wire, as far as they are known.
         handed (bool): whether any byte may have reached the wire. Final once `Connection.unanswered` told it.
     """
 
@@ -98,6 +99,8 @@ class Exchange:
         "on_handed",
         "on_sent",
         "request",
+        "request_bytes",
+        "response_bytes",
         "timeout",
     )
 
@@ -120,6 +123,8 @@ class Exchange:
         self.on_sent = on_sent
         self.expects_answer: bool = request.expect_response() if expect_answer is None else expect_answer
         self.handed = False
+        self.request_bytes = 0
+        self.response_bytes = 0
         self.correlation_id = 0
         self.deadline = float("inf")
         # The transport's count at the hand-over; None where it does not count.
@@ -404,6 +409,7 @@ class Connection:
 
     async def _write(self, exchange: Exchange, data: bytes | bytearray) -> None:
         assert self._stream is not None
+        exchange.request_bytes = len(data)
         with _losing():
             await self._stream.send_all(data)
         if not exchange.expects_answer:
@@ -492,6 +498,7 @@ class Connection:
             raise ConnectionLost(f"an answer of {len(frame)} bytes that nobody asked for")
         response = _decode(self._in_flight[0], frame)
         exchange = self._in_flight.popleft()
+        exchange.response_bytes = len(frame)
         self._answers += 1
         self._rearm()
         self._changed.set()

@@ -410,7 +410,7 @@ class ProducerScope:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         if self._opened is None:
             raise RuntimeError("this producer was never opened")
         producer, scope, running = self._opened
@@ -423,7 +423,6 @@ class ProducerScope:
             raise leaves
         if error is not None:
             error.__traceback__ = trace  # without the frames that it went through in here
-        return False
 
     def _close(self, producer: Producer) -> None:
         producer._become("closed")

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
 from uuid import UUID
 
 from trio_kprod._core._answers import Answer
@@ -22,7 +21,8 @@ _REMEMBERED = 5
 _SEQUENCES = 2**31
 
 
-class Sealed(NamedTuple):
+@dataclass(frozen=True)
+class Sealed:
     """What stands for the bytes of a record batch."""
 
     producer_id: int
@@ -35,7 +35,8 @@ class Sealed(NamedTuple):
         return self.size
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
     """One batch in a produce request that is under way."""
 
     topic: str

@@ -1,4 +1,4 @@
-"""One client and one simulated cluster, everything that happens chosen by one seed; then the history is checked."""
+"""One client and one simulated cluster, one seed choosing all that happens, and a check of the history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unittest.mock import patch
 from tests.simulation.cluster import Cluster, Piece, Sealed
 from trio_kprod._core import _partition
 from trio_kprod._core._answers import Answer
-from trio_kprod._core._batch import Request
+from trio_kprod._core._batch import Batch, Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._outbox import Action, AskMetadata, AskProducerId, Connect, Send
 from trio_kprod._core._reports import Settled
@@ -311,9 +311,10 @@ class Simulation:
             self.cluster.create(self.random.choice(_TOPICS))
 
 
-def _piece(batch: object) -> Piece:
-    topic = batch.partition.topic  # type: ignore[attr-defined]
-    return Piece(topic.name, topic.id, batch.partition.index, batch.data)  # type: ignore[attr-defined]
+def _piece(batch: Batch) -> Piece:
+    topic, sealed = batch.partition.topic, batch.data
+    assert isinstance(sealed, Sealed)
+    return Piece(topic.name, topic.id, batch.partition.index, sealed)
 
 
 # ---- the history -----------------------------------------------------------------------------------------

@@ -188,10 +188,10 @@ class ProduceCore:
     def actions(self, now: float) -> list[Action]:
         """What to do now, in order."""
         self._outbox.now = now
-        self._ask_for_producer_id()
         self._ask_for_metadata()
         while self._send_round(now):
             pass
+        self._ask_for_producer_id()  # last: a chain may just have run out of epochs
         return self._outbox.take()
 
     def needs(self, node: int) -> bool:

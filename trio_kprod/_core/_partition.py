@@ -104,7 +104,8 @@ class Partition:
             return False
         assert self.chain is not None
         distance = self.chain.next_number - self.batches[0].number
-        return distance < self.shared.rules.window and available_bytes >= self.topic.batch_limit
+        full = available_bytes >= self.topic.batch_limit - BATCH_OVERHEAD
+        return full and distance < self.shared.rules.window
 
     def replace(self, batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
         """Put new batches in the place of one."""

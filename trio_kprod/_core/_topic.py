@@ -243,13 +243,14 @@ class Topic:
 
         Only time during which some broker answers counts against `topic_timeout`: an outage never does.
         """
+        again = self._missing_at is not None
         if self._missing_at is not None:
             self._missing_for += max(0.0, now - max(self._missing_at, answering_since))
         self._missing_at = now
         if self.id == NO_TOPIC_ID:
             for partition in self.partitions:
                 partition.leader_epoch = -1  # it may come back as another topic, and we could not tell
-        if self._missing_for >= self.shared.rules.topic_timeout:
+        if again and self._missing_for >= self.shared.rules.topic_timeout:
             error = UnknownTopic(
                 f"the cluster does not know topic {self.name!r}: {refusal(code)} "
                 f"for {self.shared.rules.topic_timeout:g} s"

@@ -72,8 +72,7 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
     if maybe_written is None:
         maybe_written = batch.perhaps or batch.request is not None
     _settle(batch, error=error, maybe_written=maybe_written)
-    doomed = any(other.doom is not None for other in batch.partition.batches)
-    if batch.data is not None or doomed:
+    if batch.data is not None:
         _go_on_afresh(batch.partition)
 
 

@@ -1,6 +1,6 @@
 """Fixtures for pytest. To have them in all tests, in ``conftest.py``::
 
-    pytest_plugins = ["trio_kprod.testing.fixtures"]
+pytest_plugins = ["trio_kprod.testing.fixtures"]
 """
 
 from __future__ import annotations

@@ -1,0 +1,57 @@
+"""Record batches: what goes in comes out, by every codec; and the GIL is given up on the way."""
+
+from __future__ import annotations
+
+import pytest
+from kafka import codec
+from kafka.record.default_records import DefaultRecordBatch
+
+from tests.core.helpers import Bench, message, messages
+from trio_kprod._core._records import RECORDS_PER_BREATH, encode
+from trio_kprod._messages import Message
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+
+
+def needs_codec(name: str) -> None:
+    if name != "none" and not getattr(codec, f"has_{name}")():
+        pytest.skip(f"no library for {name}")
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_records_come_out_as_they_went_in(name: str) -> None:
+    needs_codec(name)
+    entries = [
+        Message("t", b"value" * 20, b"key", (("h", b"x"), ("h", None)), None, 1_700_000_000_123, 0, 0.0),
+        Message("t", None, b"key", (), None, 0, 0, 0.0),
+        Message("t", b"", None, (), None, 1_600_000_000_000, 0, 0.0),
+    ]
+    data, uncompressed = encode(entries, producer_id=9, epoch=3, sequence=44, compression=CODECS[name])
+    batch = DefaultRecordBatch(bytes(data))
+    assert batch.validate_crc()
+    assert batch.compression_type == CODECS[name]
+    assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (9, 3, 44)
+    assert uncompressed >= 61
+    assert [(one.value, one.key, list(one.headers), one.timestamp) for one in batch] == [
+        (entry.value, entry.key, list(entry.headers), entry.timestamp_ms) for entry in entries
+    ]
+
+
+@pytest.mark.parametrize("count", [1, RECORDS_PER_BREATH, RECORDS_PER_BREATH + 1, 3 * RECORDS_PER_BREATH])
+def test_long_batches_let_other_threads_breathe(count: int) -> None:
+    breaths: list[None] = []
+    data, _ = encode(
+        [message()] * count, producer_id=1, epoch=0, sequence=0, breathe=lambda: breaths.append(None)
+    )
+    assert len(list(DefaultRecordBatch(bytes(data)))) == count
+    assert len(breaths) == (count - 1) // RECORDS_PER_BREATH
+
+
+def test_instruments_hear_of_compression() -> None:
+    bench = Bench(compression=1, observed=True, batch_size=10_000)
+    bench.submit(messages("aaaa", partition=0))
+    [observed] = [one for one in bench.reports if getattr(one, "hook", "") == "compress"]
+    payload = observed.payload  # type: ignore[union-attr]
+    assert payload["message_count"] == 4
+    assert payload["compressed_bytes"] == len(bench.only().data)
+    assert payload["uncompressed_bytes"] > 61

@@ -1,0 +1,355 @@
+"""Messages on their way to a partition: those without key, unknown and growing topics, time that runs out."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.core.helpers import TOPIC, Bench, Outcome, message, messages, metadata
+from trio_kprod._core._reports import Recovered, Stalled, Topics
+from trio_kprod._core._topic import TopicMetadata
+
+MISSING = TopicMetadata(TOPIC, 3)
+
+
+def keyless(bench: Bench, values: str, **how: float) -> None:
+    bench.core.submit(messages(values, **how), bench.now)
+    bench.step()
+
+
+def check_counters(bench: Bench) -> None:
+    """The running counts agree with what is there."""
+    for topic in bench.core._topics.values():
+        assert topic.keyless_bytes == sum(entry.size for entry in topic.keyless)
+        rooms = [topic.arrivals, topic.keyless, topic.beyond]
+        rooms += [partition.queue for partition in topic.partitions]
+        batches = [batch for partition in topic.partitions for batch in partition.batches]
+        assert topic.unsettled == sum(map(len, rooms)) + sum(len(batch.entries) for batch in batches)
+        for partition in topic.partitions:
+            assert partition.queue_bytes == sum(entry.size for entry in partition.queue)
+
+
+# ---- without key -------------------------------------------------------------------------------------------
+
+
+def test_messages_without_key_spread_by_the_batch() -> None:
+    bench = Bench(leaders=(1, 1, 1))
+    keyless(bench, "abcdef")
+    [seen] = bench.sent
+    assert sorted(one.partition for one in seen) == [0, 1, 2]
+    assert sorted(one.values for one in seen) == ["ab", "cd", "ef"]
+
+
+def test_they_go_where_the_fewest_bytes_are_unsettled() -> None:
+    bench = Bench(leaders=(1, 1, 1))
+    bench.submit("ab", partition=0)
+    bench.submit("c", partition=2)
+    keyless(bench, "z")
+    assert bench.sent[-1][0].partition == 1
+
+
+def test_ties_are_broken_by_lot() -> None:
+    bench = Bench(leaders=(1, 1, 1))
+    places: Counter[int] = Counter()
+    for _ in range(30):
+        keyless(bench, "a")
+        places[bench.only().partition] += 1
+        bench.answer(0, 0)
+    assert set(places) == {0, 1, 2}
+
+
+def test_a_partition_whose_leader_is_not_connected_gets_none() -> None:
+    bench = Bench(leaders=(1, 2, -1))
+    bench.lose(2, reconnect=False)
+    keyless(bench, "abcdef")
+    assert {one.partition for request in bench.sent for one in request} == {0}
+    assert bench.connects == [2]
+
+
+def test_they_wait_for_the_first_connection() -> None:
+    bench = Bench()
+    bench.lose(reconnect=False)
+    keyless(bench, "ab")
+    assert bench.connects == [1]
+    bench.core.unreachable(1, bench.now)
+    bench.step()
+    assert bench.connects == [1, 1]
+    bench.core.connected(1, bench.now)
+    bench.step()
+    assert bench.only().values == "ab"
+
+
+def test_neither_kind_starves_the_other() -> None:
+    """Under full load, with one batch free at a time."""
+    bench = Bench().started()
+    kinds: Counter[bool] = Counter()
+    for _ in range(60):
+        bench.core.submit([message("k", partition=0), message("k", partition=0)], bench.now)
+        bench.core.submit([message("n"), message("n")], bench.now)
+        bench.step()
+        kinds[bench.sent[0][0].values == "kk"] += 1
+        bench.answer(0, 0)
+    assert min(kinds.values()) > 10
+
+
+def test_their_order_within_a_partition_is_kept_beside_keyed_ones() -> None:
+    bench = Bench().started()
+    for step in range(20):
+        bench.core.submit([message(f"{step}k,", partition=0), message(f"{step}n,")], bench.now)
+        bench.step()
+    log = ""
+    while bench.requests:
+        log += bench.sent[0][0].values
+        bench.answer(0, 0)
+    for kind in "kn":
+        assert [int(one[:-1]) for one in log.split(",")[:-1] if one[-1] == kind] == list(range(20))
+
+
+# ---- unknown topics ----------------------------------------------------------------------------------------
+
+
+def test_messages_wait_for_metadata_in_order() -> None:
+    bench = Bench(ready=False)
+    bench.core.producer_id(1, 0)
+    bench.submit("ab")
+    bench.submit("c")
+    assert bench.asked == [(TOPIC,)]
+    bench.learn(metadata())
+    assert bench.connects == [1]
+    bench.core.connected(1, 0)
+    bench.step()
+    assert bench.only().values == "ab"
+    check_counters(bench)
+
+
+def test_a_missing_topic_fails_after_topic_timeout() -> None:
+    bench = Bench(ready=False, topic_timeout=10.0)
+    bench.submit("a")
+    while not bench.settled:
+        bench.learn(MISSING)
+        bench.pass_time(0.5)
+    assert 10 <= bench.now <= 12
+    assert bench.outcomes() == [Outcome("a", "UnknownTopic", False, -1)]
+    check_counters(bench)
+
+
+def test_a_single_answer_that_a_topic_is_unknown_fails_nothing() -> None:
+    bench = Bench(ready=False, topic_timeout=0.0)
+    bench.submit("a")
+    bench.learn(MISSING)
+    assert not bench.settled
+
+
+def test_the_time_of_an_outage_does_not_count() -> None:
+    bench = Bench(ready=False, topic_timeout=10.0)
+    bench.submit("a")
+    bench.learn(MISSING)
+    bench.pass_time(1)
+    bench.now += 1000
+    bench.core.metadata_failed(bench.asked.pop(), bench.now)
+    bench.step()
+    bench.pass_time(2)
+    bench.learn(MISSING)
+    assert not bench.settled
+
+
+def test_the_time_in_which_nobody_asked_does_not_count() -> None:
+    bench = Bench(ready=False, topic_timeout=10.0, delivery_timeout=1.0)
+    bench.submit("a")
+    bench.learn(MISSING)
+    bench.pass_time(1000)
+    bench.asked.clear()
+    bench.core.metadata_failed((), bench.now - 999)
+    bench.settled.clear()
+    bench.submit("b", accepted_at=bench.now)
+    bench.learn(MISSING)
+    assert not bench.settled
+
+
+def test_a_missing_topic_is_asked_about_at_a_pace_however_many_messages_come() -> None:
+    bench = Bench(ready=False)
+    questions = 0
+    for _ in range(1000):
+        bench.submit("a")
+        if bench.asked:
+            questions += 1
+            bench.learn(MISSING)
+        bench.pass_time(0.001)
+    assert 2 <= questions < 8
+
+
+def test_a_known_topic_that_is_missing_for_a_while_keeps_its_chain() -> None:
+    bench = Bench().started()
+    bench.submit("ab")
+    bench.answer(3)
+    bench.learn(MISSING)
+    bench.pass_time(0.2)
+    seen = bench.only()
+    assert (seen.values, seen.epoch, seen.sequence) == ("ab", 0, 1)
+
+
+@pytest.mark.parametrize("code", [17, 29])
+def test_a_topic_that_metadata_refuses_fails_what_waits(code: int) -> None:
+    bench = Bench(ready=False)
+    bench.submit("ab")
+    bench.learn(TopicMetadata(TOPIC, code))
+    assert bench.outcomes() == [Outcome("ab", "Refused", False, -1)]
+    bench.submit("c")
+    assert bench.asked == [(TOPIC,)]
+
+
+def test_old_metadata_is_looked_up_again_even_if_the_topic_was_idle_then() -> None:
+    bench = Bench(metadata_max_age=300.0).started()
+    bench.pass_time(310)
+    assert not bench.asked
+    bench.submit("a")
+    assert bench.asked == [(TOPIC,)]
+    bench.learn(metadata())
+    bench.answer(0, 1)
+    bench.submit("b")
+    assert not bench.asked
+
+
+# ---- how many partitions -----------------------------------------------------------------------------------
+
+
+def test_who_wants_to_know_is_told_the_count() -> None:
+    bench = Bench(ready=False)
+    bench.core.want_partitions(TOPIC, 0)
+    bench.step()
+    bench.learn(metadata((1, 1)))
+    assert bench.reports == [Topics(TOPIC, 2)]
+
+
+def test_a_partition_beyond_the_count_is_refused_after_one_refresh() -> None:
+    bench = Bench(leaders=(1, 1))
+    bench.submit("a", partition=2)
+    bench.submit("b", partition=0)
+    assert not bench.settled
+    assert bench.asked == [(TOPIC,)]
+    bench.learn(metadata((1, 1)))
+    assert bench.outcomes() == [Outcome("a", "PartitioningFailed", False, -1)]
+    assert bench.only().values == "b"
+    check_counters(bench)
+
+
+def test_a_partition_that_was_added_is_found_by_that_refresh() -> None:
+    bench = Bench(leaders=(1, 1))
+    bench.submit("a", partition=2)
+    bench.learn(metadata((1, 1, 1)))
+    assert (bench.only().values, bench.only().partition) == ("a", 2)
+    assert Topics(TOPIC, 3) in bench.reports
+
+
+def test_fewer_partitions_than_before_are_old_news() -> None:
+    bench = Bench(leaders=(1, 1, 1))
+    bench.learn(metadata((1,)))
+    bench.submit("a", partition=2)
+    assert bench.only().partition == 2
+
+
+# ---- time runs out -----------------------------------------------------------------------------------------
+
+
+def test_messages_expire_wherever_they_wait() -> None:
+    bench = Bench(leaders=(-1, 1), delivery_timeout=1.0)
+    bench.lose(1, reconnect=False)
+    bench.submit("a", partition=0)
+    bench.submit("b", partition=7)
+    keyless(bench, "c")
+    bench.core.submit([message("d", topic="unknown")], 0)
+    bench.pass_time(0.99)
+    assert not bench.settled
+    bench.pass_time(0.02)
+    assert {one.values for one in bench.outcomes()} == {"a", "b", "c", "d"}
+    check_counters(bench)
+
+
+def test_what_is_handed_over_late_expires_at_once() -> None:
+    bench = Bench(delivery_timeout=1.0)
+    bench.now = 5.0
+    bench.lose(reconnect=False)
+    bench.submit("a")
+    bench.pass_time(0)
+    assert bench.outcomes() == [Outcome("a", "DeliveryTimedOut", False, -1)]
+
+
+def test_only_what_is_due_expires() -> None:
+    bench = Bench(delivery_timeout=1.0)
+    bench.lose(reconnect=False)
+    bench.submit([message("a"), message("b", accepted_at=0.5, partition=0), message("c", partition=0)])
+    bench.pass_time(1)
+    assert {one.values for one in bench.outcomes()} == {"a", "c"}
+    bench.pass_time(0.6)
+    assert {one.values for one in bench.outcomes()} == {"b"}
+
+
+@pytest.mark.parametrize("start", [0.1, 0.7, 1234.567891, 98765.4321])
+def test_expiry_ends_however_the_clock_rounds(start: float) -> None:
+    bench = Bench(delivery_timeout=0.3)
+    bench.lose(reconnect=False)
+    bench.now = start
+    for step in range(100):
+        bench.submit("a", accepted_at=start + step * 0.0007)
+    bench.pass_time(1)
+    assert len("".join(one.values for one in bench.outcomes())) == 100
+
+
+def test_messages_that_expire_one_after_the_other_do_so_in_few_steps() -> None:
+    bench = Bench(delivery_timeout=1.0)
+    bench.lose(reconnect=False)
+    bench.submit([message("a", partition=0, accepted_at=step / 10_000) for step in range(1000)])
+    bench.pass_time(2)
+    assert len(bench.settled) <= 12
+
+
+def test_a_sealed_batch_expires_as_a_whole() -> None:
+    bench = Bench(delivery_timeout=1.0)
+    bench.submit([message("a", partition=0), message("b", partition=0, accepted_at=0.5)])
+    bench.answer(19)
+    bench.pass_time(1)
+    assert "ab" in {one.values for one in bench.outcomes()}
+
+
+# ---- stalled -----------------------------------------------------------------------------------------------
+
+
+def test_a_topic_is_stalled_after_a_second_without_progress() -> None:
+    bench = Bench()
+    bench.submit("a")
+    bench.pass_time(0.9)
+    assert bench.reports == []
+    bench.pass_time(0.2)
+    assert bench.reports == [Stalled(TOPIC)]
+    bench.pass_time(5)
+    bench.answer(0, 0)
+    assert bench.reports[:2] == [Stalled(TOPIC), Recovered(TOPIC)]
+
+
+def test_a_topic_that_makes_progress_is_not_stalled() -> None:
+    bench = Bench().started()
+    bench.submit("abcdefgh")
+    for _ in range(4):
+        bench.pass_time(0.9)
+        bench.answer(0, 0)
+    bench.pass_time(5)
+    assert Stalled(TOPIC) not in bench.reports
+
+
+def test_a_topic_can_stall_again() -> None:
+    bench = Bench().started()
+    bench.submit("abcd")
+    bench.pass_time(2)
+    bench.answer(0, 0)
+    bench.pass_time(2)
+    assert [type(one) for one in bench.reports].count(Stalled) == 2
+
+
+def test_waiting_leaves_no_timers_behind() -> None:
+    bench = Bench().started()
+    for _ in range(2000):
+        bench.submit("a")
+        bench.answer(0, 0)
+        bench.pass_time(0.01)
+    assert len(bench.core._outbox._timers) < 10
