@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,14 +133,31 @@ def stalled_load(broker: Broker, path: Path) -> Iterator[subprocess.Popen[str]]:
     args, env = command(
         "load_file.py", str(path), "--bootstrap-servers", broker.bootstrap_servers, "--topic", "t"
     )
-    with subprocess.Popen(
-        args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as process:
+    with (
+        sigint_not_ignored(),
+        subprocess.Popen(
+            args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        ) as process,
+    ):
+        killer = threading.Timer(PATIENCE, process.kill)
+        killer.start()
         try:
             broker.wait_requests("Produce", 3, timeout=PATIENCE)
             yield process
         finally:
+            killer.cancel()
+            killer.join()
             process.kill()
+
+
+@contextmanager
+def sigint_not_ignored() -> Iterator[None]:
+    """Shells start what runs in the background with SIGINT ignored, which children inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
