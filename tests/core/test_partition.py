@@ -59,6 +59,17 @@ def test_the_window_counts_by_distance_not_by_number() -> None:
     assert values(bench) == ["kl", "mn"]
 
 
+def test_the_window_does_not_move_while_its_first_is_unanswered() -> None:
+    bench = Bench().started()
+    bench.submit("abcdefghijklmn")
+    first = bench.requests.pop(0)
+    for _ in range(4):
+        bench.answer(0, 9)
+    assert not bench.requests
+    bench.answer(0, 1, request=first)
+    assert values(bench) == ["kl", "mn"]
+
+
 def test_a_lone_batch_follows_a_long_silence() -> None:
     bench = Bench(metadata_max_age=1e6).started()
     bench.pass_time(601)
@@ -103,6 +114,13 @@ def test_the_leader_epoch_never_goes_back() -> None:
 def test_one_batch_is_in_flight_after_a_change_of_leader() -> None:
     bench = Bench(leaders=(1, 2)).started()
     bench.learn(metadata((2, 2), epoch=1))
+    bench.submit("abcd")
+    assert values(bench) == ["ab"]
+
+
+def test_one_batch_is_in_flight_after_a_new_election_of_the_same_leader() -> None:
+    bench = Bench().started()
+    bench.learn(metadata(epoch=2))
     bench.submit("abcd")
     assert values(bench) == ["ab"]
 

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.core.helpers import PRODUCER_ID, Bench, Outcome, messages, metadata
+from tests.core.helpers import PRODUCER_ID, TOPIC, Bench, Outcome, messages, metadata
+from trio_kprod._core._topic import TopicMetadata
 
 NOT_WRITTEN_RETRY = {3, 5, 6, 8, 9, 14, 15, 16, 19, 72, 74, 75, 89, 100, 103}
 PERHAPS_RETRY = {7, 13, 20, 56}
@@ -302,6 +303,24 @@ def test_what_is_perhaps_written_behind_a_buried_one_is_given_up_with_it() -> No
     assert (bench.only().values, bench.only().epoch) == ("ef", 1)
 
 
+def test_when_all_of_the_window_is_doomed_nothing_is_left_to_prove_it() -> None:
+    bench = Bench(batch_size=61 + 4 * 100).started()
+    bench.submit("abcdefghijklmnopqrst")
+    for code in (10, 45, 45, 45, 45):
+        bench.answer(code)
+    bench.answer(10)  # ab
+    bench.answer(0, 1)  # a
+    window = ["b", "cd", "efgh", "ijkl", "mnop"]
+    assert [seen.values for [seen] in bench.sent] == window
+    bench.settled.clear()
+    bench.lose()
+    for values in window:
+        assert bench.only().values == values
+        bench.answer(29)
+    assert bench.outcomes() == [Outcome(values, "Refused", True, -1) for values in window]
+    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("qrst", 3, 0)
+
+
 def test_before_the_first_acknowledgement_of_a_chain_nothing_is_proved() -> None:
     """A broker without a state accepts any first sequence, so it proves nothing of what precedes it."""
     bench = Bench(leaders=(1,))
@@ -421,6 +440,14 @@ def test_out_of_order_at_the_head_twice_brings_all_under_the_next_epoch(code: in
     assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 1, 0)
     bench.answer(0, 1)
     assert [(one.values, one.sequence) for [one] in bench.sent] == [("cd", 2), ("ef", 4)]
+
+
+def test_fresh_metadata_ends_the_wait_even_if_it_lacks_the_topic() -> None:
+    bench = Bench().started()
+    bench.submit("ab")
+    bench.answer(45)
+    bench.learn(TopicMetadata(TOPIC, 3))
+    assert bench.only().values == "ab"
 
 
 def test_metadata_that_was_asked_for_before_is_not_fresh() -> None:

@@ -78,7 +78,7 @@ class ProduceCore:
         if refusal is not None:
             for topic in self._topics.values():
                 topic.fail(refusal)
-        self._outbox.call_at(now + self._shared.backoff(self._id_failures), self._end_id_pause)
+        self._outbox.call_at(now + self._shared.question_pause(self._id_failures), self._end_id_pause)
 
     def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str], now: float) -> None:
         """A broker answered a metadata request for the topics `asked`."""
@@ -194,10 +194,6 @@ class ProduceCore:
         self._ask_for_producer_id()  # last: a chain may just have run out of epochs
         return self._outbox.take()
 
-    def needs(self, node: int) -> bool:
-        """Whether anything waits for a connection to this node."""
-        return any(not p.idle or p.topic.keyless for p in self._led_by(node))
-
     def _send_round(self, now: float) -> bool:
         """At most one batch of each partition that is ready, in as few requests as they fit in."""
         chosen: dict[Partition, Batch] = {}
@@ -285,7 +281,7 @@ class ProduceCore:
     def _ask_again_later(self, topic: Topic, now: float, *, failed: bool = False) -> None:
         if topic.wanted and (failed or topic.unresolved):
             topic.asks_in_vain += 1
-            self._outbox.refresh_at(now + self._shared.backoff(topic.asks_in_vain), topic)
+            self._outbox.refresh_at(now + self._shared.question_pause(topic.asks_in_vain), topic)
 
     def _refresh_by_age(self, now: float) -> None:
         """Leaders move and partitions are added without anybody telling us."""

@@ -76,7 +76,7 @@ class Partition:
 
     def next_batch(self, now: float) -> Batch | None:
         """The batch whose turn it is, if its turn is now; formed from the queue if need be."""
-        if not self._may_use_leader():
+        if self.leader < 0:
             return None
         if self.restarting and not self._restart():
             return self._next_to_prove(now)
@@ -94,7 +94,7 @@ class Partition:
 
         With nothing of this partition in flight whatever is there may go; beside others only a full batch.
         """
-        if not self._may_use_leader() or (self.restarting and not self._restart()):
+        if self.leader < 0 or (self.restarting and not self._restart()):
             return False
         if self.chain is None and not self._start_chain():
             return False
@@ -149,12 +149,6 @@ class Partition:
         if rules.compression:
             sizes = {"uncompressed_bytes": uncompressed, "compressed_bytes": len(batch.data)}
             self.shared.outbox.observe("compress", lambda: {"message_count": len(batch.entries), **sizes})
-
-    def _may_use_leader(self) -> bool:
-        """Not while another broker has not yet answered for this partition."""
-        if self.leader < 0:
-            return False
-        return all(batch.request is None or batch.request.node == self.leader for batch in self.batches)
 
     def _lowest_unsent(self) -> Batch | None:
         for batch in self.batches:
@@ -240,7 +234,7 @@ class Partition:
         """
         if epoch < self.leader_epoch or (leader, epoch) == (self.leader, self.leader_epoch):
             return False
-        self.probing = True
+        self.probing = True  # so nothing goes there before the old leader has answered
         if leader != self.leader:
             self.follow_nobody()
             self.shared.led_by.setdefault(leader, {})[self] = None

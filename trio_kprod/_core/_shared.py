@@ -23,6 +23,9 @@ MAX_BACKOFF = 1.0
 #: Messages of a topic that are past `delivery_timeout` are looked for no more often than this.
 EXPIRY_PACE = 0.01
 
+#: A question that was answered in vain waits at least so long, even if `retry_backoff` is 0.
+QUESTION_PACE = 0.05
+
 #: A topic is stalled when its oldest message waits this long and none of the topic was settled meanwhile.
 STALL_AFTER = 1.0
 
@@ -76,3 +79,7 @@ class Shared:
         longest = max(base, MAX_BACKOFF)
         exponent = min(failures - 1, 30)
         return min(base * 2.0**exponent, longest) * (1 - 0.2 * self.random.random())
+
+    def question_pause(self, failures: int) -> float:
+        """The same for questions about topics and producer ids, which must not be asked without pause."""
+        return max(self.backoff(failures), QUESTION_PACE)

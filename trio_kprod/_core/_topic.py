@@ -276,13 +276,15 @@ class Topic:
     # ---- messages are given up ---------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        """Give up everything unsettled. Messages that come later are tried on their own account."""
-        self._fail_room(self.arrivals, error)
-        self.keyless_bytes = 0
-        self._fail_room(self.keyless, error)
-        self._fail_room(self.beyond, error)
+        """Give up everything unsettled. Messages that come later are tried on their own account.
+
+        What was handed over first is told first, so that it can be sent again in the order it is told.
+        """
         for partition in self.partitions:
             self._fail_partition(partition, error)
+        self.keyless_bytes = 0
+        for room in (self.keyless, self.beyond, self.arrivals):
+            self._fail_room(room, error)
 
     def _fail_partition(self, partition: Partition, error: BaseException) -> None:
         for batch in list(partition.batches):

@@ -220,14 +220,20 @@ def _retry_later(batch: Batch, error: ProducerError, limit: int | None, now: flo
 def _doom(batch: Batch, error: BaseException) -> None:
     """Refused for good, though an earlier transmission may have been written.
 
-    The next batch of the chain can tell: if it is accepted, this one is in the log. If there is none, or
-    the chain has a gap already, nothing can; nor before the broker has a state, as it accepts any first.
+    The next batch of the chain can tell: if it is accepted, this one is in the log.
     """
     batch.doom = error
+    if not _can_be_proved(batch):
+        _go_on_afresh(batch.partition)
+
+
+def _can_be_proved(batch: Batch) -> bool:
+    """Not if the chain has a gap already, nor before the broker has a state, as it accepts any first."""
     partition = batch.partition
-    started = partition.chain is not None and partition.chain.acknowledged
-    if partition.restarting or not started or batch is partition.batches[-1]:
-        _go_on_afresh(partition)
+    if partition.restarting or partition.chain is None or not partition.chain.acknowledged:
+        return False
+    beyond = partition.batches[0].number + partition.shared.rules.window
+    return any(other.doom is None and batch.number < other.number < beyond for other in partition.batches)
 
 
 def _go_on_afresh(partition: Partition) -> None:
