@@ -1,9 +1,10 @@
-"""Fixtures for every test: a real Kafka, started once a session for those that ask for it."""
+"""For every test: Ctrl-C as in a terminal, and a real Kafka, started once for those that ask for it."""
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -11,6 +12,11 @@ import pytest
 
 from tests.kafka.cluster import Kafka, some_kafka
 from tests.kafka.jars import Unavailable
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start what runs in the background like this, and children inherit it: no test of Ctrl-C would end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

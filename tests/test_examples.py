@@ -133,12 +133,9 @@ def stalled_load(broker: Broker, path: Path) -> Iterator[subprocess.Popen[str]]:
     args, env = command(
         "load_file.py", str(path), "--bootstrap-servers", broker.bootstrap_servers, "--topic", "t"
     )
-    with (
-        sigint_not_ignored(),
-        subprocess.Popen(
-            args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-        ) as process,
-    ):
+    with subprocess.Popen(
+        args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
         killer = threading.Timer(PATIENCE, process.kill)
         killer.start()
         try:
@@ -148,16 +145,6 @@ def stalled_load(broker: Broker, path: Path) -> Iterator[subprocess.Popen[str]]:
             killer.cancel()
             killer.join()
             process.kill()
-
-
-@contextmanager
-def sigint_not_ignored() -> Iterator[None]:
-    """Shells start what runs in the background with SIGINT ignored, which children inherit."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
