@@ -13,9 +13,8 @@ import pytest
 from tests.kafka.cluster import Kafka, some_kafka
 from tests.kafka.jars import Unavailable
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Shells start what runs in the background like this, and children inherit it: no test of Ctrl-C would end.
+    # Shells start what runs in the background like this, and no test of Ctrl-C would end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
