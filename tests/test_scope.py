@@ -691,14 +691,19 @@ async def test_ten_producers_leave_no_task_behind(autojump_clock: object) -> Non
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 async def test_a_forked_child_is_told_and_touches_nothing(autojump_clock: object) -> None:
-    """The child leaves the scope as well; what it says comes back through a pipe."""
+    """The child leaves the scope as well; what it says comes back through a pipe.
+
+    While the child lives, this process stands still: both have trio's wake-up socket, and whoever reads
+    first takes what the other was to get.
+    """
     client = FakeClient()
     reader, writer = os.pipe()
     child = False
     try:
         async with open_fake(client) as producer:
             producer.send_nowait("topic", b"1")
-            child = os.fork() == 0
+            await trio.testing.wait_all_tasks_blocked()
+            child = (pid := os.fork()) == 0
             if child:
                 with pytest.raises(RuntimeError, match="forked child"):
                     producer.send_nowait("topic", b"1")
@@ -708,15 +713,15 @@ async def test_a_forked_child_is_told_and_touches_nothing(autojump_clock: object
                     await producer.flush()
             else:
                 os.close(writer)
+                os.waitpid(pid, 0)  # noqa: ASYNC222  # standing still is the point
                 client.automatic = True
         if child:
             os.write(writer, b"touched" if client.stops or client.submitted else b"fine")
     finally:
         if child:
             os._exit(0)
-    with open(reader, "rb") as pipe:  # noqa: ASYNC230  # the child is short
+    with open(reader, "rb") as pipe:  # noqa: ASYNC230  # the child is gone
         assert pipe.read() == b"fine"
-    os.wait()  # noqa: ASYNC222  # it has closed the pipe, so it is gone
     assert producer.statistics().delivered == 1
 
 
