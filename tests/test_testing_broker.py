@@ -201,6 +201,19 @@ def test_waiting_for_records_says_how_many_there_are() -> None:
             broker.wait_requests("Produce", 2, timeout=0)
 
 
+async def test_any_condition_is_waited_for() -> None:
+    async with open_broker() as broker:
+        rule = broker.answer("Metadata", error=5)
+        peer = await connect(broker)
+        await broker.until(lambda: broker.connections == 1)
+        await peer.metadata("t")
+        broker.wait_until(lambda: rule.hits == 1)
+        await peer.stream.aclose()
+        await broker.until(lambda: broker.connections == 0)
+        with pytest.raises(TimeoutError, match=r"not so after 0 seconds: <Broker .*, 0 connections>"):
+            broker.wait_until(lambda: broker.connections == 1, timeout=0)
+
+
 async def test_records_are_waited_for_in_any_loop() -> None:
     async with open_broker() as broker, trio.open_nursery() as nursery:
         arrived: list[Record] = []

@@ -12,9 +12,15 @@ What can go wrong is scripted, with the same few words for every kind of fault:
     broker.drop_connections(after="append")         # written, but the answer is lost
     broker.silence("Metadata"); ...; broker.resume()
 
+`open_proxy` puts a network in front of it, or in front of any other server, that can be made to fail:
+
+    with trio_kprod.testing.open_proxy(broker) as proxy:
+        proxy.drop_connections("answer", "Produce", forward=10)     # in the middle of the answer
+        proxy.silence(); ...; proxy.resume()                        # as if a cable was pulled
+
 `MemoryBroker` is the same broker in the caller's own loop, and `open_memory_producer` a producer that uses
-it there: without thread or socket, and so in virtual time. `trio_kprod.testing.fixtures` has both brokers for
-pytest.
+it there: without thread or socket, and so in virtual time. `trio_kprod.testing.fixtures` has the brokers and
+the proxy for pytest.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ from ._faults import (
 from ._log import Batch as Batch, Record as Record
 from ._memory import MemoryBroker as MemoryBroker, MemoryNetwork as MemoryNetwork
 from ._producer import open_memory_producer as open_memory_producer
+from ._proxy import Proxy as Proxy, open_proxy as open_proxy
 
 __all__ = [
     "Answer",
@@ -45,11 +52,13 @@ __all__ = [
     "Fault",
     "MemoryBroker",
     "MemoryNetwork",
+    "Proxy",
     "Record",
     "Rule",
     "Silence",
     "open_broker",
     "open_memory_producer",
+    "open_proxy",
 ]
 
 # Tracebacks and help() show the names that users write.

@@ -1,24 +1,22 @@
 """The state of a one-broker cluster: topics, producer ids, scripted faults, counters. No I/O.
 
 `Cluster` is shared by the loop that serves connections and by whoever scripts the broker, from any thread:
-everything that reads or changes it holds `lock`, for as long as one request takes. Whoever waits for a
-change registers with `watch` first and looks afterwards, so that no change falls in between.
+everything that reads or changes it holds `lock`, for as long as one request takes.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ._faults import Fault, Plan, Rule, Rules, Target
 from ._log import Batch, PartitionLog, Record
+from ._watching import Watched
 
 #: The only broker there is.
 NODE_ID = 0
@@ -82,12 +80,12 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
 
-class Cluster:
+class Cluster(Watched):
     """Topics, producer ids, faults and counters of a one-broker cluster."""
 
     def __init__(self, options: Options, address: Address) -> None:
+        super().__init__()
         self.options = options
-        self.lock = threading.Condition(threading.RLock())
         self.cluster_id = "trio-kprod-testing"
         self.advertised = address
         self.topics: dict[str, Topic] = {}
@@ -95,28 +93,6 @@ class Cluster:
         self.requests: Counter[str] = Counter()
         self.accepted = 0
         self._next_producer_id = 1000
-        # What to call after a change, of whatever kind: one entry per waiting task.
-        self._watchers: set[Callable[[], None]] = set()
-
-    # -- changes
-
-    def changed(self) -> None:
-        """Tell everybody who waits to look again."""
-        with self.lock:
-            self.lock.notify_all()
-            for watcher in self._watchers:
-                watcher()
-
-    @contextmanager
-    def watch(self, watcher: Callable[[], None]) -> Generator[None]:
-        """Call `watcher` after each change, from whichever thread made it."""
-        with self.lock:
-            self._watchers.add(watcher)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self._watchers.discard(watcher)
 
     # -- topics
 

@@ -9,10 +9,11 @@ from typing import Literal
 from ._cluster import Address, Cluster, Options, TopicSettings, is_legal_name
 from ._faults import Answer, Delay, Drop, Fault, Rule, Silence, check_api
 from ._log import Batch, Record
-from ._serve import Connections, watching
+from ._serve import Connections
+from ._watching import Observable
 
 
-class BrokerControls:
+class BrokerControls(Observable):
     """Topics, what arrived, scripted faults. Every method may be called from any thread, and none blocks
     for longer than a request takes unless it says so.
     """
@@ -21,7 +22,7 @@ class BrokerControls:
         _check_count("partitions", options.partitions)
         for api in options.max_versions or ():
             check_api(api)
-        self._cluster = Cluster(options, address)
+        self._cluster = self._watched = Cluster(options, address)
         self._connections = Connections()
         for name, partitions in (topics or {}).items():
             self.create_topic(name, partitions)
@@ -145,15 +146,11 @@ class BrokerControls:
         await self._arrived(lambda: self._cluster.requests[api], count)
 
     def _wait(self, current: Callable[[], int], count: int, timeout: float, what: str) -> None:
-        lock = self._cluster.lock
-        with lock:
-            if not lock.wait_for(lambda: current() >= count, timeout):
-                raise TimeoutError(f"{current()} of {count} {what} after {timeout} seconds")
+        if not self._cluster.wait_until(lambda: current() >= count, timeout):
+            raise TimeoutError(f"{current()} of {count} {what} after {timeout} seconds")
 
     async def _arrived(self, current: Callable[[], int], count: int) -> None:
-        with watching(self._cluster) as changes:
-            while current() < count:
-                await changes.wait()
+        await self._cluster.until(lambda: current() >= count)
 
     # -- faults
 

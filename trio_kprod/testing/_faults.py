@@ -37,8 +37,31 @@ def check_api(name: str) -> None:
         raise ValueError(f"a request's name must be one of {', '.join(API_NAMES)}; got {name!r}")
 
 
+def check_seconds(seconds: float) -> None:
+    """Raise ValueError for what is no pause."""
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds must be 0 or more, and finite; got {seconds!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Limited:
+    """Which requests, and how often: what the broker's faults and the proxy's have in common."""
+
+    api: str | None = field(default=None, kw_only=False)
+    times: int | None = 1
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        if self.api is not None:
+            check_api(self.api)
+        if self.times is not None and self.times < 1:
+            raise ValueError(f"times must be 1 or more, or None for always; got {self.times!r}")
+        if self.skip < 0:
+            raise ValueError(f"skip must be 0 or more; got {self.skip!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault(Limited):
     """Which requests, and how often.
 
     Attributes:
@@ -49,17 +72,8 @@ class Fault:
         skip (int): how many matching requests pass before the first.
     """
 
-    api: str | None = field(default=None, kw_only=False)
     topic: str | None = None
     partition: int | None = None
-    times: int | None = 1
-    skip: int = 0
-
-    def __post_init__(self) -> None:
-        if self.api is not None:
-            check_api(self.api)
-        if self.times is not None and self.times < 1:
-            raise ValueError(f"times must be 1 or more, or None for always; got {self.times!r}")
 
     def concerns(self, target: Target) -> bool:
         """Whether it is about this topic and partition of a request."""
@@ -101,8 +115,7 @@ class Delay(Fault):
 
     def __post_init__(self) -> None:
         Fault.__post_init__(self)  # by name: a slotted dataclass is made anew, and super() would miss it
-        if not 0 <= self.seconds < math.inf:
-            raise ValueError(f"seconds must be 0 or more, and finite; got {self.seconds!r}")
+        check_seconds(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +148,12 @@ class Rule:
     """A fault at work.
 
     Attributes:
-        fault (Fault): what was scripted.
-        hits (int): how many requests it applied to so far.
+        fault (Fault): what was scripted; of a proxy's rule, it is for looking at only.
+        hits (int): how many requests (a proxy's: frames, or connections) it applied to so far.
         active (bool): False once it was removed (a spent one is active until then, but matches no more).
     """
 
-    def __init__(self, fault: Fault, changed: Callable[[], None]) -> None:
+    def __init__(self, fault: Limited, changed: Callable[[], None]) -> None:
         self.fault = fault
         self.hits = 0
         self.active = True
@@ -160,6 +173,11 @@ class Rule:
     def spent(self) -> bool:
         """Whether it matches nothing any more."""
         return not self.active or self.hits == self.fault.times
+
+    @property
+    def begun(self) -> bool:
+        """Whether it applies to the next matching request."""
+        return not self.spent and not self._to_skip
 
     def due(self) -> bool:
         """Count a matching request; whether the fault applies to it."""
@@ -187,7 +205,7 @@ class Plan:
         fault = self.silence.fault if self.silence else None
         return self.silence if isinstance(fault, Silence) and fault.after_append == after_append else None
 
-    def lacks(self, fault: Fault, targets: Iterable[Target]) -> bool:
+    def lacks(self, fault: Limited, targets: Iterable[Target]) -> bool:
         """Whether a fault of this kind still has something to say to the request."""
         if isinstance(fault, Answer):
             return any(target not in self.answers for target in targets)
@@ -249,9 +267,10 @@ class Rules:
         return plan
 
 
-def _matching(fault: Fault, api: str, targets: Sequence[Target]) -> list[Target]:
+def _matching(fault: Limited, api: str, targets: Sequence[Target]) -> list[Target]:
     if fault.api not in (None, api) or (isinstance(fault, Drop) and fault.after == "accept"):
         return []
+    assert isinstance(fault, Fault), "a broker's rules have a broker's faults"
     return [target for target in targets if fault.concerns(target)]
 
 

@@ -16,55 +16,12 @@ import trio
 from ._cluster import Cluster
 from ._faults import Plan, Rule
 from ._handlers import Reply, Session, handle, targets
+from ._watching import InLoop, watching
 from ._wire import BadRequest, FrameBuffer, Request, decode_request, encode_response
 
 logger = logging.getLogger("trio_kprod.testing")
 
 _RECEIVE_SIZE = 65536
-
-
-class InLoop:
-    """Calls functions in the trio loop in which it was made, from any thread."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread = threading.get_ident()
-
-    def __call__(self, function: Callable[[], object]) -> bool:
-        """Call it now, or soon if this is another thread; False if the loop is gone."""
-        if threading.get_ident() == self._thread:
-            function()
-            return True
-        try:
-            self._token.run_sync_soon(function)
-        except trio.RunFinishedError:
-            return False
-        return True
-
-
-class Changes:
-    """Waits for the cluster to change. Made by `watching`; look at the state after entering it."""
-
-    def __init__(self) -> None:
-        self._in_loop = InLoop()
-        self._event = trio.Event()
-
-    def notify(self) -> None:
-        """Something changed; from any thread."""
-        self._in_loop(lambda: self._event.set())
-
-    async def wait(self) -> None:
-        """Until the next change, or at once if there was one since the last wait."""
-        await self._event.wait()
-        self._event = trio.Event()
-
-
-@contextmanager
-def watching(cluster: Cluster) -> Generator[Changes]:
-    """No change between entering this and waiting is missed."""
-    changes = Changes()
-    with cluster.watch(changes.notify):
-        yield changes
 
 
 class Connections:
