@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import trio
 from kafka.protocol.api_header import RequestHeader
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse
-from kafka.protocol.producer import ProduceRequest
+from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from trio_kprod._connection import Connection, Exchange
@@ -24,6 +24,7 @@ REQUESTS = {
     request.API_KEY: request
     for request in (
         ApiVersionsRequest,
+        InitProducerIdRequest,
         MetadataRequest,
         ProduceRequest,
         SaslAuthenticateRequest,
@@ -57,6 +58,11 @@ class Peer:
 
     async def request(self) -> Any:
         """The next request, decoded."""
+        request, _ = await self.request_and_frame()
+        return request
+
+    async def request_and_frame(self) -> tuple[Any, bytes]:
+        """The same, and the bytes it came as."""
         frame = await self.frame()
         request_class = REQUESTS[int.from_bytes(frame[:2], "big")]
         version = int.from_bytes(frame[2:4], "big")
@@ -64,7 +70,7 @@ class Peer:
         header = RequestHeader.decode(data, flexible=request_class.flexible_version_q(version))
         request = request_class.decode(data.read(), version=version)
         request.with_header(correlation_id=header.correlation_id, client_id=header.client_id)
-        return request
+        return request, frame
 
     async def answer(self, request: Any, response: Any) -> None:
         await self.stream.send_all(answer_bytes(request, response))
@@ -154,10 +160,17 @@ def settings(**changes: Any) -> Any:
 class Client:
     """A connection to a script and a record of what it told."""
 
-    def __init__(self, nursery: trio.Nursery, script: Script, host: str, **changes: Any) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        script: Script,
+        host: str,
+        needs: Sequence[tuple[Any, int]] = (),
+        **changes: Any,
+    ) -> None:
         self.fence = Fence()
         self.network = PairNetwork(nursery, script, self.fence)
-        self.connection = Connection((host, 9092), settings(**changes), self.network, self.fence)
+        self.connection = Connection((host, 9092), settings(**changes), self.network, self.fence, needs=needs)
         self.record: list[Any] = []
         self._told = trio.Event()
         self.ended = trio.Event()

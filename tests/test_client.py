@@ -7,12 +7,17 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import trio
 import trustme
 
 import trio_kprod
+from tests.scripted_peer import settings
+from trio_kprod._client import ThreadHost
+from trio_kprod._endpoints import Endpoints
+from trio_kprod._transport import Fence
 from trio_kprod.testing import Broker, open_broker
 
 
@@ -239,6 +244,71 @@ async def test_instruments_hear_of_connections_and_requests(broker: Broker) -> N
 
     name = broker.bootstrap_servers
     assert heard == [f"connected {name}", f"connected {name}", "compressed 1: True", f"Produce {name} None"]
+
+
+@pytest.fixture
+def slow_name(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A host name that nobody can look up in the time a test has."""
+    release = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(host: Any, port: Any, family: int, kind: int, proto: int, flags: int) -> Any:
+        if host == b"slow.invalid" and not flags & socket.AI_NUMERICHOST:
+            release.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "too late")
+        return look_up(host, port, family, kind, proto, flags)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    yield "slow.invalid"
+    release.set()
+
+
+async def test_a_slow_look_up_delays_no_other_broker(broker: Broker, slow_name: str) -> None:
+    with trio.fail_after(20):
+        servers = [f"{slow_name}:9092", broker.bootstrap_servers]
+        async with trio_kprod.open_producer(servers) as producer:
+            await producer.send_and_wait("t", b"x")
+
+
+async def test_a_slow_look_up_does_not_delay_the_end(broker: Broker, slow_name: str) -> None:
+    servers = broker.bootstrap_servers
+    broker.advertise(slow_name, 9092)
+    with trio.fail_after(20), pytest.raises(trio_kprod.DeliveryFailed) as caught:
+        async with trio_kprod.open_producer(servers, shutdown_timeout=0.1) as producer:
+            producer.send_nowait("t", b"x")
+    assert [one.maybe_written for one in caught.value.undelivered] == [False]
+
+
+async def test_a_slow_look_up_does_not_delay_the_error(slow_name: str) -> None:
+    with trio.fail_after(20), pytest.raises(trio_kprod.ConnectFailed):
+        async with trio_kprod.open_producer(f"{slow_name}:9092", connect_timeout=0.1):
+            pytest.fail("must not be entered")
+
+
+async def test_waiting_longer_than_a_thread_can() -> None:
+    with trio.move_on_after(0.3) as scope:
+        await ThreadHost().sleep(1e300)
+    assert scope.cancelled_caught
+
+
+def test_what_is_wrong_is_told_to_another_thread_while_it_changes() -> None:
+    """A worker is abandoned while it goes on."""
+    endpoints = Endpoints(
+        settings(bootstrap_servers=[], reconnect_backoff=0.05, reconnect_backoff_max=1),
+        None,  # type: ignore[arg-type]
+        Fence(),
+        None,  # type: ignore[arg-type]
+    )
+
+    class Trouble(OSError):
+        def __str__(self) -> str:
+            endpoints.pace((f"new{len(endpoints._paces)}", 1)).troubles[OSError] = OSError()
+            endpoints.pace(("a", 1)).troubles[type(str(len(endpoints._paces)), (OSError,), {})] = OSError()
+            return "down"
+
+    for host in ("a", "b"):
+        endpoints.pace((host, 1)).troubles[Trouble] = Trouble()
+    assert "a:1: down; b:1: down" in endpoints.troubles()
 
 
 def test_two_runs_one_after_the_other(broker: Broker) -> None:

@@ -108,6 +108,98 @@ async def test_open_has_one_deadline(autojump_clock: trio.testing.MockClock) -> 
         assert_nothing_open(client)
 
 
+async def test_a_network_that_never_connects(autojump_clock: trio.testing.MockClock) -> None:
+    class BlackHole:
+        async def open_stream(self, *_: Any) -> trio.abc.Stream:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    connection = Connection(("broker", 9092), settings(), BlackHole(), Fence())
+    with pytest.raises(SetupFailed, match=r"^connecting: not finished within 10 s$"):
+        await connection.open()
+    assert trio.current_time() == 10
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [{3: (0, 12)}, {3: (0, 12), 0: (0, 2)}, {3: (0, 12), 0: (9, 5)}, {3: (0, 12), 0: (-9, -5)}],
+    ids=["none", "too low", "contradictory", "negative"],
+)
+async def test_a_broker_without_what_is_needed_is_left(offered: dict[int, tuple[int, int]]) -> None:
+    """And its connection is closed."""
+
+    async def script(peer: Peer) -> None:
+        await peer.versions(offered)
+        await peer.until_closed()
+
+    async with client_of(script, needs=[(MetadataRequest, 1), (ProduceRequest, 3)]) as client:
+        with pytest.raises(SetupFailed, match="speaks no version of Produce that we can use") as caught:
+            await client.connection.open()
+        assert caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_a_large_frame_is_refused_while_opening() -> None:
+    """Nothing needs one then, and nobody knows yet who it is; afterwards it is good."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.stream.send_all(struct.pack(">i", 10_000_000))
+        await peer.until_closed()
+
+    async with client_of(script) as client:
+        with pytest.raises(SetupFailed, match=r"a frame of 10000000 bytes \(1000000 allowed\)"):
+            await client.connection.open()
+        assert_nothing_open(client)
+
+    async def large_answer(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.answer(request, metadata(request, cluster_id="x" * 2_000_000))
+        await peer.until_closed()
+
+    async with serving(large_answer) as later:
+        await later.until("answer", later.ask())
+
+
+async def test_the_text_of_a_failure_is_short() -> None:
+    """Though Python shows all the bytes that are no text."""
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        answer = answer_bytes(request, metadata(request, cluster_id="x" * 30_000))
+        await peer.stream.send_all(answer.replace(b"x", b"\xff", 1))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        client.ask()
+        text = await client.loss()
+    assert "UnicodeDecodeError" in text
+    assert len(text) < 2000
+
+
+async def test_an_answer_that_cannot_be_read_is_none() -> None:
+    """It is taken apart before anybody is told; whatever that raises, the answer makes no sense."""
+
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError("no sense")
+
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        exchange = Exchange(
+            MetadataRequest(version=12, topics=[]), 30, lambda *_: pytest.fail("it is none"), read=fail
+        )
+        client.connection.send(exchange)
+        assert (
+            await client.loss() == "the answer to Metadata cannot be decoded: ZeroDivisionError('no sense')"
+        )
+        assert client.connection.unanswered() == [exchange]
+        assert exchange.handed
+        assert_nothing_open(client)
+
+
 async def test_cancelled_open_leaves_nothing() -> None:
     async with client_of(Peer.until_closed_after_anything) as client:
         with trio.CancelScope() as scope:

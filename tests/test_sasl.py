@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -187,9 +188,108 @@ async def test_handshake_refused(code: int, text: str, fatal: bool) -> None:
         assert error.fatal == fatal
 
 
-async def test_broker_without_sasl() -> None:
+async def test_offer_of_nothing_readable() -> None:
     async def script(peer: Peer) -> None:
-        await peer.versions({3: (0, 9)})
+        await peer.versions()
+        await peer.request()
+        # UNSUPPORTED_SASL_MECHANISM, and a null in place of a name
+        await peer.stream.send_all(b"\0\0\0\x0c\0\0\0\2" + b"\0\x21\0\0\0\1\xff\xff")
+
+    async with client_of(script, **PLAIN) as client:
+        error = await failure(client)
+        assert "does not support the mechanism PLAIN; it offers: None" in str(error)
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 20, b"r=,s=,i=0", b"r", b"", b"r=x,s=x,i=99999999999"])
+async def test_challenge_that_is_none(data: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await handshake(peer, "SCRAM-SHA-256")
+        request, _ = await next_token(peer)
+        await reply(peer, request, data)
+        await peer.until_closed()
+
+    async with client_of(script, **SCRAM) as client:
+        error = await failure(client)
+        assert str(error).startswith("SASL SCRAM-SHA-256 authentication: ")
+        assert error.fatal
+
+
+async def test_challenge_of_10_megabytes() -> None:
+    """Ends the connection before it has come."""
+
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await handshake(peer, "SCRAM-SHA-256")
+        await next_token(peer)
+        await peer.stream.send_all((10_000_000).to_bytes(4, "big"))
+        await peer.until_closed()
+
+    async with client_of(script, **SCRAM) as client:
+        assert "a frame of 10000000 bytes" in str(await failure(client))
+
+
+async def test_challenges_without_end() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await handshake(peer, "OAUTHBEARER")
+        with suppress(EOFError):
+            while True:
+                request, _ = await next_token(peer)
+                await reply(peer, request, b"and another thing")
+
+    async with client_of(script, **oauth(lambda: "abc")) as client:
+        error = await failure(client)
+        assert str(error) == "SASL OAUTHBEARER authentication: not finished after 20 steps"
+        assert not error.fatal
+
+
+async def test_what_the_broker_has_us_compute_is_computed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says how often SCRAM has to hash, up to half a second's worth."""
+    threads = set()
+
+    def watched(*args: Any, **kwargs: Any) -> bytes:
+        threads.add(threading.current_thread())
+        return pbkdf2(*args, **kwargs)
+
+    pbkdf2 = hashlib.pbkdf2_hmac
+
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        with monkeypatch.context() as patch:
+            patch.setattr(hashlib, "pbkdf2_hmac", watched)
+            await handshake(peer, "SCRAM-SHA-256")
+            request, _ = await next_token(peer)
+            nonce = _.split(b",r=")[1]
+            await reply(peer, request, b"r=" + nonce + b"x,s=c2FsdA==,i=4096")
+            request, _ = await next_token(peer)
+            await reply(peer, request, error=58)
+
+    async with client_of(script, **SCRAM) as client:
+        await failure(client)
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+async def test_refusal_of_30_kilobytes_is_told_in_short() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await handshake(peer, "PLAIN")
+        request, _ = await next_token(peer)
+        await reply(peer, request, error=58, error_message="no\n" * 10_000)
+
+    async with client_of(script, **PLAIN) as client:
+        text = str(await failure(client))
+    assert "authentication failed: no no no" in text
+    assert len(text) < 2000
+
+
+@pytest.mark.parametrize("versions", [{3: (0, 9)}, {3: (0, 9), 17: (-5, -1)}, {3: (0, 9), 17: (1, 0)}])
+async def test_broker_without_sasl(versions: dict[int, tuple[int, int]]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.versions(versions)
         await peer.until_closed()
 
     async with client_of(script, **PLAIN) as client:

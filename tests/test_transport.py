@@ -4,7 +4,7 @@ import errno
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -250,10 +250,23 @@ async def test_port_out_of_range(port: int) -> None:
         await tcp().open_stream("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "\ud800", "\u202e"])
 async def test_impossible_host_name(host: str) -> None:
-    with pytest.raises(OSError, match=f"'{host}' is no host name"):
+    with pytest.raises(OSError, match=r"is no host name: .") as caught:
         await tcp().open_stream(host, 9092)
+    assert repr(host) in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a\0b", "a b", "\n", "[::1", "1.2.3.4.5", "300.300.300.300", "a%b"])
+async def test_host_name_of_nobody(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError):
+        await tcp().open_stream(host, 9092)
+
+
+async def test_endless_host_name() -> None:
+    """To look at it closely would take seconds."""
+    with pytest.raises(OSError, match="a host name of 3000 characters"):
+        await tcp().open_stream("ä." * 1500, 9092)
 
 
 @pytest.mark.parametrize("host", ["", "[]"])
@@ -319,6 +332,30 @@ async def test_dead_address_does_not_hide_the_living() -> None:
     async with listening() as listener:
         with resolving("127.0.0.2", "127.0.0.1"):
             stream = await tcp().open_stream("twice", listener.socket.getsockname()[1])
+        async with stream:
+            assert stream._sock.getpeername()[0] == "127.0.0.1"
+
+
+async def full(stack: AsyncExitStack, host: str, port: int) -> None:
+    """Take up a port that answers nobody any more: its backlog is full."""
+    listener = stack.enter_context(socket.socket())
+    listener.bind((host, port))
+    listener.listen(0)
+    for _ in range(3):
+        sock = stack.enter_context(socket.socket())
+        sock.setblocking(False)
+        sock.connect_ex((host, port))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the whole of 127.0.0.0/8")
+async def test_black_hole_does_not_hide_the_living() -> None:
+    """Though it stands first, and neither answers nor refuses."""
+    async with AsyncExitStack() as stack:
+        listener = await stack.enter_async_context(listening())
+        port = listener.socket.getsockname()[1]
+        await full(stack, "127.0.0.2", port)
+        with resolving("127.0.0.2", "127.0.0.1"), trio.fail_after(20):
+            stream = await tcp().open_stream("twice", port)
         async with stream:
             assert stream._sock.getpeername()[0] == "127.0.0.1"
 

@@ -5,15 +5,16 @@ Nothing here decides anything about messages. Each connection's fate is told to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 from kafka.protocol.producer import ProduceRequest
 
 from ._connection import Exchange, SetupFailed
-from ._endpoints import Address, Endpoints, Events, name_of, usable_version
+from ._endpoints import Address, Endpoints, Events, name_of
 from ._errors import ConnectionLost
-from ._protocol import LOWEST_PRODUCE_VERSION, moved_brokers, produce_answers, produce_request
+from ._protocol import LOWEST_PRODUCE_VERSION, ProduceAnswers, produce_answers, produce_request
 from ._questions import Questions
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ class Brokers:
         try:
             await connection.open()
         except SetupFailed as error:
-            self._endpoints.tell_failure(address, error)
+            self._endpoints.tell_failure(connection.pace, error)
+            # Perhaps it is somewhere else by now; but not more often than this.
+            await trio.sleep(self._settings.reconnect_backoff)
             self._events.unreachable(node)
             return
         self._produce[node] = connection
@@ -82,7 +85,6 @@ class _Flight(NamedTuple):
     """What is to be remembered of a request until it is answered."""
 
     request: Request
-    version: int
     started: float
 
 
@@ -94,19 +96,19 @@ class ProduceConnection:
         self._settings = endpoints.settings
         self._events = endpoints.events
         self._node = node
-        self._address = address
         self._name = name_of(address)
-        self._pace = endpoints.pace(address)
-        self._connection = endpoints.make_connection(address, node)
+        self.pace = endpoints.pace(address, node)
+        needs = ((ProduceRequest, LOWEST_PRODUCE_VERSION),)
+        self._connection = endpoints.make_connection(address, node, needs=needs)
         self._version = 0
         self._flights: dict[Exchange, _Flight] = {}
 
     async def open(self) -> None:
         """Raises `SetupFailed`."""
-        await self._pace.wait()
-        self._pace.attempt()
+        await self.pace.wait()
+        self.pace.attempt()
         await self._connection.open()
-        self._version = usable_version(self._connection, ProduceRequest, LOWEST_PRODUCE_VERSION)
+        self._version = self._connection.usable_version(ProduceRequest, LOWEST_PRODUCE_VERSION)
 
     async def serve(self) -> None:
         self._events.observe("connected", broker=self._name)
@@ -116,7 +118,7 @@ class ProduceConnection:
             await self._connection.serve()
         except ConnectionLost as error:
             cause = error
-            self._endpoints.tell_end(self._address, error)
+            self._endpoints.tell_end(self.pace, error)
         # Not in a `finally`: a cancelled connection is one being stopped, and then the fence tells what
         # was written.
         self._tell_lost(cause)
@@ -125,9 +127,14 @@ class ProduceConnection:
         timeout = self._settings.request_timeout
         message = produce_request(request, version=self._version, acks=self._settings.acks, timeout=timeout)
         exchange = Exchange(
-            message, timeout, self._on_answer, on_handed=self._on_handed, on_sent=self._on_sent
+            message,
+            timeout,
+            self._on_answer,
+            read=partial(produce_answers, request, message.API_VERSION),
+            on_handed=self._on_handed,
+            on_sent=self._on_sent,
         )
-        self._flights[exchange] = _Flight(request, message.API_VERSION, trio.current_time())
+        self._flights[exchange] = _Flight(request, trio.current_time())
         self._connection.send(exchange)
 
     def _on_handed(self, exchange: Exchange) -> None:
@@ -139,11 +146,11 @@ class ProduceConnection:
             self._events.sent(flight.request)
             self._observe(exchange, flight)
 
-    def _on_answer(self, exchange: Exchange, response: Any) -> None:
+    def _on_answer(self, exchange: Exchange, told: ProduceAnswers) -> None:
         flight = self._flights.pop(exchange)
-        self._pace.answered()
-        self._endpoints.addresses.update(moved_brokers(response))
-        self._events.answered(flight.request, produce_answers(flight.request, flight.version, response))
+        self.pace.answered()
+        self._endpoints.addresses.update(told.moved)
+        self._events.answered(flight.request, told.answers)
         self._observe(exchange, flight)
 
     def _tell_lost(self, cause: BaseException) -> None:

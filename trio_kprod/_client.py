@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -162,7 +162,7 @@ class Client:
             self._wake_up = trio.Event()
             self._woken = False
             self._step()
-            if not self._inbox and not self._events:
+            if not (self._stopped or self._inbox or self._events):
                 with trio.move_on_after(max(0.0, self._core.deadline - self._clock())):
                     await self._wake_up.wait()
             await trio.lowlevel.checkpoint()
@@ -177,17 +177,21 @@ class Client:
                 return
             if self._stopping:
                 self._fence.raise_()  # from here on `Request.handed` is final
+                self._tell_events()  # an acknowledgement may be among them
                 self._give_up_all()
             else:
-                self._tell_core()
+                self._tell_events()
+                self._take_from_inbox()
             for action in self._core.actions(self._clock()):
                 self._do(action)
         if self.reports:
             self._notify()
 
-    def _tell_core(self) -> None:
+    def _tell_events(self) -> None:
         while self._events:
             self._events.popleft()(self._clock())
+
+    def _take_from_inbox(self) -> None:
         taken = 0
         while self._inbox and taken < _PER_STEP:
             item = self._inbox.popleft()
@@ -199,10 +203,10 @@ class Client:
         self._core.advance(self._clock())
 
     def _give_up_all(self) -> None:
+        error = DeliveryAborted(f"not acknowledged before {self._why}{self._brokers.troubles()}")
         late = [message for item in self._inbox if not isinstance(item, str) for message in item]
         self._inbox.clear()
-        text = f"not acknowledged before {self._why}{self._brokers.troubles()}"
-        self._core.stop(late, DeliveryAborted(text), self._clock())
+        self._core.stop(late, error, self._clock())
         self._stopped = True
 
     def _do(self, action: Action) -> None:
@@ -288,7 +292,7 @@ class _Events:
     def sent(self, request: Request) -> None:
         self._client.happened(lambda now: self._core.sent(request, now))
 
-    def answered(self, request: Request, answers: dict[tuple[str, int], Answer]) -> None:
+    def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer]) -> None:
         self._client.happened(lambda now: self._core.answered(request, answers, now))
 
     def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None:
@@ -348,7 +352,8 @@ class ThreadHost:
         """In a thread: a mock clock in the user's loop jumps while a worker works, and would end this."""
         over = threading.Event()
         try:
-            await trio.to_thread.run_sync(over.wait, seconds, abandon_on_cancel=True, limiter=self._sleepers)
+            longest = min(seconds, threading.TIMEOUT_MAX)
+            await trio.to_thread.run_sync(over.wait, longest, abandon_on_cancel=True, limiter=self._sleepers)
         finally:
             over.set()
 

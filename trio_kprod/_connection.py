@@ -22,7 +22,7 @@ import random
 import re
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 
 #: How long the reader may go on after the writer broke, in seconds. What it waits for has been sent already.
 LAST_WORDS = 1.0
+
+#: The largest answer while a connection is being opened. Nothing that is said then needs a hundredth of it,
+#: and whoever says it has not been authenticated yet.
+_SETUP_MAX_BYTES = 1_000_000
+
+#: Brokers' texts may be 32 KB long; nobody reads that in a log.
+_LONGEST_REASON = 1000
 
 #: What the broker's statistics show us as. Kafka allows letters, digits, "-" and "." only (KIP-511).
 SOFTWARE_NAME = "trio-kprod"
@@ -67,6 +74,10 @@ class SetupFailed(ProducerError):
         self.fatal = fatal
 
 
+def _as_it_is(response: Any) -> Any:
+    return response
+
+
 class Exchange:
     """One request, and whom to tell what became of it.
 
@@ -77,7 +88,9 @@ class Exchange:
         request: an `ApiMessage` of kafka-python with its ``API_VERSION`` set.
         timeout (float): seconds from the hand-over until the answer must be here; without an answer
             (``acks=0``), until all is written.
-        on_answer: called with the response.
+        on_answer: called with what `read` made of the response.
+        read: takes the response apart. If it raises, whatever it raises, the answer makes no sense: it
+            counts as none, and the connection ends.
         on_failed: called with the error if the request cannot be encoded; nothing of it was sent.
         on_handed: called *under the fence's lock* right before the first byte is given to the stream.
         on_sent: called when all of it has been written.
@@ -98,6 +111,7 @@ class Exchange:
         "on_failed",
         "on_handed",
         "on_sent",
+        "read",
         "request",
         "request_bytes",
         "response_bytes",
@@ -110,6 +124,7 @@ class Exchange:
         timeout: float,
         on_answer: Callable[[Exchange, Any], object],
         *,
+        read: Callable[[Any], Any] = _as_it_is,
         on_failed: Callable[[Exchange, Exception], object] | None = None,
         on_handed: Callable[[Exchange], object] | None = None,
         on_sent: Callable[[Exchange], object] | None = None,
@@ -118,6 +133,7 @@ class Exchange:
         self.request = request
         self.timeout = timeout
         self.on_answer = on_answer
+        self.read = read
         self.on_failed = on_failed
         self.on_handed = on_handed
         self.on_sent = on_sent
@@ -158,7 +174,7 @@ class Connection:
     """One connection to one broker.
 
     `open` it, then `serve` it in the same task: nothing but `serve` closes what `open` opened. `send` and
-    `close` are for other tasks of the same loop.
+    `close` are for other tasks of the same loop. `doing` is the step of `open` that was begun last.
 
     Args:
         address (tuple[str, int]): host and port.
@@ -166,6 +182,7 @@ class Connection:
         network (Network): where the stream comes from.
         fence (Fence): what may stop it.
         node_id (int | None): the broker's, if it is known; for texts only.
+        needs: classes of requests, each with its lowest version of use, without which a broker is of none.
         provider_limiter (trio.CapacityLimiter | None): bounds the threads in which token providers run.
     """
 
@@ -177,21 +194,23 @@ class Connection:
         fence: Fence,
         node_id: int | None = None,
         *,
+        needs: Sequence[tuple[Any, int]] = (),
         provider_limiter: trio.CapacityLimiter | None = None,
     ) -> None:
         self.address = address
         self.node_id = node_id
+        self._needs = needs
         self._settings = settings
         self._network = network
         self._fence = fence
         self._authenticator = _make_authenticator(settings, address[0], provider_limiter)
-        self._doing = "connecting"
+        self.doing = "connecting"
         self._transport: trio.abc.Stream | None = None
         self._stream: trio.abc.Stream | None = None
         self._scope = trio.CancelScope()
         # Ends the reader: when an answer is late, or when the connection has been idle for too long.
         self._patience = trio.CancelScope()
-        self._frames = _Frames(settings.receive_message_max_bytes)
+        self._frames = _Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))
         self._queue: deque[Exchange] = deque()
         self._in_flight: deque[Exchange] = deque()
         self._changed = trio.Event()
@@ -225,7 +244,7 @@ class Connection:
                     await trio.aclose_forcefully(self._transport)
                 raise
         if scope.cancelled_caught:
-            raise SetupFailed(f"{self._doing}: not finished within {timeout:g} s")
+            raise SetupFailed(f"{self.doing}: not finished within {timeout:g} s")
         host, port = self.address
         self._settings.logger.info("connected to %s:%d (node %s)", host, port, self.node_id)
 
@@ -239,19 +258,21 @@ class Connection:
             raise self._setup_failed(error) from error
 
     async def _start_tls(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> None:
-        self._doing = "TLS handshake"
+        self.doing = "TLS handshake"
         # A certificate names the host without the dot that keeps a resolver from adding a domain.
         hostname = self.address[0].strip("[]").rstrip(".")
         try:
             stream = trio.SSLStream(transport, context, server_hostname=hostname, https_compatible=True)
         except (ValueError, TypeError, ssl.SSLError) as error:
-            raise SetupFailed(f"{self._doing}: {error}", fatal=True) from error
+            raise SetupFailed(f"{self.doing}: {error}", fatal=True) from error
         self._stream = stream
         await stream.do_handshake()
 
     async def _introduce(self) -> None:
-        self._doing = "ApiVersions"
+        self.doing = "ApiVersions"
         await self._ask_versions()
+        for request_class, lowest in self._needs:
+            self.usable_version(request_class, lowest)
         await self._authenticate()
 
     async def _ask_versions(self) -> None:
@@ -269,13 +290,13 @@ class Connection:
             version = max(0, min(version - 1, offered.get(ApiVersionsRequest.API_KEY, 0)))
         if response.error_code:
             name = kafka.errors.for_code(response.error_code).message
-            raise SetupFailed(f"{self._doing}: {name} ({response.error_code})")
+            raise SetupFailed(f"{self.doing}: {name} ({response.error_code})")
         self._versions = {key.api_key: (key.min_version, key.max_version) for key in response.api_keys or ()}
 
     async def _authenticate(self) -> None:
         if self._authenticator is None:
             return
-        self._doing = f"SASL {self._settings.sasl_mechanism} authentication"
+        self.doing = f"SASL {self._settings.sasl_mechanism} authentication"
         lifetime = await self._authenticator.authenticate(self._ask, self.version)
         # As Java: early, and not all connections of a client at once. A second at least, so that a broker
         # that grants less leaves room for requests.
@@ -285,12 +306,12 @@ class Connection:
     def _setup_failed(self, error: Exception) -> SetupFailed:
         fatal = getattr(error, "fatal", False) or any(map(_is_about_certificate, _causes(error)))
         hint = "" if fatal else self._hint()
-        return SetupFailed(f"{self._doing}: {_reason(error)}{hint}", fatal=fatal)
+        return SetupFailed(f"{self.doing}: {_reason(error)}{hint}", fatal=fatal)
 
     def _hint(self) -> str:
-        if self._doing == "TLS handshake":
+        if self.doing == "TLS handshake":
             return "; perhaps this is no TLS port (security_protocol)"
-        if self._doing == "ApiVersions" and not self._answers and self._settings.ssl_context is None:
+        if self.doing == "ApiVersions" and not self._answers and self._settings.ssl_context is None:
             return "; perhaps this is a TLS port (security_protocol)"
         return ""
 
@@ -300,7 +321,15 @@ class Connection:
             return None
         lowest, highest = self._versions[request_class.API_KEY]
         version: int = min(highest, request_class.max_version)
-        return version if version >= lowest else None
+        return version if version >= max(lowest, 0) else None
+
+    def usable_version(self, request_class: Any, lowest: int) -> int:
+        """The same, but raises `SetupFailed` if there is none, or none from `lowest` on."""
+        version = self.version(request_class)
+        if version is None or version < lowest:
+            name = request_class.__name__.removesuffix("Request")
+            raise SetupFailed(f"the broker speaks no version of {name} that we can use", fatal=True)
+        return version
 
     # -----------------------------------------------------------------------------------------------------
     # Serving
@@ -335,13 +364,14 @@ class Connection:
             ConnectionLost: the broker or the network ended it, did not answer in time, or said nonsense.
         """
         assert self._stream is not None, "open() comes first"
+        self._frames.limit = self._settings.receive_message_max_bytes
         self._max_idle = self._settings.connections_max_idle
         self._answers = 0
         try:
             with self._scope:
                 await self._beside_reader(self._write_queue)
         except AuthenticationFailed as error:
-            raise ConnectionLost(f"{self._doing}, again: {error}") from error
+            raise ConnectionLost(f"{self.doing}, again: {_reason(error)}") from error
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -496,7 +526,7 @@ class Connection:
     def _answer(self, frame: bytes) -> None:
         if not self._in_flight or not self._in_flight[0].expects_answer:
             raise ConnectionLost(f"an answer of {len(frame)} bytes that nobody asked for")
-        response = _decode(self._in_flight[0], frame)
+        response, meaning = _decode(self._in_flight[0], frame)
         exchange = self._in_flight.popleft()
         exchange.response_bytes = len(frame)
         self._answers += 1
@@ -506,7 +536,7 @@ class Connection:
         # no longer than a request may take, so that one answer cannot silence the connection.
         throttle = min(getattr(response, "throttle_time_ms", 0) / 1000, self._settings.request_timeout)
         self._throttled_until = max(self._throttled_until, trio.current_time() + throttle)
-        exchange.on_answer(exchange, response)
+        exchange.on_answer(exchange, meaning)
 
 
 class _End:
@@ -528,15 +558,15 @@ class _Frames:
     """Cuts what was received into frames. Holds no more than what has come."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._buffer = bytearray()
 
     def feed(self, data: bytes | bytearray) -> Iterator[bytes]:
         self._buffer += data
         while len(self._buffer) >= 4:
             size = int.from_bytes(self._buffer[:4], "big", signed=True)
-            if not 0 <= size <= self._limit:
-                raise ConnectionLost(f"not Kafka's protocol: a frame of {size} bytes ({self._limit} allowed)")
+            if not 0 <= size <= self.limit:
+                raise ConnectionLost(f"not Kafka's protocol: a frame of {size} bytes ({self.limit} allowed)")
             if len(self._buffer) < 4 + size:
                 return
             frame = bytes(self._buffer[4 : 4 + size])
@@ -544,23 +574,28 @@ class _Frames:
             yield frame
 
 
-def _decode(exchange: Exchange, frame: bytes) -> Any:
-    """The response in a frame. kafka-python's decoders stop at the frame's end, whatever counts it claims."""
+def _decode(exchange: Exchange, frame: bytes) -> tuple[Any, Any]:
+    """The response in a frame, and what `Exchange.read` made of it.
+
+    kafka-python's decoders stop at the frame's end, whatever counts it claims.
+    """
     try:
         if _ENDLESS_INTEGER.search(frame):
             raise ValueError("an integer without end")
         response_class = exchange.request.header.get_response_class()
         data = io.BytesIO(frame)
         correlation_id = response_class.parse_header(data).correlation_id
-        response = None
+        response = meaning = None
         if correlation_id == exchange.correlation_id:
             response = response_class.decode(data)
+            meaning = exchange.read(response)
     except Exception as error:  # of any kind, and each means that these bytes are no answer to this request
-        raise ConnectionLost(f"the answer to {exchange.name} cannot be decoded: {error!r}") from error
+        what = f"{error!r:.{_LONGEST_REASON}}"  # what is no text is in it as a whole
+        raise ConnectionLost(f"the answer to {exchange.name} cannot be decoded: {what}") from error
     if response is None:
         expected = exchange.correlation_id
         raise ConnectionLost(f"the answer to {exchange.name} is number {correlation_id}, not {expected}")
-    return response
+    return response, meaning
 
 
 def _make_authenticator(
@@ -589,7 +624,7 @@ def _reason(error: BaseException) -> str:
     """One line. A stream's own error says less than its cause, and over TLS nothing."""
     while isinstance(error, _STREAM_ERRORS) and error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
 def _is_mute(error: Exception) -> bool:

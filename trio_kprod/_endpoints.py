@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from logging import DEBUG, WARNING
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from ._connection import Connection, SetupFailed
+from ._connection import Connection
 
 if TYPE_CHECKING:
     from ._config import Settings
@@ -34,7 +34,7 @@ class Events(Protocol):
     def unreachable(self, node: int) -> None: ...
     def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None: ...
     def sent(self, request: Request) -> None: ...
-    def answered(self, request: Request, answers: dict[tuple[str, int], Answer]) -> None: ...
+    def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer]) -> None: ...
     def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None: ...
     def metadata_failed(self, asked: tuple[str, ...]) -> None: ...
     def producer_id(self, producer_id: int) -> None: ...
@@ -47,13 +47,18 @@ class Pace:
 
     Only a real answer ends the pause. That a listener accepts means nothing, nor that a handshake
     succeeds: some close at the first request, and would be called on a thousand times a second.
+
+    Attributes:
+        address (Address): where.
+        troubles (dict): what has gone wrong since the last answer: the last error of each kind.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, address: Address) -> None:
+        self.address = address
+        self.troubles: dict[type[BaseException], BaseException] = {}
         self._first = settings.reconnect_backoff
         self._longest = settings.reconnect_backoff_max
-        self.failures = 0
-        self.trouble: BaseException | None = None
+        self._failures = 0
         self._not_before = -inf
 
     async def wait(self) -> None:
@@ -61,13 +66,13 @@ class Pace:
 
     def attempt(self) -> None:
         """An attempt begins. Until `answered` it counts as a failure."""
-        pause = min(self._first * 2.0 ** min(self.failures, 30), self._longest)
-        self.failures += 1
+        pause = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
+        self._failures += 1
         self._not_before = trio.current_time() + pause * (1 - 0.2 * random.random())
 
     def answered(self) -> None:
-        self.failures = 0
-        self.trouble = None
+        self._failures = 0
+        self.troubles.clear()
         self._not_before = -inf
 
 
@@ -86,50 +91,68 @@ class Endpoints:
         self.nursery: trio.Nursery
         self._network = network
         self._fence = fence
-        self._paces: dict[Address, Pace] = {}
+        self._paces: dict[tuple[Address, int | None], Pace] = {}
         self._providers = trio.CapacityLimiter(_PROVIDERS)
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.nursery.start_soon(function, *args)
 
-    def make_connection(self, address: Address, node: int | None = None) -> Connection:
+    def make_connection(
+        self, address: Address, node: int | None = None, *, needs: Sequence[tuple[Any, int]]
+    ) -> Connection:
         return Connection(
-            address, self.settings, self._network, self._fence, node, provider_limiter=self._providers
+            address,
+            self.settings,
+            self._network,
+            self._fence,
+            node,
+            needs=needs,
+            provider_limiter=self._providers,
         )
 
-    def pace(self, address: Address) -> Pace:
-        if address not in self._paces:
-            self._paces[address] = Pace(self.settings)
-        return self._paces[address]
+    def learn(self, brokers: Mapping[int, Address]) -> None:
+        """Metadata lists all the brokers there are; none, while a cluster starts."""
+        if brokers:
+            self.addresses = dict(brokers)
+            known = {*brokers.values(), *self.settings.bootstrap_servers}
+            self._paces = {at: pace for at, pace in self._paces.items() if pace.address in known}
 
-    def tell_failure(self, address: Address, error: BaseException) -> None:
+    def pace(self, address: Address, node: int | None = None) -> Pace:
+        """How soon to connect to a node, or (None) to ask questions there.
+
+        Each by itself: a broker that answers questions may still close at each produce request.
+        """
+        if (address, node) not in self._paces:
+            self._paces[address, node] = Pace(self.settings, address)
+        return self._paces[address, node]
+
+    def tell_failure(self, pace: Pace, error: BaseException) -> None:
         """An attempt to connect failed."""
-        pace = self.pace(address)
-        pace.trouble = error
-        level = WARNING if pace.failures == 1 else DEBUG  # once for each outage
-        self.settings.logger.log(level, "%s: %s", name_of(address), error)
-        self.events.observe("disconnected", broker=name_of(address), error=error)
+        self._tell_trouble(pace, error)
+        self.events.observe("disconnected", broker=name_of(pace.address), error=error)
 
-    def tell_end(self, address: Address, error: BaseException) -> None:
+    def tell_end(self, pace: Pace, error: BaseException) -> None:
         """A connection ended."""
         if not self._fence.raised:  # otherwise it was we who ended it
-            self.settings.logger.warning("%s: %s", name_of(address), error)
+            self._tell_trouble(pace, error)
+
+    def _tell_trouble(self, pace: Pace, error: BaseException) -> None:
+        paces = [other for other in self._paces.values() if other.address == pace.address]
+        again = any(type(error) in other.troubles for other in paces)
+        pace.troubles[type(error)] = error
+        level = DEBUG if again else WARNING  # once for each outage
+        self.settings.logger.log(level, "%s: %s", name_of(pace.address), error)
 
     def troubles(self) -> str:
-        """What is wrong with brokers just now, to be added to an error."""
-        texts = [f"{name_of(at)}: {pace.trouble}" for at, pace in self._paces.items() if pace.trouble]
+        """What is wrong with brokers just now, to be added to an error; from any thread."""
+        texts = {
+            f"{name_of(pace.address)}: {trouble}": None
+            for pace in list(self._paces.values())
+            for trouble in list(pace.troubles.values())
+        }
         return f" ({'; '.join(texts)})" if texts else ""
 
 
 def name_of(address: Address) -> str:
     """An address as people write it."""
     return "{}:{}".format(*address)
-
-
-def usable_version(connection: Connection, kind: Any, lowest: int) -> int:
-    """The version of a request to use on a connection. Raises `SetupFailed` if there is none."""
-    version = connection.version(kind)
-    if version is None or version < lowest:
-        name = kind.__name__.removesuffix("Request")
-        raise SetupFailed(f"the broker speaks no version of {name} that we can use", fatal=True)
-    return version

@@ -1,4 +1,8 @@
-"""Between the produce core's values and kafka-python's messages: our requests, and what answers say."""
+"""Between the produce core's values and kafka-python's messages: our requests, and what answers say.
+
+What can be decoded may still make no sense. The functions that read answers raise then, it does not matter
+what: such an answer counts as none.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,28 @@ LOWEST_METADATA_VERSION = 1
 _BROKER_SHARE = 0.8
 
 
+#: More partitions than any topic has. Each costs memory.
+_MOST_PARTITIONS = 100_000
+
+#: UNKNOWN_SERVER_ERROR, for a topic whose partitions are not numbered from 0 without a gap.
+_NONSENSE = -1
+
+#: No log gets there: offsets are 64 bits wide, and the records of one batch have to fit in.
+_OFFSET_LIMIT = 2**63 - 2**31
+
+
 class ClusterMetadata(NamedTuple):
     """A metadata answer: where the brokers are, and what is said of each topic that was asked for."""
 
     brokers: Mapping[int, tuple[str, int]]
     topics: Sequence[TopicMetadata]
+
+
+class ProduceAnswers(NamedTuple):
+    """What a ProduceResponse says: of each topic and partition, and where new leaders live (KIP-951)."""
+
+    answers: Mapping[tuple[str, int], Answer]
+    moved: Mapping[int, tuple[str, int]]
 
 
 def produce_request(request: Request, *, version: int, acks: int, timeout: float) -> Any:
@@ -57,36 +78,49 @@ def _topic_data(topic: Any, batches: Iterable[Batch], version: int) -> Any:
     return data(partition_data=partitions, **name)
 
 
-def produce_answers(request: Request, version: int, response: Any) -> dict[tuple[str, int], Answer]:
-    """What a ProduceResponse says of each topic and partition."""
+def produce_answers(request: Request, version: int, response: Any) -> ProduceAnswers:
+    """What a ProduceResponse says."""
     names = {batch.partition.topic.id: batch.partition.topic.name for batch in request.batches}
+    moved = _addresses(response.node_endpoints or ())
     answers: dict[tuple[str, int], Answer] = {}
     for topic in response.responses:
         name = names.get(topic.topic_id) if version >= _TOPIC_IDS else topic.name
         for partition in topic.partition_responses:
+            if (name, partition.index) in answers:
+                raise ValueError(f"two answers for partition {partition.index} of one topic")
             if name is not None:
-                answers[name, partition.index] = _answer(partition)
-    return answers
+                answers[name, partition.index] = _answer(partition, moved)
+    return ProduceAnswers(answers, moved)
 
 
-def _answer(partition: Any) -> Answer:
+def _answer(partition: Any, moved: Mapping[int, Any]) -> Answer:
+    if not -1 <= partition.base_offset < _OFFSET_LIMIT:
+        raise ValueError(f"{partition.base_offset} is no offset")
     if not partition.error_code:
         return Answer(0, partition.base_offset, partition.log_append_time_ms)
     errors = {error.batch_index: error.batch_index_error_message for error in partition.record_errors or ()}
-    leader = partition.current_leader
+    leader, epoch = -1, -1
+    if partition.current_leader is not None:
+        leader, epoch = _leader(partition.current_leader, moved)
     return Answer(
         partition.error_code,
         partition.base_offset,
         record_errors=errors,
         message=partition.error_message,
-        leader=-1 if leader is None else leader.leader_id,
-        leader_epoch=-1 if leader is None else leader.leader_epoch,
+        leader=leader,
+        leader_epoch=epoch,
     )
 
 
-def moved_brokers(response: Any) -> dict[int, tuple[str, int]]:
-    """Where a ProduceResponse says that new leaders live (KIP-951)."""
-    return {one.node_id: (one.host, one.port) for one in response.node_endpoints or ()}
+def _leader(told: Any, brokers: Mapping[int, Any]) -> tuple[int, int]:
+    """A leader and its epoch. One that is nowhere is none: later and better news would seem to be older."""
+    if told.leader_id != -1 and told.leader_id not in brokers:
+        return -1, -1
+    return told.leader_id, -1 if told.leader_epoch is None else told.leader_epoch
+
+
+def _addresses(brokers: Iterable[Any]) -> dict[int, tuple[str, int]]:
+    return {one.node_id: (one.host, one.port) for one in brokers if one.host}
 
 
 def metadata_request(topics: Sequence[str], version: int, *, auto_create: bool) -> Any:
@@ -102,18 +136,28 @@ def metadata_request(topics: Sequence[str], version: int, *, auto_create: bool) 
 
 def cluster_metadata(response: Any) -> ClusterMetadata:
     """What a MetadataResponse says."""
-    brokers = {broker.node_id: (broker.host, broker.port) for broker in response.brokers}
-    return ClusterMetadata(brokers, [_topic_metadata(topic) for topic in response.topics])
+    if response.error_code:
+        raise ValueError(f"error code {response.error_code} for the whole of it")
+    brokers = _addresses(response.brokers)
+    return ClusterMetadata(brokers, [_topic_metadata(topic, brokers) for topic in response.topics])
 
 
-def _topic_metadata(topic: Any) -> TopicMetadata:
-    partitions = [
-        PartitionMetadata(
-            one.partition_index, one.leader_id, -1 if one.leader_epoch is None else one.leader_epoch
-        )
-        for one in topic.partitions
-    ]
-    return TopicMetadata(topic.name, topic.error_code, topic.topic_id or NO_TOPIC_ID, partitions)
+def _topic_metadata(topic: Any, brokers: Mapping[int, Any]) -> TopicMetadata:
+    topic_id = topic.topic_id or NO_TOPIC_ID
+    numbers = sorted(one.partition_index for one in topic.partitions)
+    if len(numbers) > _MOST_PARTITIONS or numbers != list(range(len(numbers))):
+        return TopicMetadata(
+            topic.name, _NONSENSE, topic_id
+        )  # as if it were missing: others are not to blame
+    partitions = [PartitionMetadata(one.partition_index, *_leader(one, brokers)) for one in topic.partitions]
+    return TopicMetadata(topic.name, topic.error_code, topic_id, partitions)
+
+
+def producer_id(response: Any) -> tuple[int, int]:
+    """The error code and the producer id of an InitProducerIdResponse."""
+    if not response.error_code and response.producer_id < 0:
+        raise ValueError(f"{response.producer_id} is no producer id")
+    return response.error_code, response.producer_id
 
 
 def producer_id_request(version: int) -> Any:

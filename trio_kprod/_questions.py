@@ -1,13 +1,15 @@
 """Metadata and producer ids: asked of any broker, on a connection of their own.
 
 A broker serves one connection in order, so behind a produce request that waits for a frozen follower
-everything waits. Answers do not depend on who gives them, so whoever can be connected to first is asked.
+everything waits. Answers do not depend on who gives them, so whoever answers first is taken, and is asked
+again until he is slow or gone.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from logging import INFO, WARNING
 from math import inf
@@ -19,18 +21,41 @@ from kafka.protocol.producer import InitProducerIdRequest
 
 from ._connection import Connection, Exchange, SetupFailed
 from ._core._answers import Verdict, refusal, row
-from ._endpoints import Address, Endpoints, name_of, usable_version
+from ._endpoints import Address, Endpoints, Pace, name_of
 from ._errors import ConnectFailed, ConnectionLost
 from ._protocol import (
     LOWEST_METADATA_VERSION,
     ClusterMetadata,
     cluster_metadata,
     metadata_request,
+    producer_id,
     producer_id_request,
 )
 
 #: How many known brokers are tried side by side, besides the bootstrap servers.
 _SIDE_BY_SIDE = 3
+
+#: How long one broker may take, in seconds, before others are asked as well; and how long the others may
+#: take once one has refused us.
+_HURRY = 1.0
+
+#: How long the same is asked of one broker, in seconds. It may be cut off from the rest of the cluster, and
+#: go on telling what was true before.
+_BELIEVED = 5.0
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A request for any broker.
+
+    `about`: what it asks for. `make` makes a request of a version, `read` takes the response apart.
+    """
+
+    about: tuple[str, ...]
+    kind: Any
+    lowest: int
+    make: Callable[[int], Any]
+    read: Callable[[Any], Any]
 
 
 class Questions:
@@ -42,6 +67,8 @@ class Questions:
         self._events = endpoints.events
         self._asks, self._to_ask = trio.open_memory_channel[Callable[[], Awaitable[None]]](inf)
         self._link: _Link | None = None
+        self._asked: dict[str, tuple[float, float]] = {}  # what, when first, when last, without a break
+        self._opened = False
         self._causes: dict[str, BaseException] = {}
 
     def ask_metadata(self, topics: tuple[str, ...]) -> None:
@@ -59,10 +86,11 @@ class Questions:
         with trio.move_on_after(timeout):
             while not refused:
                 try:
-                    self._learn_brokers(await self._ask_for_metadata(()))
+                    await self._ask_for_metadata(())
                 except _NoAnswer as failure:
                     refused = failure.fatal
                 else:
+                    self._opened = True
                     return None
         return self._connect_failed(
             "a broker refused the connection" if refused else f"no broker answered within {timeout:g} s"
@@ -80,87 +108,132 @@ class Questions:
         except _NoAnswer:
             self._events.metadata_failed(topics)
         else:
-            self._learn_brokers(metadata)
             self._events.metadata(metadata, topics)
 
     async def _producer_id(self) -> None:
+        about = ("InitProducerId",)
+        question = _Question(about, InitProducerIdRequest, 0, producer_id_request, producer_id)
         try:
-            response = await self._ask(InitProducerIdRequest, 0, producer_id_request)
+            code, given = await self._ask(question)
         except _NoAnswer:
             self._events.producer_id_failed(None)
             return
-        code = response.error_code
         if not code:
-            self._events.producer_id(response.producer_id)
+            self._events.producer_id(given)
         else:
             final = row(code).verdict is Verdict.REFUSED
             self._settings.logger.log(WARNING if final else INFO, "InitProducerId: %s", refusal(code))
             self._events.producer_id_failed(refusal(code) if final else None)
 
     async def _ask_for_metadata(self, topics: tuple[str, ...]) -> ClusterMetadata:
-        auto_create = self._settings.allow_auto_create_topics
-        make = partial(metadata_request, topics, auto_create=auto_create)
-        return cluster_metadata(await self._ask(MetadataRequest, LOWEST_METADATA_VERSION, make))
-
-    def _learn_brokers(self, metadata: ClusterMetadata) -> None:
-        self._endpoints.addresses.update(metadata.brokers)
+        make = partial(metadata_request, topics, auto_create=self._settings.allow_auto_create_topics)
+        question = _Question(topics, MetadataRequest, LOWEST_METADATA_VERSION, make, cluster_metadata)
+        metadata: ClusterMetadata = await self._ask(question)
+        self._endpoints.learn(metadata.brokers)
+        return metadata
 
     # ---- asking ------------------------------------------------------------------------------------------
 
-    async def _ask(self, kind: Any, lowest: int, make: Callable[[int], Any]) -> Any:
-        """The answer of the connected broker, or else of the first that can be connected to."""
-        link = self._link
-        if link is None or link.ended.is_set():
-            link = self._link = await self._connect_to_any()
-        try:
-            version = usable_version(link.connection, kind, lowest)
-            answer = await link.ask(make(version), self._patience)
-        except (ConnectionLost, SetupFailed) as error:
-            link.connection.close()
-            self._causes[link.name] = error
-            raise _NoAnswer(fatal=isinstance(error, SetupFailed) and error.fatal) from error
-        self._endpoints.pace(link.connection.address).answered()
-        return answer
-
-    @property
-    def _patience(self) -> float:
-        """A broker that does not answer is left for another; a slow one is not hurried."""
-        return min(self._settings.request_timeout, self._settings.connection_setup_timeout)
-
-    async def _connect_to_any(self) -> _Link:
-        """Try side by side; the first that can be used is taken."""
-        race = _Race()
+    async def _ask(self, question: _Question) -> Any:
+        """The answer of the connected broker; where that is slow, gone or no help, of the first of others."""
+        link = None if self._link is None or self._link.ended.is_set() else self._link
+        others = [at for at in self._candidates() if link is None or at != link.connection.address]
         async with trio.open_nursery() as nursery:
-            for address in self._candidates():
-                nursery.start_soon(self._compete, race, address, nursery.cancel_scope)
+            race = _Race(question, nursery)
+            if link is None:
+                self._enter(race, others)
+            elif others and self._asks_in_vain(question):
+                self._enter(race, others)
+                await race.head_start()
+                race.enter(link.connection.address, self._ask_link, link)
+            else:
+                race.enter(link.connection.address, self._ask_link, link)
+                await race.head_start()
+                self._enter(race, others if race.hopeful else self._candidates())
+            race.all_have_entered()
         if race.winner is None:
             raise _NoAnswer(fatal=race.fatal)
-        return race.winner
+        if link is not None and race.winner is not link:
+            link.connection.close()
+        self._link = race.winner
+        return race.answer
+
+    def _enter(self, race: _Race, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            race.enter(address, self._compete, address)
 
     def _candidates(self) -> list[Address]:
         known = list(self._endpoints.addresses.values())
         some = random.sample(known, min(len(known), _SIDE_BY_SIDE))
         return list(dict.fromkeys([*some, *self._settings.bootstrap_servers]))
 
-    async def _compete(self, race: _Race, address: Address, scope: trio.CancelScope) -> None:
+    def _asks_in_vain(self, question: _Question) -> bool:
+        """Whether the same has been asked for too long."""
+        now = trio.current_time()
+        self._asked = {about: times for about, times in self._asked.items() if now - times[1] <= _BELIEVED}
+        for about in question.about:
+            first, _ = self._asked.get(about, (now, now))
+            self._asked[about] = (first, now)
+        if any(now - self._asked[about][0] > _BELIEVED for about in question.about):
+            self._asked.clear()
+            return True
+        return False
+
+    async def _compete(self, race: _Race, address: Address) -> None:
+        """Connect and ask, until the race is over: while one of the others takes long to fail, try again."""
         pace = self._endpoints.pace(address)
-        await pace.wait()
-        pace.attempt()
-        connection = self._endpoints.make_connection(address)
-        try:
-            await connection.open()
-        except SetupFailed as error:
-            race.fatal = race.fatal or error.fatal
-            self._causes[name_of(address)] = error
-            self._endpoints.tell_failure(address, error)
-            return
-        link = _Link(connection)
+        while True:
+            await pace.wait()
+            pace.attempt()
+            needs = ((MetadataRequest, LOWEST_METADATA_VERSION),)
+            connection = self._endpoints.make_connection(address, needs=needs)
+            try:
+                await connection.open()
+            except SetupFailed as error:
+                self._endpoints.tell_failure(pace, error)
+                self._lose(race, address, error)
+            except trio.Cancelled:
+                self._note_step(connection)
+                raise
+            else:
+                await self._ask_new_link(race, _Link(connection, pace))
+
+    async def _ask_new_link(self, race: _Race, link: _Link) -> None:
         self._endpoints.start_soon(link.serve, self._endpoints)  # which alone closes it
-        if race.winner is None:
-            race.winner = link
-            scope.cancel()
+        try:
+            await self._ask_link(race, link)
+        finally:
+            if race.winner is not link:
+                link.connection.close()
+
+    async def _ask_link(self, race: _Race, link: _Link) -> None:
+        try:
+            answer = await link.ask(race.question, self._patience)
+        except (ConnectionLost, SetupFailed) as error:
+            link.connection.close()
+            self._lose(race, link.connection.address, error)
         else:
-            connection.close()
+            link.pace.answered()
+            race.win(link, answer)
+
+    def _lose(self, race: _Race, address: Address, error: BaseException) -> None:
+        fatal = isinstance(error, SetupFailed) and error.fatal
+        race.lose(address, fatal=fatal)
+        if not self._opened:
+            self._causes[name_of(address)] = error
+            if fatal:
+                race.hurry()
+
+    def _note_step(self, connection: Connection) -> None:
+        """How far it came, in case it was the time for opening that ended."""
+        if not self._opened:
+            silence = trio.TooSlowError(f"{connection.doing}: no answer")
+            self._causes.setdefault(name_of(connection.address), silence)
+
+    @property
+    def _patience(self) -> float:
+        """A broker that does not answer is left for good; a slow one is not hurried."""
+        return min(self._settings.request_timeout, self._settings.connection_setup_timeout)
 
     def _connect_failed(self, what: str) -> ConnectFailed:
         told = dict.fromkeys(name_of(address) for address in self._settings.bootstrap_servers)
@@ -170,11 +243,51 @@ class Questions:
 
 
 class _Race:
-    """The connections that are being tried side by side."""
+    """Brokers who are asked the same, side by side. Ends with the first answer, or when all have failed."""
 
-    def __init__(self) -> None:
-        self.winner: _Link | None = None
+    def __init__(self, question: _Question, nursery: trio.Nursery) -> None:
+        self.question = question
         self.fatal = False
+        self.winner: _Link | None = None
+        self.answer: Any = None
+        self.hopeful: set[Address] = set()  # who has not failed yet
+        self._hopeless = trio.Event()
+        self._complete = False
+        self._nursery = nursery
+
+    def enter(self, address: Address, run: Callable[..., Awaitable[None]], *args: Any) -> None:
+        self.hopeful.add(address)
+        self._nursery.start_soon(run, self, *args)
+
+    async def head_start(self) -> None:
+        """Wait before others enter, unless there is nothing left to wait for."""
+        with trio.move_on_after(_HURRY):
+            await self._hopeless.wait()
+
+    def all_have_entered(self) -> None:
+        self._complete = True
+        self._end_if_hopeless()
+
+    def win(self, link: _Link, answer: Any) -> None:
+        if self.winner is None:
+            self.winner, self.answer = link, answer
+            self._nursery.cancel_scope.cancel()
+
+    def lose(self, address: Address, *, fatal: bool) -> None:
+        self.fatal = self.fatal or fatal
+        self.hopeful.discard(address)
+        self._end_if_hopeless()
+
+    def hurry(self) -> None:
+        """End soon."""
+        scope = self._nursery.cancel_scope
+        scope.deadline = min(scope.deadline, trio.current_time() + _HURRY)
+
+    def _end_if_hopeless(self) -> None:
+        if not self.hopeful:
+            self._hopeless.set()
+            if self._complete:
+                self._nursery.cancel_scope.cancel()
 
 
 class _NoAnswer(Exception):
@@ -187,8 +300,9 @@ class _NoAnswer(Exception):
 class _Link:
     """A connection that is being served, and on which one waits for answers."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, pace: Pace) -> None:
         self.connection = connection
+        self.pace = pace
         self.name = name_of(connection.address)
         self.ended = trio.Event()
         self._cause: BaseException | None = None
@@ -200,21 +314,22 @@ class _Link:
             await self.connection.serve()
         except ConnectionLost as error:
             self._cause = error
-            endpoints.tell_end(self.connection.address, error)
+            endpoints.tell_end(self.pace, error)
         finally:
             self.ended.set()
             self._changed.set()
         endpoints.events.observe("disconnected", broker=self.name, error=self._cause)
 
-    async def ask(self, request: Any, timeout: float) -> Any:
-        """Raises `ConnectionLost`."""
+    async def ask(self, question: _Question, timeout: float) -> Any:
+        """Raises `ConnectionLost`, `SetupFailed`."""
         answers: list[Any] = []
 
-        def on_answer(_: Exchange, response: Any) -> None:
-            answers.append(response)
+        def on_answer(_: Exchange, answer: Any) -> None:
+            answers.append(answer)
             self._changed.set()
 
-        self.connection.send(Exchange(request, timeout, on_answer))
+        version = self.connection.usable_version(question.kind, question.lowest)
+        self.connection.send(Exchange(question.make(version), timeout, on_answer, read=question.read))
         while not answers and not self.ended.is_set():
             self._changed = trio.Event()
             await self._changed.wait()

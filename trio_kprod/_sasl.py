@@ -1,7 +1,7 @@
 """The SASL exchange with a broker: who we are, by one of kafka-python's mechanisms.
 
-A mechanism computes and knows no I/O, but some ask elsewhere: a token provider, a key server, a ticket
-cache. Those run in a thread, which is left behind if the connection's deadline passes first.
+A mechanism computes and knows no I/O, but some compute for long, or ask elsewhere: a token provider, a key
+server, a ticket cache. Those run in a thread, which is left behind if the connection's deadline passes first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ import trio
 from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslBytesRequest, SaslHandshakeRequest
 
-#: These compute and do nothing else, so they need no thread; all others may block.
-_PROMPT_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+#: These ask nobody else.
+_OWN_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+#: And this one computes nothing worth a thread. With SCRAM the broker says how much there is to compute.
+_PROMPT_MECHANISM = "PLAIN"
+
+#: No mechanism takes more steps, but a broker could ask for ever.
+_MOST_STEPS = 20
 
 #: Threads that wait for token providers, if nobody gives a limiter: one, and one for an abandoned call.
 _PROVIDER_THREADS = 2
@@ -69,8 +75,11 @@ class Authenticator:
         """
         framed = await self._agree(ask, version)
         mechanism = await self._step(self._make, fatal=(ValueError, TypeError, KeyError, RuntimeError))
-        lifetime_ms = 0
+        lifetime_ms = steps = 0
         while not mechanism.is_done():
+            steps += 1
+            if steps > _MOST_STEPS:
+                raise AuthenticationFailed(f"not finished after {_MOST_STEPS} steps", fatal=False)
             token = await self._step(mechanism.auth_bytes, fatal=self._own_fault())
             if framed is None and mechanism.is_done():
                 # Without frames the last token of GSSAPI has no answer.
@@ -94,7 +103,7 @@ class Authenticator:
             raise AuthenticationFailed("the broker does not speak SASL", fatal=True)
         response = await ask(SaslHandshakeRequest(version=handshake, mechanism=self._name))
         if response.error_code == kafka.errors.UnsupportedSaslMechanismError.errno:
-            offered = ", ".join(response.mechanisms or ()) or "none"
+            offered = ", ".join(map(str, response.mechanisms or ())) or "none"
             raise AuthenticationFailed(
                 f"the broker does not support the mechanism {self._name}; it offers: {offered}", fatal=True
             )
@@ -108,13 +117,13 @@ class Authenticator:
 
     def _own_fault(self) -> tuple[type[Exception], ...]:
         # A mechanism that asks nobody can fail only by its settings; a provider may do better next time.
-        if self._name in _PROMPT_MECHANISMS:
+        if self._name in _OWN_MECHANISMS:
             return (Exception,)
         return (kafka.errors.KafkaConfigurationError,)
 
     async def _step(self, function: Callable[[], Any], fatal: tuple[type[Exception], ...]) -> Any:
         try:
-            if self._name in _PROMPT_MECHANISMS:
+            if self._name == _PROMPT_MECHANISM:
                 return function()
             return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
         except Exception as error:

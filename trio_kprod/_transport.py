@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: As `trio.SocketStream`; the largest read that one answer to a full request needs is far below it.
 RECEIVE_SIZE = 65536
 
+#: What fits into DNS. To encode a longer one for it can take seconds.
+_LONGEST_HOST = 255
+
 #: NODELAY because requests are written whole, KEEPALIVE because a dead host's connection looks alive.
 SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
 
@@ -250,7 +253,7 @@ class TcpNetwork:
                 timeout = self._settings.connection_setup_timeout
                 return await self._proxy.connect(host, port, timeout=timeout)  # type: ignore[no-any-return]
             return (await trio.open_tcp_stream(host, port)).socket
-        except UnicodeError as error:  # a label that is empty or longer than 63 characters
+        except ValueError as error:  # a label that is empty or longer than 63 characters; a null in it
             raise OSError(errno.EINVAL, f"{host!r} is no host name: {error}") from error
         except OSError as error:
             plain = _plain_error(error)
@@ -295,6 +298,8 @@ def _checked_host(host: str) -> str:
         host = host[1:-1]
     if not host:  # to getaddrinfo it would mean this machine
         raise OSError(errno.EINVAL, "the host name is empty")
+    if len(host) > _LONGEST_HOST:
+        raise OSError(errno.EINVAL, f"a host name of {len(host)} characters")
     return host
 
 

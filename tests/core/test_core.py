@@ -137,6 +137,38 @@ def test_an_id_that_is_refused_fails_what_waits_only() -> None:
     assert bench.ids_asked == 2
 
 
+def test_an_id_that_is_refused_instead_of_a_spoiled_one_fails_only_what_needs_it() -> None:
+    bench = Bench(leaders=(1, 1))
+    for partition in (0, 1):
+        bench.submit("a", partition=partition)
+        bench.answer(0, 0)
+    bench.settled.clear()
+    bench.submit("b", partition=0)
+    bench.submit("c", partition=1)
+    bench.answer(47)
+    assert bench.ids_asked == 1
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), bench.now)
+    bench.step()
+    assert bench.outcomes() == [Outcome("b", "Refused", False, -1)]
+    bench.answer(0, 1)
+    assert bench.outcomes() == [Outcome("c", None, False, 1)]
+
+
+def test_an_id_that_is_spoiled_already_is_none() -> None:
+    bench = Bench().started()
+    bench.submit("a")
+    bench.answer(47)
+    for asked in range(1, 4):
+        assert bench.ids_asked == asked
+        bench.core.producer_id(7, bench.now)
+        bench.step()
+        assert bench.ids_asked == asked
+        bench.pass_time(1)
+    bench.core.producer_id(8, bench.now)
+    bench.step()
+    assert (bench.only().values, bench.only().producer_id) == ("a", 8)
+
+
 # ---- metadata ----------------------------------------------------------------------------------------------
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from uuid import UUID
 
 import pytest
 
-from tests.core.helpers import TOPIC, Bench, Outcome, message, messages, metadata
+from tests.core.helpers import TOPIC, TOPIC_ID, Bench, Outcome, message, messages, metadata
 from trio_kprod._core._reports import Recovered, Stalled, Topics
-from trio_kprod._core._topic import TopicMetadata
+from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
 
 MISSING = TopicMetadata(TOPIC, 3)
 
@@ -252,6 +253,110 @@ def test_fewer_partitions_than_before_are_old_news() -> None:
     assert bench.only().partition == 2
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_leader_that_was_unknown_when_nobody_cared_is_asked_for_when_somebody_does(busy: bool) -> None:
+    bench = Bench(leaders=(1, -1))
+    if busy:
+        bench.submit("a", partition=0)
+    bench.submit("b", partition=1)
+    bench.pass_time(2)
+    assert bench.asked == [(TOPIC,)]
+    bench.learn(metadata((1, 1)))
+    assert bench.sent[-1][0].values == "b"
+
+
+# ---- without topic ids, a topic made anew looks like old news ---------------------------------------------
+
+
+def no_ids(leaders: tuple[int, ...], epoch: int) -> TopicMetadata:
+    return metadata(leaders, topic_id=NO_TOPIC_ID, epoch=epoch)
+
+
+def made_anew(leaders: tuple[int, ...], topic_id: UUID = NO_TOPIC_ID) -> Bench:
+    """Its leader epochs are lower than those of the old one."""
+    bench = Bench(ready=False, topic_timeout=5.0)
+    bench.core.producer_id(7, 0)
+    bench.submit("a", partition=0)
+    bench.submit("b", partition=1)
+    bench.learn(metadata((1, 1), topic_id=topic_id, epoch=4))
+    bench.core.connected(1, 0)
+    bench.step()
+    for _ in range(20):
+        if bench.requests:
+            bench.answer(3)
+        bench.pass_time(0.5)
+        if bench.asked:
+            bench.learn(metadata(leaders, topic_id=topic_id))
+    return bench
+
+
+@pytest.mark.parametrize("topic_id", [NO_TOPIC_ID, TOPIC_ID])
+def test_lower_leader_epochs_are_believed_when_they_are_told_for_long(topic_id: UUID) -> None:
+    bench = made_anew((2, 2), topic_id)
+    assert bench.connects[-1] == 2
+    bench.core.connected(2, bench.now)
+    bench.step()
+    assert [seen.values for seen in bench.sent[-1]] == ["a", "b"]
+
+
+def test_fewer_partitions_are_believed_when_they_are_told_for_long() -> None:
+    bench = made_anew((1,))
+    assert bench.outcomes() == [Outcome("b", "PartitioningFailed", False, -1)]
+
+
+def test_a_leader_of_doubtful_epoch_does_not_prove_what_its_log_lacks() -> None:
+    """It may have been deposed long ago: what it calls out of order may be in the log of another."""
+    bench = Bench(ready=False)
+    bench.core.producer_id(7, 0)
+    bench.submit("a")
+    bench.learn(no_ids((1,), 4))
+    bench.core.connected(1, 0)
+    bench.step()
+    bench.answer(0, 0)
+    bench.submit("b")
+    bench.answer(7)
+    bench.core.metadata([], [TOPIC], bench.now)
+    bench.pass_time(1)
+    for _ in range(2):
+        bench.answer(45)
+        while bench.asked:
+            bench.learn(no_ids((1,), 2))
+        bench.pass_time(1)
+    assert bench.outcomes()[-1] == Outcome("b", "Refused", True, -1)
+
+
+# ---- brokers that disagree about which topic it is -------------------------------------------------------
+
+
+def test_an_id_that_was_taken_for_a_former_one_is_believed_when_it_is_told_for_long() -> None:
+    former = metadata(topic_id=UUID(int=2))
+    bench = Bench(topic_timeout=5.0)
+    bench.submit("a")
+    bench.lose()
+    bench.submit("b")
+    bench.learn(former)
+    for _ in range(20):
+        if bench.requests:
+            bench.answer(100)
+        bench.pass_time(0.5)
+        if bench.asked:
+            bench.learn(metadata())
+    assert bench.outcomes() == [Outcome("a", "UnknownTopic", True, -1)]  # written under the one, perhaps
+    bench.answer(0, 1)
+    assert bench.outcomes() == [Outcome("b", None, False, 1)]
+
+
+def test_a_partition_that_comes_back_does_not_begin_with_the_same_sequences() -> None:
+    """Its log may be the old one after all, and would take what is new for a duplicate."""
+    bench = Bench(leaders=(1, 1))
+    bench.submit("a", partition=1)
+    bench.answer(0, 0)
+    for leaders, topic_id in (((1,), UUID(int=2)), ((1, 1), UUID(int=3))):
+        bench.learn(metadata(leaders, topic_id=topic_id))
+    bench.submit("b", partition=1)
+    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("b", 1, 0)
+
+
 # ---- time runs out -----------------------------------------------------------------------------------------
 
 
@@ -276,6 +381,14 @@ def test_what_is_handed_over_late_expires_at_once() -> None:
     bench.submit("a")
     bench.pass_time(0)
     assert bench.outcomes() == [Outcome("a", "DeliveryTimedOut", False, -1)]
+
+
+def test_who_waited_for_room_expires_first_although_handed_over_last() -> None:
+    bench = Bench(leaders=(-1,), delivery_timeout=1.0)
+    bench.submit("a", accepted_at=0.9)
+    bench.submit("b", accepted_at=0.5)
+    bench.pass_time(1.6)
+    assert [one.values for one in bench.outcomes()] == ["b"]
 
 
 def test_only_what_is_due_expires() -> None:

@@ -251,86 +251,58 @@ def test_what_is_perhaps_written_behind_a_refused_one_is_proved_first() -> None:
     assert (bench.only().values, bench.only().epoch) == ("ef", 1)
 
 
+# ---- hints -------------------------------------------------------------------------------------------------
+
+
+def test_hints_that_lead_to_further_hints_are_followed_at_a_pace() -> None:
+    bench = Bench(leaders=(1, 2))
+    bench.submit("a")
+    for epoch in range(1, 5):
+        bench.answer(6, leader=2, leader_epoch=epoch)
+        assert bool(bench.requests) is (epoch == 1)
+        bench.pass_time(1)
+        assert bench.only().values == "a"
+
+
 # ---- refused for good while perhaps ------------------------------------------------------------------------
 
 
-def doomed(code: int = 29) -> Bench:
-    """The head may be in the log, and is refused for good when it is sent again."""
+@pytest.mark.parametrize("code", [10, 29, 32, 87])
+def test_refused_for_good_while_perhaps_is_given_up_as_perhaps_written(code: int) -> None:
     bench = pipeline()
     for answer in (7, 45, 45):
         bench.answer(answer)
     bench.pass_time(0.2)
     bench.answer(code)
-    return bench
-
-
-@pytest.mark.parametrize("code", [10, 29, 32, 87])
-def test_the_next_batch_proves_that_a_doomed_one_is_written(code: int) -> None:
-    bench = doomed(code)
-    assert not bench.settled
-    assert bench.only().values == "cd"
-    bench.answer(0, 3)
-    assert bench.outcomes() == [Outcome("ab", None, False, -1), Outcome("cd", None, False, 3)]
-    assert (bench.only().values, bench.only().epoch) == ("ef", 0)
-
-
-@pytest.mark.parametrize("code", [10, 29, 32, 87])
-def test_out_of_order_behind_a_doomed_one_buries_it(code: int) -> None:
-    bench = doomed(code)
-    bench.answer(45)
     assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
     assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("cd", 1, 0)
 
 
-def test_with_nothing_behind_it_a_doomed_batch_is_given_up() -> None:
-    bench = Bench().started()
-    bench.submit("ab")
+def test_that_the_next_batch_is_accepted_proves_nothing_of_it() -> None:
+    """A broker that has forgotten the producer accepts any sequence number."""
+    bench = pipeline()
     bench.answer(7)
-    bench.pass_time(0.2)
+    bench.lose()
     bench.answer(29)
     assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
+    assert (bench.only().values, bench.only().epoch) == ("cd", 0)
+    bench.answer(0, 1)
+    assert bench.outcomes() == [Outcome("cd", None, False, 1)]
 
 
-def test_what_is_perhaps_written_behind_a_buried_one_is_given_up_with_it() -> None:
-    """A frozen copy of the one, then of the other, may still land."""
+def test_what_is_perhaps_written_behind_it_is_sent_again_to_see() -> None:
+    """If it is not in the log, a frozen copy of the one, then of the other, may still land."""
     bench = pipeline()
     for answer in (7, 7, 45):
         bench.answer(answer)
     bench.pass_time(0.5)
     bench.answer(29)
+    assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
     bench.answer(45)
-    assert bench.outcomes() == [Outcome("ab", "Refused", True, -1), Outcome("cd", "Refused", True, -1)]
+    bench.learn(metadata())
+    bench.answer(45)
+    assert bench.outcomes() == [Outcome("cd", "Refused", True, -1)]
     assert (bench.only().values, bench.only().epoch) == ("ef", 1)
-
-
-def test_when_all_of_the_window_is_doomed_nothing_is_left_to_prove_it() -> None:
-    bench = Bench(batch_size=61 + 4 * 100).started()
-    bench.submit("abcdefghijklmnopqrst")
-    for code in (10, 45, 45, 45, 45):
-        bench.answer(code)
-    bench.answer(10)  # ab
-    bench.answer(0, 1)  # a
-    window = ["b", "cd", "efgh", "ijkl", "mnop"]
-    assert [seen.values for [seen] in bench.sent] == window
-    bench.settled.clear()
-    bench.lose()
-    for values in window:
-        assert bench.only().values == values
-        bench.answer(29)
-    assert bench.outcomes() == [Outcome(values, "Refused", True, -1) for values in window]
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("qrst", 3, 0)
-
-
-def test_before_the_first_acknowledgement_of_a_chain_nothing_is_proved() -> None:
-    """A broker without a state accepts any first sequence, so it proves nothing of what precedes it."""
-    bench = Bench(leaders=(1,))
-    bench.submit("ab")
-    bench.answer(10)
-    assert bench.only().values == "a"
-    bench.lose()
-    bench.answer(29)
-    assert bench.outcomes() == [Outcome("a", "Refused", True, -1)]
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("b", 2, 0)
 
 
 # ---- single records ----------------------------------------------------------------------------------------
@@ -482,6 +454,22 @@ def test_out_of_order_at_sequence_zero_means_that_the_id_is_shared() -> None:
     bench.answer(45)
     assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
     assert bench.ids_asked == 1
+
+
+def test_out_of_order_for_sequence_0_after_the_wrap_is_nothing_special() -> None:
+    bench = Bench().started()
+    chain = bench.core._topics[TOPIC].partitions[0].chain
+    assert chain is not None
+    chain.next_sequence = 2**31 - 1
+    bench.submit("a")
+    bench.answer(0, 1)
+    bench.submit("b")
+    assert bench.only().sequence == 0
+    bench.answer(45)
+    bench.learn(metadata())
+    bench.answer(45)
+    assert bench.outcomes() == [Outcome("a", None, False, 1)]
+    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("b", 1, 0)
 
 
 def test_what_may_follow_on_something_given_up_is_not_sealed_anew() -> None:

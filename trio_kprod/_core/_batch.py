@@ -22,12 +22,11 @@ class Chain:
     producer id would fence nothing, so "start afresh" always means `next_epoch`, until epochs run out.
     """
 
-    __slots__ = ("acknowledged", "epoch", "next_number", "next_sequence", "producer_id")
+    __slots__ = ("epoch", "next_number", "next_sequence", "producer_id")
 
     def __init__(self, producer_id: int, epoch: int) -> None:
         self.producer_id = producer_id
         self.epoch = epoch
-        self.acknowledged = False  # a broker has appended a batch of it, so has a state to go by
         self.next_sequence = 0 if producer_id >= 0 else -1
         self.next_number = 0
 
@@ -54,7 +53,6 @@ class Batch:
     __slots__ = (
         "attempts",
         "data",
-        "doom",
         "entries",
         "failures",
         "number",
@@ -83,8 +81,6 @@ class Batch:
         self.request: Request | None = None
         self.perhaps = False
         self.tied = False
-        # Set when it was refused for good while `tied`: only the next batch's answer can tell more.
-        self.doom: BaseException | None = None
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
         self.strikes = 0  # answers with a code that is not believed for ever
@@ -106,7 +102,6 @@ class Batch:
         self.data = None
         self.number = number
         self.tied = False
-        self.doom = None
         self.out_of_order = 0
         self.wait_for_metadata = 0
         self.retry_at = 0.0

@@ -62,22 +62,24 @@ class ProduceCore:
         self._topic(name).want_count()
 
     def producer_id(self, producer_id: int, now: float) -> None:
+        if producer_id in self._shared.spoiled_ids:
+            return self.producer_id_failed(None, now)
         self._outbox.now = now
         self._asking_producer_id = False
         self._id_failures = 0
         self._shared.producer_id = producer_id
-        self._wake_all()
+        return self._wake_all()
 
     def producer_id_failed(self, refusal: BaseException | None, now: float) -> None:
         """There was no answer, or (`refusal`) a broker will not give us a producer id.
 
-        A refusal fails what is waiting now. What comes later is tried on its own account.
+        A refusal fails what cannot be sent without. What comes later is tried on its own account.
         """
         self._outbox.now = now
         self._id_failures += 1
         if refusal is not None:
             for topic in self._topics.values():
-                topic.fail(refusal)
+                topic.fail_without_producer_id(refusal)
         self._outbox.call_at(now + self._shared.question_pause(self._id_failures), self._end_id_pause)
 
     def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str], now: float) -> None:
@@ -85,7 +87,7 @@ class ProduceCore:
         self._outbox.now = now
         self._asking_metadata = False
         told = {one.name: one for one in topics}
-        for name in {*asked, *told}:
+        for name in dict.fromkeys([*asked, *told]):
             topic = self._topics.get(name)
             if topic is not None:
                 metadata = told.get(name) or TopicMetadata(name, _MISSING_CODE)
@@ -188,10 +190,11 @@ class ProduceCore:
     def actions(self, now: float) -> list[Action]:
         """What to do now, in order."""
         self._outbox.now = now
-        self._ask_for_metadata()
-        while self._send_round(now):
+        while (self._outbox.ready_partitions or self._outbox.ready_topics) and self._send_round(now):
             pass
-        self._ask_for_producer_id()  # last: a chain may just have run out of epochs
+        # Last: it may just have turned out that a leader is not known, or that a chain is out of epochs.
+        self._ask_for_metadata()
+        self._ask_for_producer_id()
         return self._outbox.take()
 
     def _send_round(self, now: float) -> bool:
@@ -216,6 +219,8 @@ class ProduceCore:
         for partition in ready:
             if partition in chosen or partition.idle:
                 continue
+            if partition.leader < 0:
+                self._outbox.refresh(partition.topic)
             if not self._may_send_to(partition.leader):
                 continue
             batch = partition.next_batch(now)
@@ -228,6 +233,8 @@ class ProduceCore:
             if not topic.keyless:
                 continue
             leaders = {partition.leader for partition in topic.partitions}
+            if -1 in leaders:
+                self._outbox.refresh(topic)
             usable = {leader for leader in leaders if self._may_send_to(leader)}
             for batch in topic.form_keyless(usable, chosen):
                 chosen[batch.partition] = batch
@@ -279,9 +286,13 @@ class ProduceCore:
             self._outbox.actions.append(AskMetadata(tuple(wanted)))
 
     def _ask_again_later(self, topic: Topic, now: float, *, failed: bool = False) -> None:
-        if topic.wanted and (failed or topic.unresolved):
+        if not failed and not topic.unresolved:
+            topic.asks_in_vain = 0
+        elif topic.wanted:
             topic.asks_in_vain += 1
             self._outbox.refresh_at(now + self._shared.question_pause(topic.asks_in_vain), topic)
+        else:
+            topic.outdated = True
 
     def _refresh_by_age(self, now: float) -> None:
         """Leaders move and partitions are added without anybody telling us."""

@@ -32,7 +32,7 @@ _LONG_SILENCE = 600.0
 class Partition:
     """The state of one partition, and the decisions about it; `_verdicts` says what answers change."""
 
-    def __init__(self, topic: Topic, index: int, shared: Shared) -> None:
+    def __init__(self, topic: Topic, index: int, shared: Shared, former: Chain | None = None) -> None:
         self.topic = topic
         self.index = index
         self.shared = shared
@@ -41,9 +41,11 @@ class Partition:
         self.batches: deque[Batch] = deque()  # sealed (or to be sealed anew), unsettled, in order
         self.leader = -1
         self.leader_epoch = -1
-        self.chain: Chain | None = None
+        # After a `former` one, the next epoch: should the log be the old one after all, it must not take
+        # what is new for a duplicate.
+        self.chain = former
         self.probing = True
-        self.restarting = False
+        self.restarting = former is not None and shared.rules.idempotent
         self.ghosts = False  # batches of this chain were given up that may yet be appended
         self.heard_at = 0.0  # the last acknowledgement
         self.log_is_gone = False  # the topic was recreated: nothing old can be in the new log
@@ -152,7 +154,7 @@ class Partition:
 
     def _lowest_unsent(self) -> Batch | None:
         for batch in self.batches:
-            if batch.request is None and batch.doom is None:
+            if batch.request is None:
                 return batch
         return None
 
@@ -215,12 +217,20 @@ class Partition:
         if self.chain is not None and self.shared.rules.idempotent:
             self.shared.spoiled_ids.add(self.chain.producer_id)
 
+    @property
+    def needs_producer_id(self) -> bool:
+        """Whether nothing can be sent before a broker gives us another producer id."""
+        if self.chain is None:
+            return self.shared.needs_producer_id
+        spoiled = self.restarting and self.chain.producer_id in self.shared.spoiled_ids
+        return spoiled and self.shared.needs_producer_id and not any(batch.tied for batch in self.batches)
+
     def _next_to_prove(self, now: float) -> Batch | None:
         """While restarting: the lowest batch that may be in the log, sent again to learn whether it is."""
         if self.in_flight or self.log_is_gone:
             return None
         for batch in self.batches:
-            if batch.tied and batch.doom is None:
+            if batch.tied:
                 ready = not batch.wait_for_metadata and batch.retry_at <= now
                 return batch if ready else None
         return None
@@ -240,6 +250,14 @@ class Partition:
             self.shared.led_by.setdefault(leader, {})[self] = None
         self.leader, self.leader_epoch = leader, epoch
         return True
+
+    def doubt_epoch(self) -> None:
+        """What we know may be wrong, or of a topic that was made anew: any leader epoch is news.
+
+        So a deposed leader may be followed, whose word on what its log lacks proves nothing.
+        """
+        self.leader_epoch = -1
+        self.ghosts = True
 
     def follow_nobody(self) -> None:
         self.shared.led_by.get(self.leader, {}).pop(self, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
@@ -12,7 +13,7 @@ from uuid import UUID
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
 from .._messages import BATCH_OVERHEAD, Message
 from ._answers import Verdict, refusal, row
-from ._batch import Batch
+from ._batch import Batch, Chain
 from ._partition import Partition, take
 from ._partitioners import hash_key
 from ._reports import Recovered, Stalled, Topics
@@ -62,12 +63,14 @@ class Topic:
         self.ask_at = 0.0  # not before
         self.outdated = False  # to be asked about as soon as anybody needs to know
         self._former_ids: set[UUID] = set()
-        self._missing_for = 0.0
-        self._missing_at: float | None = None
+        self._former_chains: dict[int, Chain] = {}  # of partitions that the topic has no more
+        # Since when metadata is of no use: it lacks the topic, or looks older than what we know.
+        self._useless_for = 0.0
+        self._useless_at: float | None = None
         self._progress_at = 0.0
         self._stalled = False
         self._progress_check_set = False
-        self._expiry_set = False
+        self._expires_at = inf
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}: {len(self.partitions)} partitions, {self.unsettled} unsettled>"
@@ -86,7 +89,7 @@ class Topic:
 
     def _begin_to_be_wanted(self) -> None:
         # The time until now, during which nobody asked, does not count against the topic.
-        self._missing_for, self._missing_at = 0.0, None
+        self._useless_for, self._useless_at = 0.0, None
         if self.outdated:
             self.outdated = False
             self.shared.outbox.refresh(self)
@@ -175,22 +178,25 @@ class Topic:
         if row(metadata.code).verdict is Verdict.REFUSED:
             self.fail(refusal(metadata.code))
             self._tell_count(refusal(metadata.code))
-        elif metadata.partitions and metadata.id not in self._former_ids:
-            self._update(metadata)
-        else:
+        elif not metadata.partitions:
             self._missing(metadata.code, now, answering_since)
+        elif not self._looks_older(metadata):
+            self._useless_for, self._useless_at = 0.0, None
+            self._update(metadata)
+        elif self._useless_too_long(now, answering_since):
+            self._useless_for, self._useless_at = 0.0, None
+            self._stop_doubting(metadata)
+            self._update(metadata)
+        elif metadata.id not in self._former_ids:
+            self._update(metadata)  # of some partitions it may know more than we do
 
     @property
     def unresolved(self) -> bool:
         """Whether another look at the metadata is needed although the last one has been answered."""
-        if not self.wanted:
-            return False
-        if not self.known or self._missing_at is not None:
-            return True
-        return any(p.leader < 0 and (self.keyless or not p.idle) for p in self.partitions)
+        useless = not self.known or self._useless_at is not None
+        return useless or any(partition.leader < 0 for partition in self.partitions)
 
     def _update(self, metadata: TopicMetadata) -> None:
-        self._missing_for, self._missing_at, self.asks_in_vain = 0.0, None, 0
         recreated = NO_TOPIC_ID not in (self.id, metadata.id) and self.id != metadata.id
         if recreated:
             self._former_ids.add(self.id)
@@ -202,7 +208,7 @@ class Topic:
             self._forget_log(count)
         # Otherwise, fewer partitions than before can only be old news: Kafka never takes any away.
         for index in range(before, count):
-            self.partitions.append(Partition(self, index, self.shared))
+            self.partitions.append(Partition(self, index, self.shared, self._former_chains.pop(index, None)))
         for one in metadata.partitions:
             partition = self.partitions[one.index]
             if partition.follow(one.leader, one.leader_epoch) or recreated:
@@ -213,18 +219,65 @@ class Topic:
             self._tell_count()
         self.shared.outbox.wake(self.partitions)
 
+    def _looks_older(self, metadata: TopicMetadata) -> bool:
+        """Whether this seems to be old news. (Without topic ids it may be a topic made anew.)"""
+        if metadata.id not in (NO_TOPIC_ID, self.id):
+            return metadata.id in self._former_ids
+        known = self.partitions
+        if metadata.id == NO_TOPIC_ID and len(metadata.partitions) < len(known):
+            return True
+        return any(
+            one.leader_epoch < known[one.index].leader_epoch
+            for one in metadata.partitions
+            if one.index < len(known)
+        )
+
+    def _stop_doubting(self, metadata: TopicMetadata) -> None:
+        """What looks like old news has been told for so long that it is true.
+
+        If it is a former id, what was sent meanwhile may be in the log after all.
+        """
+        if metadata.id == NO_TOPIC_ID:
+            self._forget_partitions(len(metadata.partitions))
+        if metadata.id not in self._former_ids:
+            return self._doubt_epochs()
+        self._former_ids.discard(metadata.id)
+        error = UnknownTopic(f"brokers disagreed about which topic {self.name!r} is")
+        for partition in self.partitions:
+            for batch in list(partition.batches):
+                if batch.perhaps:
+                    give_up(batch, error)
+        return None
+
+    def _useless_too_long(self, now: float, answering_since: float) -> bool:
+        """Only time during which some broker answers counts against `topic_timeout`: an outage never does."""
+        again = self._useless_at is not None
+        if self._useless_at is not None:
+            self._useless_for += max(0.0, now - max(self._useless_at, answering_since))
+        self._useless_at = now
+        return again and self._useless_for >= self.shared.rules.topic_timeout
+
+    def _doubt_epochs(self) -> None:
+        for partition in self.partitions:
+            partition.doubt_epoch()
+
     def _forget_log(self, count: int) -> None:
+        self._forget_partitions(count)
+        for partition in self.partitions:
+            partition.leader_epoch = -1
+            if partition.chain is not None:
+                partition.forget_log()
+
+    def _forget_partitions(self, count: int) -> None:
         error = PartitioningFailed(
             f"topic {self.name!r} was made anew, with partitions 0 to {count - 1} only"
         )
         for partition in self.partitions[count:]:
             partition.follow_nobody()
             self._fail_partition(partition, error)
-        del self.partitions[count:]
-        for partition in self.partitions:
-            partition.leader_epoch = -1
             if partition.chain is not None:
-                partition.forget_log()
+                self._former_chains[partition.index] = partition.chain
+        del self.partitions[count:]
 
     def _place_all(self) -> None:
         while self.arrivals:
@@ -239,23 +292,15 @@ class Topic:
                 self._place(message)
 
     def _missing(self, code: int, now: float, answering_since: float) -> None:
-        """The topic, or all of its partitions, are unknown to the broker that answered.
-
-        Only time during which some broker answers counts against `topic_timeout`: an outage never does.
-        """
-        again = self._missing_at is not None
-        if self._missing_at is not None:
-            self._missing_for += max(0.0, now - max(self._missing_at, answering_since))
-        self._missing_at = now
+        """The topic, or all of its partitions, are unknown to the broker that answered."""
         if self.id == NO_TOPIC_ID:
-            for partition in self.partitions:
-                partition.leader_epoch = -1  # it may come back as another topic, and we could not tell
-        if again and self._missing_for >= self.shared.rules.topic_timeout:
+            self._doubt_epochs()  # it may come back as another topic, and we could not tell
+        if self._useless_too_long(now, answering_since):
             error = UnknownTopic(
                 f"the cluster does not know topic {self.name!r}: {refusal(code)} "
                 f"for {self.shared.rules.topic_timeout:g} s"
             )
-            self._missing_for, self._missing_at, self.known = 0.0, None, False
+            self._useless_for, self._useless_at, self.known = 0.0, None, False
             self.fail(error)
             self._tell_count(error)
 
@@ -272,6 +317,15 @@ class Topic:
                 if batch.wait_for_metadata <= self.questions:
                     batch.wait_for_metadata = 0
         self.shared.outbox.wake(self.partitions)
+
+    def fail_without_producer_id(self, error: BaseException) -> None:
+        """Give up what cannot be sent without another producer id."""
+        starved = [partition for partition in self.partitions if partition.needs_producer_id]
+        if len(starved) == len(self.partitions):
+            return self.fail(error)
+        for partition in starved:
+            self._fail_partition(partition, error)
+        return None
 
     # ---- messages are given up ---------------------------------------------------------------------------
 
@@ -300,13 +354,19 @@ class Topic:
             self.shared.outbox.settle(self, entries, partition=partition, error=error)
 
     def watch_expiry(self, first: float) -> None:
-        """Have messages expire `delivery_timeout` after they were accepted; the first was at `first`."""
-        if not self._expiry_set:
-            self._expiry_set = True
-            self.shared.outbox.call_at(first + self.shared.rules.delivery_timeout, self._expire)
+        """Have messages expire `delivery_timeout` after they were accepted; the first was at `first`.
+
+        They do not come in that order: tasks that waited for room hand over later what they accepted before.
+        """
+        when = first + self.shared.rules.delivery_timeout
+        if when < self._expires_at:
+            self._expires_at = when
+            self.shared.outbox.call_at(when, self._expire)
 
     def _expire(self, now: float) -> None:
-        self._expiry_set = False
+        if now < self._expires_at:
+            return  # done meanwhile, for a message that was older
+        self._expires_at = inf
         timeout = self.shared.rules.delivery_timeout
         due = now - timeout
         error = DeliveryTimedOut(f"not acknowledged within {timeout:g} s of the call")
@@ -314,11 +374,11 @@ class Topic:
             self._expire_room(room, due, error, partition)
         for partition in self.partitions:
             for batch in list(partition.batches):
-                if batch in partition.batches and min(e.accepted_at for e in batch.entries) <= due:
+                if batch in partition.batches and _oldest(batch.entries) <= due:
                     give_up(batch, error)
         self.shared.outbox.wake(self.partitions)
-        remaining = [room[0].accepted_at for room, _ in self._rooms() if room]
-        remaining += [batch.entries[0].accepted_at for p in self.partitions for batch in p.batches]
+        remaining = [_oldest(room) for room, _ in self._rooms() if room]
+        remaining += [_oldest(batch.entries) for p in self.partitions for batch in p.batches]
         if remaining:
             # Not for each message by itself: looking through all of them takes its time.
             self.watch_expiry(max(min(remaining), due + EXPIRY_PACE))
@@ -379,3 +439,7 @@ class Topic:
             self.shared.outbox.actions.append(Stalled(self.name))
         else:
             self._check_progress_later()
+
+
+def _oldest(messages: Iterable[Message]) -> float:
+    return min(message.accepted_at for message in messages)

@@ -53,15 +53,10 @@ def unanswered(batch: Batch, cause: BaseException, *, handed: bool, now: float) 
 
 
 def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
-    """The batch is in the log; so is every doomed one ahead of it in the chain."""
+    """The batch is in the log."""
     partition = batch.partition
-    for earlier in _ahead_of(batch):
-        if earlier.doom is not None:
-            _settle(earlier)
     lowest = partition.batches[0] is batch
     _settle(batch, base_offset=base_offset, timestamp_ms=timestamp_ms)
-    if partition.chain is not None:
-        partition.chain.acknowledged = True
     partition.heard_at = partition.shared.outbox.now
     if lowest and not partition.in_flight:
         partition.probing = False
@@ -73,7 +68,7 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
         maybe_written = batch.perhaps or batch.request is not None
     _settle(batch, error=error, maybe_written=maybe_written)
     if batch.data is not None:
-        _go_on_afresh(batch.partition)
+        batch.partition.restart()
 
 
 # ---- one function a verdict -------------------------------------------------------------------------------
@@ -91,15 +86,12 @@ def _retry(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     of_this_log = not partition.log_is_gone
     if of_this_log and answer.leader >= 0 and answer.leader_epoch > partition.leader_epoch:
         partition.follow(answer.leader, answer.leader_epoch)
-        batch.retry_at = now  # the new leader is known: nothing to wait for (KIP-951)
+        if batch.failures == 1:
+            batch.retry_at = now  # the new leader is known: nothing to wait for (KIP-951), or so they say
 
 
 def _refused(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
-    error = refusal(answer.code, answer.message)
-    if batch.tied and batch.partition.shared.rules.idempotent:
-        _doom(batch, error)
-    else:
-        give_up(batch, error)
+    give_up(batch, refusal(answer.code, answer.message))
 
 
 def _sift(batch: Batch, answer: Answer, means: Row, now: float) -> None:
@@ -112,7 +104,7 @@ def _sift(batch: Batch, answer: Answer, means: Row, now: float) -> None:
         _settle_some(batch, [batch.entries[index]], refusal(answer.code, detail))
     kept = [entry for index, entry in enumerate(batch.entries) if index not in answer.record_errors]
     batch.partition.replace(batch, [kept] if kept else [])
-    return _go_on_afresh(batch.partition)
+    return batch.partition.restart()
 
 
 def _split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
@@ -125,7 +117,7 @@ def _split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
         return _refused(batch, answer, means, now)
     topic.lower_batch_limit(batch.size // 2)
     batch.partition.replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
-    return _go_on_afresh(batch.partition)
+    return batch.partition.restart()
 
 
 def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
@@ -140,15 +132,13 @@ def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
         return _refused(batch, answer, means, now)
     if partition.restarting and not batch.tied:
         return None  # it follows a gap, and is about to be sealed anew
-    ahead = [earlier for earlier in _ahead_of(batch) if earlier.tied or not partition.restarting]
-    if ahead:
-        if ahead[0].doom is not None:
-            _go_on_afresh(partition)
-    elif batch.out_of_order == 0:
+    if any(earlier.tied or not partition.restarting for earlier in _ahead_of(batch)):
+        return None
+    if batch.out_of_order == 0:
         batch.out_of_order = 1
         batch.wait_for_metadata = partition.topic.questions + 1
         partition.shared.outbox.refresh(partition.topic)
-    elif batch.sequence == 0:
+    elif batch.number == 0:
         # No chain of ours can be ahead of its own beginning: the broker counts for somebody else too.
         partition.spoil_producer_id()
         give_up(batch, refusal(answer.code, answer.message), maybe_written=True)
@@ -164,7 +154,7 @@ def _untie(partition: Partition, error: BaseException) -> None:
         if batch.tied and partition.ghosts:
             _settle(batch, error=error, maybe_written=True)
         batch.tied = False
-    _go_on_afresh(partition)
+    partition.restart()
 
 
 def _fenced(batch: Batch, answer: Answer, means: Row, now: float) -> None:
@@ -176,7 +166,7 @@ def _fenced(batch: Batch, answer: Answer, means: Row, now: float) -> None:
         give_up(batch, error)
     else:
         _retry_later(batch, error, means.limit, now)
-    return _go_on_afresh(batch.partition)
+    return batch.partition.restart()
 
 
 _JUDGES: dict[Verdict, Callable[[Batch, Answer, Row, float], None]] = {
@@ -215,38 +205,6 @@ def _retry_later(batch: Batch, error: ProducerError, limit: int | None, now: flo
     batch.retry_at = now + shared.backoff(batch.failures)
     shared.outbox.call_at(batch.retry_at, lambda _now: shared.outbox.wake([batch.partition]))
     return None
-
-
-def _doom(batch: Batch, error: BaseException) -> None:
-    """Refused for good, though an earlier transmission may have been written.
-
-    The next batch of the chain can tell: if it is accepted, this one is in the log.
-    """
-    batch.doom = error
-    if not _can_be_proved(batch):
-        _go_on_afresh(batch.partition)
-
-
-def _can_be_proved(batch: Batch) -> bool:
-    """Not if the chain has a gap already, nor before the broker has a state, as it accepts any first."""
-    partition = batch.partition
-    if partition.restarting or partition.chain is None or not partition.chain.acknowledged:
-        return False
-    beyond = partition.batches[0].number + partition.shared.rules.window
-    return any(other.doom is None and batch.number < other.number < beyond for other in partition.batches)
-
-
-def _go_on_afresh(partition: Partition) -> None:
-    """The chain has a gap. What is doomed will not be proved any more.
-
-    An old copy of a doomed batch may still land, and after it one of each `tied` batch behind it.
-    """
-    partition.restart()
-    error: BaseException | None = None
-    for batch in list(partition.batches):
-        error = error or batch.doom
-        if error is not None and batch.tied:
-            _settle(batch, error=batch.doom or error, maybe_written=True)
 
 
 def _settle(
