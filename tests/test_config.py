@@ -376,6 +376,10 @@ def test_client_id() -> None:
         configured(client_id="")
     with pytest.raises(TypeError, match=r"client_id must be a string, got 7 \(int\)"):
         configured(client_id=7)
+    assert configured(client_id="x" * 32_767).client_id == "x" * 32_767
+    for wrong in ("x" * 32_768, "\u00e9" * 16_384, "lone \ud800"):
+        with pytest.raises(ValueError, match="client_id must be at most 32767 bytes of UTF-8"):
+            configured(client_id=wrong)
 
 
 def test_socket_options() -> None:

@@ -574,6 +574,7 @@ async def test_what_instruments_see(autojump_clock: object) -> None:
             "ack_messages",
             {"topic": "topic", "partition": 0, "base_offset": 0, "message_count": 1, "delay": 2.0},
         ),
+        ("error", {"error": REFUSED}),
         (
             "deliver_messages",
             {
@@ -584,9 +585,57 @@ async def test_what_instruments_see(autojump_clock: object) -> None:
                 "error": REFUSED,
             },
         ),
-        ("error", {"error": REFUSED}),
         ("connected", {"broker": "here:9092"}),
     ]
+
+
+async def test_hooks_may_ask_for_the_counts(autojump_clock: object) -> None:
+    """What they are told of is counted already."""
+    client = FakeClient(automatic=True)
+    producer: Producer
+    seen: list[tuple[str, int]] = []
+
+    class Asking(Instrument):
+        def deliver_messages(self, **payload: Any) -> None:
+            check_sums(producer)
+            seen.append(("deliver", producer.statistics().delivered))
+
+        def ack_messages(self, **payload: Any) -> None:
+            check_sums(producer)
+            seen.append(("ack", producer.statistics().delivered))
+
+    async with open_fake(client, instruments=[Asking()]) as producer:
+        producer.send_nowait("topic", b"1")
+        await producer.flush()
+    assert seen == [("ack", 1), ("deliver", 1)]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_a_hook_that_raises_what_is_no_exception_harms_no_message(
+    autojump_clock: object, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(**payload: Any) -> None:
+        raise SystemExit(1)
+
+    instrument = Instrument()
+    setattr(instrument, hook, broken)
+    client = FakeClient()
+    with pytest.raises(errors.DeliveryFailed) as caught:
+        async with open_fake(
+            client, instruments=[instrument], max_queue_size=2, max_buffer_size=2
+        ) as producer:
+            producer.send_nowait("topic", b"1")
+            producer.send_nowait("topic", b"2")
+            with pytest.raises(errors.BufferOverflow):
+                producer.send_nowait("topic", b"3")
+            await settle_down()
+            client.acknowledge(1)
+            client.fail(errors.DeliveryAborted("dropped"))
+            client.report(*(Observed(name, {}) for name in HOOKS))
+            await settle_down()
+    assert failed(caught.value) == [b"2"]
+    assert producer.statistics().delivered == 1
+    assert caplog.text.count(f"in its hook {hook}; it is told nothing any more") == 1
 
 
 async def test_instruments_hear_of_dropped_messages(autojump_clock: object) -> None:

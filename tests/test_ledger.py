@@ -88,6 +88,19 @@ def test_a_segment_that_is_settled_while_open_takes_no_more() -> None:
     assert ledger.settled_before() == 1
 
 
+def test_what_is_settled_is_forgotten_wherever_it_stands() -> None:
+    """One message that is never settled must not keep what is settled behind it."""
+    ledger = Ledger()
+    ledger.enter(messages(1.0))
+    for _ in range(100):
+        ledger.cut()
+        entries = messages(2.0)
+        ledger.enter(entries)
+        settle(ledger, entries)
+    assert len(ledger._segments) == 1
+    assert (ledger.settled_before(), ledger.oldest()) == (0, 1.0)
+
+
 def test_any_order_of_any_batches_ends_empty() -> None:
     for seed in range(200):
         source = random.Random(seed)

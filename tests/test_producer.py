@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -255,12 +258,13 @@ async def test_when_the_first_in_line_gives_up_the_next_may_fit(autojump_clock: 
 async def sending(
     producer: Producer,
     value: bytes,
+    topic: str = "topic",
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.CancelScope() as scope:
         task_status.started(scope)
-        await producer.send("topic", value)
+        await producer.send(topic, value)
 
 
 async def test_cancelling_at_every_step_never_splits_accepted_from_returned(autojump_clock: object) -> None:
@@ -355,6 +359,91 @@ async def in_scope(scope: trio.CancelScope, call: Callable[..., Awaitable[None]]
 
 async def without_scope(_: trio.CancelScope, call: Callable[..., Awaitable[None]], *args: Any) -> None:
     await call(*args)
+
+
+async def test_a_topic_that_only_a_waiting_task_wants_is_not_forgotten(autojump_clock: object) -> None:
+    client = FakeClient()
+    async with open_fake(client, max_queue_size=1, max_buffer_size=1) as producer:
+        await fill(producer)
+        async with trio.open_nursery() as nursery:
+            scope = await nursery.start(sending, producer, b"late", "wanted")
+            nursery.start_soon(sending, producer, b"later", "wanted")
+            await settle_down()
+            producer._topics._forget_idle()
+            assert "wanted" in producer._topics
+            scope.cancel()
+            await settle_down()
+            client.automatic = True
+            client.acknowledge()
+    assert producer._topics["wanted"].is_idle
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Ctrl-C
+
+
+@pytest.mark.parametrize(
+    "name", ["send_nowait", "send", "send_many", "send_and_wait", "deliver_nowait", "abort"]
+)
+def test_an_interrupt_at_any_line_leaves_no_call_half_done(name: str) -> None:
+    """If it raises, nothing was queued; and what was queued is not forgotten by the delivery task."""
+    line = 0
+    reached = True
+    while reached:
+        line += 1
+        reached = trio.run(interrupted_at, name, line, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert line > 5
+
+
+async def interrupted_at(name: str, line: int) -> bool:
+    """Whether so many lines of this package ran in the call; the interrupt comes before the last of them."""
+    interrupt = InterruptAtLine(line)
+    raised = returned = False
+    async with open_fake(FakeClient(automatic=True), delivery_threshold=1) as producer:
+        try:
+            sys.settrace(interrupt)
+            await call(producer, name)
+            sys.settrace(None)
+            returned = True
+            await trio.lowlevel.checkpoint()  # where it is raised that was put off
+        except KeyboardInterrupt:
+            sys.settrace(None)
+            raised = True
+        assert raised == interrupt.done
+        if name in ("send_nowait", "send"):
+            assert producer.statistics().accepted == returned
+        await trio.sleep(1)
+        assert producer.statistics().delivered == producer.statistics().accepted
+    return interrupt.done
+
+
+async def call(producer: Producer, name: str) -> None:
+    if name in ("deliver_nowait", "abort"):
+        getattr(producer, name)()
+    elif name == "send_nowait":
+        producer.send_nowait("topic", b"1")
+    else:
+        await getattr(producer, name)("topic", [b"1"] if name == "send_many" else b"1")
+
+
+class InterruptAtLine:
+    """A trace function that sends SIGINT when so many lines of the package have run."""
+
+    def __init__(self, line: int) -> None:
+        self._left = line
+        self.done = False
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
+        if "trio_kprod" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.done = True
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+                return None
+        return self
 
 
 # ---------------------------------------------------------------------------------------------------------

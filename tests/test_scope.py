@@ -17,6 +17,7 @@ import trio.testing
 
 import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
+from trio_kprod._client import LoopHost
 from trio_kprod._core._reports import Opened, Settled
 from trio_kprod._messages import Message
 from trio_kprod._producer import Producer
@@ -287,7 +288,7 @@ async def test_the_bodys_exception_leaves_as_it_was(autojump_clock: object, erro
     try:
         async with open_fake(client) as producer:
             producer.send_nowait("topic", b"1")
-            raise error
+            raise error.with_traceback(None)
     except BaseException as caught:
         assert caught is error
         assert caught.__cause__ is None
@@ -438,6 +439,37 @@ async def test_a_crash_comes_before_a_cancellation(autojump_clock: object) -> No
     assert not outer.cancelled_caught
 
 
+async def test_a_crash_comes_before_a_cancellation_that_a_nursery_has_wrapped(autojump_clock: object) -> None:
+    """Trio makes a group of the Cancelled of a nursery's tasks, which is no exception of the body's own."""
+    client = FakeClient()
+    with trio.move_on_after(1) as outer, pytest.raises(errors.ProducerCrashed):
+        async with open_fake(client), trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                client.crash(Custom("bug"))
+    assert not outer.cancelled_caught
+
+
+async def test_a_group_with_more_than_cancellations_is_the_bodys_own(autojump_clock: object) -> None:
+    async def fail_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("mine")
+
+    client = FakeClient()
+    with trio.move_on_after(1), pytest.raises(BaseExceptionGroup) as caught:
+        async with open_fake(client), trio.open_nursery() as nursery:
+            nursery.start_soon(fail_late)
+            try:
+                await trio.sleep_forever()
+            finally:
+                client.crash(Custom("bug"))
+    assert caught.group_contains(ValueError, match="mine")
+
+
 async def test_a_client_that_just_ends_is_a_crash(autojump_clock: object) -> None:
     client = FakeClient()
     with pytest.raises(errors.ProducerCrashed, match="ended without being told"):
@@ -496,6 +528,38 @@ async def test_where_nothing_can_be_settled_any_more_nobody_waits_for_ever(
             client.acknowledge()
     assert sorted(record) == ["flush", "receipt"]
     assert caplog.text.count("1 messages are not accounted for") == 1
+
+
+async def test_what_was_taken_from_the_queue_and_lost_is_told_of_in_the_log(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: list[Message]) -> None:
+        raise Custom("bug")
+
+    with pytest.raises(errors.ProducerCrashed):
+        async with open_fake(FakeClient()) as producer:
+            producer._delivery._ledger.enter = broken  # type: ignore[method-assign, assignment]
+            producer.send_nowait("topic", b"1")
+            producer.deliver_nowait()
+            await trio.sleep_forever()
+    assert caplog.text.count("1 messages are not accounted for") == 1
+
+
+async def test_without_a_thread_for_its_clock_the_end_does_not_wait(autojump_clock: object) -> None:
+    """Not for the client either, which may be stuck: it is abandoned at once."""
+    start = trio.current_time()
+
+    class NoThread(LoopHost):
+        async def sleep(self, seconds: float) -> None:
+            raise RuntimeError("can't start new thread")
+
+    opening = open_fake(FakeClient(deaf=True))
+    opening._host = NoThread()
+    with pytest.raises(errors.ProducerCrashed, match="can't start new thread"):
+        async with opening as producer:
+            producer.send_nowait("topic", b"1")
+    assert trio.current_time() == start
+    assert len(producer.undelivered) == 1
 
 
 async def test_a_crash_while_opening_does_not_reach_the_body(autojump_clock: object) -> None:
@@ -634,6 +698,27 @@ def test_an_interrupt_in_the_drain_cuts_it_short(caplog: Any) -> None:
     assert "1 message not delivered" in caplog.text
 
 
+def test_an_interrupt_in_the_drain_of_a_cancelled_body_is_not_lost() -> None:
+    """Also where a nursery in the body has made a group of its Cancelled."""
+
+    async def interrupt() -> None:
+        await trio.sleep(2)
+        interrupt_self()
+
+    async def main() -> None:
+        trio.lowlevel.spawn_system_task(interrupt)
+        with trio.move_on_after(1):
+            async with (
+                open_fake(FakeClient(), shutdown_timeout=1000) as producer,
+                trio.open_nursery() as nursery,
+            ):
+                producer.send_nowait("topic", b"1")
+                nursery.start_soon(trio.sleep_forever)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def test_an_interrupt_while_connecting() -> None:
     async def main() -> None:
         trio.lowlevel.spawn_system_task(_later, interrupt_self)
@@ -656,6 +741,19 @@ async def test_opened_twice_is_an_error(autojump_clock: object) -> None:
     with pytest.raises(RuntimeError, match="can be opened once"):
         async with opening:
             pytest.fail("the body must not run")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("mine")])
+async def test_left_twice_is_an_error_and_tells_nothing_twice(
+    autojump_clock: object, error: ValueError | None
+) -> None:
+    opening = open_fake(FakeClient(), shutdown_timeout=1)
+    with pytest.raises(errors.DeliveryFailed):
+        async with opening as producer:
+            producer.send_nowait("topic", b"1")
+    with pytest.raises(RuntimeError, match="left already"):
+        await opening.__aexit__(type(error) if error else None, error, None)
+    assert len(producer.undelivered) == 1
 
 
 async def test_used_without_being_opened(autojump_clock: object) -> None:

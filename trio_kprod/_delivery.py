@@ -286,13 +286,14 @@ class Delivery:
             topic.answer(lambda: report.error)
 
     def settle(self, report: Settled) -> None:
-        """The only way out of the producer, for messages in flight."""
+        """The only way out of the producer, for messages in flight.
+
+        Count first, then tell who sent them, then instruments: those may ask for the counts, or raise.
+        """
         count = len(report.entries)
         self._in_flight -= count
         self.room.release(self._topics[report.topic], count, report.size)
-        for segment, part in self._ledger.settle(report.entries):
-            if segment.delivery is not None:
-                self._settle_trigger(segment.delivery, part, report)
+        parts = list(self._ledger.settle(report.entries))
         if report.error is None:
             self.delivered += count
             self._delivered_bytes += report.size
@@ -301,6 +302,9 @@ class Delivery:
             self.undelivered += count
             self._undelivered_bytes += report.size
             self._fail(report, report.error)
+        for segment, part in parts:
+            if segment.delivery is not None:
+                self._settle_trigger(segment.delivery, part, report)
 
     def _acknowledge(self, report: Settled) -> None:
         if self._receipts:
@@ -387,8 +391,8 @@ class Delivery:
             self.finish()
         except Exception as second:  # the crash may have left anything half done; it was told already
             self._logger.exception("%r, after the producer had crashed", second)
-        if self._in_flight:
-            self._logger.critical("%d messages are not accounted for", self._in_flight)
+        if self.unsettled:
+            self._logger.critical("%d messages are not accounted for", self.unsettled)
         failure = self.refused()
         for receipt in self._receipts:
             receipt.fail(failure)

@@ -24,7 +24,7 @@ class Instrument:
     durations are seconds on the client's clock; a `broker` is ``"host:port"``. The events are ruby-kafka's,
     with two added for connections.
 
-    A hook that raises an `Exception` is logged, and its instrument is told nothing any more; messages and the
+    A hook that raises is logged, and its instrument is told nothing any more; messages and the
     other instruments are unharmed.
     """
 
@@ -195,16 +195,15 @@ class Instruments:
         return any(getattr(self, name) for name in HOOKS)
 
     def tell(self, hook: str, /, **payload: Any) -> None:
-        """Call `hook` of every instrument that has it, in the order in which they were given.
-
-        Raises nothing but what is no `Exception`, such as a KeyboardInterrupt.
-        """
+        """Call `hook` of every instrument that has it, in the order they were given in. Never raises."""
         for instrument, call in getattr(self, hook):
             if id(instrument) in self._disabled:  # since this loop began, by what another hook did
                 continue
             try:
                 call(**payload)
-            except Exception:
+            except BaseException:
+                # Also SystemExit and the like: in the background there is no program above us that they
+                # could end, and whoever sends is not to be told that a message was refused which was not.
                 self._disable(instrument, hook)
 
     def _disable(self, instrument: Instrument, hook: str) -> None:

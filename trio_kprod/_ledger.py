@@ -11,7 +11,7 @@ that a `flush` set. When every segment before the mark is empty, that flush is d
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,7 +39,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entered = 0
-        self._segments: deque[Segment] = deque()
+        self._segments: OrderedDict[Segment, None] = OrderedDict()  # those with anything unsettled
         self._open: Segment | None = None
         self._marks: deque[int] = deque()
 
@@ -63,7 +63,7 @@ class Ledger:
         segment = self._open
         if segment is None:
             segment = self._open = Segment(self.entered, messages[0].accepted_at)
-            self._segments.append(segment)
+            self._segments[segment] = None
         for message in messages:
             message.segment = segment
         segment.remaining += len(messages)
@@ -86,20 +86,20 @@ class Ledger:
             else:
                 until = bisect_right(messages, segment.start, lo=at, key=_start)
             segment.remaining -= until - at
+            if not segment.remaining:
+                self._forget(segment)
             yield segment, until - at
             at = until
-        self._forget_empty()
 
-    def _forget_empty(self) -> None:
-        segments = self._segments
-        while segments and not segments[0].remaining:
-            if segments.popleft() is self._open:
-                self._open = None
+    def _forget(self, segment: Segment) -> None:
+        del self._segments[segment]
+        if segment is self._open:
+            self._open = None
 
     def settled_before(self) -> int:
         """The position before which every message is settled."""
-        return self._segments[0].start if self._segments else self.entered
+        return next(iter(self._segments)).start if self._segments else self.entered
 
     def oldest(self) -> float | None:
         """When the oldest unsettled message was accepted; of a segment, its first stands for all."""
-        return self._segments[0].since if self._segments else None
+        return next(iter(self._segments)).since if self._segments else None

@@ -36,6 +36,8 @@ DEFAULT_PORT = 9092
 
 #: Frame lengths and the timeouts in requests are 32-bit integers in Kafka's protocol.
 INT32 = 2**31 - 1
+#: And lengths of texts 16-bit ones.
+INT16 = 2**15 - 1
 
 Serializer = Callable[[str, Any], "bytes | None"]
 
@@ -167,7 +169,17 @@ def logger(name: str, given: Any) -> Any:
 
 def client_id(name: str, given: Any) -> str:
     # One name for all producers of this package: brokers keep quotas and metrics by it.
-    return "trio_kprod" if given is None else text(name, given)
+    checked = "trio_kprod" if given is None else text(name, given)
+    if _utf8_size(checked) > INT16:
+        raise wrong_value(name, given, f"at most {INT16} bytes of UTF-8 (which has no lone surrogates)")
+    return checked
+
+
+def _utf8_size(given: str) -> float:
+    try:
+        return len(given.encode())
+    except UnicodeEncodeError:
+        return math.inf
 
 
 _CODECS = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}  # Kafka's numbers

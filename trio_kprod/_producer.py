@@ -54,6 +54,7 @@ class Producer:
 
     # -- sending -------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     def send_nowait(
         self,
         topic: str,
@@ -101,6 +102,7 @@ class Producer:
         if self._instruments.enqueue_message:
             self._tell_enqueued(entry)
 
+    @trio.lowlevel.enable_ki_protection
     async def send(
         self,
         topic: str,
@@ -149,6 +151,7 @@ class Producer:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return count
 
+    @trio.lowlevel.enable_ki_protection
     async def _send_item(self, topic: str, item: Any) -> None:
         """A checkpoint only if there is no room."""
         key, value = _pair(item) if isinstance(item, tuple) else (None, item)
@@ -194,6 +197,7 @@ class Producer:
 
     # -- delivering ----------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     def deliver_nowait(self) -> None:
         """Ask for delivery of all that was accepted before this call; returns at once.
 
@@ -229,6 +233,7 @@ class Producer:
         if flush.failed is not None:
             raise flush.failed
 
+    @trio.lowlevel.enable_ki_protection
     def abort(self) -> None:
         """Give up: accept nothing more, and settle everything unsettled as soon as that can be known.
 
@@ -414,6 +419,8 @@ class ProducerScope:
         if self._opened is None:
             raise RuntimeError("this producer was never opened")
         producer, scope, running = self._opened
+        if producer._state == "closed":
+            raise RuntimeError("this producer was left already")
         try:
             await running.__aexit__(kind, error, trace)
         finally:
@@ -428,7 +435,7 @@ class ProducerScope:
         producer._become("closed")
         _alive.discard(self)
 
-    def fork(self) -> None:
+    def _fork(self) -> None:
         if self._opened is not None:
             producer, scope, _ = self._opened
             producer._fork()
@@ -455,7 +462,7 @@ _alive: weakref.WeakSet[ProducerScope] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for scope in list(_alive):
-        scope.fork()
+        scope._fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
@@ -487,7 +494,8 @@ def open_producer(
 
     Entering it connects: a broker has answered when the body begins. Leaving it delivers what was accepted
     and is not delivered yet, for `shutdown_timeout` seconds at most, also if the body was cancelled or has
-    raised; what is not acknowledged then is given up. No task, connection or thread is left behind.
+    raised; what is not acknowledged then is given up. No task, connection or thread is left behind. As all
+    of trio's blocks, it may stand in an ``@asynccontextmanager``, but not in an async generator that yields.
 
     Messages leave when `delivery_threshold` or `delivery_interval` says so, when the buffer is full, on
     `Producer.deliver_nowait`, `flush` and `send_and_wait`, and at the end of the block. By default the first

@@ -33,20 +33,30 @@ if TYPE_CHECKING:
 class Topic:
     """What the producer knows of one topic: how much of it is unsettled, and whether it is stalled."""
 
-    __slots__ = ("askers", "name", "parked", "partitions", "stalled", "unsettled", "unsettled_bytes")
+    __slots__ = (
+        "askers",
+        "name",
+        "parked",
+        "partitions",
+        "stalled",
+        "unsettled",
+        "unsettled_bytes",
+        "waiters",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.unsettled = 0
         self.unsettled_bytes = 0
         self.stalled = False
+        self.waiters = 0  # how many wait for room, in the line or parked
         self.parked: list[Waiter] = []
         self.partitions = 0  # 0 as long as nobody has told
         self.askers: list[Asker] = []
 
     @property
     def is_idle(self) -> bool:
-        return not (self.unsettled or self.stalled or self.parked or self.askers)
+        return not (self.unsettled or self.stalled or self.waiters or self.askers)
 
     def answer(self, error: Callable[[], BaseException | None]) -> None:
         """Wake those who asked for the number of partitions; `error` says why it is not known, or None."""
@@ -164,7 +174,7 @@ class Room:
         """Stand in line until the message is in the channel; if Cancelled leaves, it never will be."""
         waiter = Waiter(message, topic)
         self._line[waiter] = None
-        self.tasks_waiting += 1
+        self._count_waiter(topic, 1)
         self.admit()
         await waiter.wait(withdraw=lambda: self._leave_line(waiter))
         if waiter.error is not None:
@@ -190,9 +200,13 @@ class Room:
         return self.accepted > before
 
     def _call(self, waiter: Waiter, error: BaseException | None = None) -> None:
-        self.tasks_waiting -= 1
+        self._count_waiter(waiter.topic, -1)
         waiter.error = error
         waiter.end()
+
+    def _count_waiter(self, topic: Topic, change: int) -> None:
+        self.tasks_waiting += change
+        topic.waiters += change
 
     def _unpark(self) -> None:
         """Put those whose topics have room again before all others: they have waited longest."""
@@ -207,7 +221,7 @@ class Room:
         topic.parked.clear()
 
     def _leave_line(self, waiter: Waiter) -> None:
-        self.tasks_waiting -= 1
+        self._count_waiter(waiter.topic, -1)
         if waiter in self._line:
             del self._line[waiter]
         else:

@@ -143,8 +143,10 @@ class Scope:
         """Wait for the event, which is set after so many seconds of the host: not those of this loop."""
 
         async def ring() -> None:
-            await self._host.sleep(seconds)
-            event.set()
+            try:
+                await self._host.sleep(seconds)
+            finally:  # also if there is no thread to be had for it
+                event.set()
 
         if not event.is_set():
             clock = self._start(ring)
@@ -159,7 +161,10 @@ class Scope:
         """Drain, stop, and wait until no child is left. An interrupt only makes it shorter."""
         with trio.CancelScope(shield=True):
             if not self.forked:
-                await self._drain()
+                try:
+                    await self._drain()
+                except BaseException as error:  # a bug; left alone, nobody would end the children
+                    self._crashed(error)
             for child in self._children:
                 child.cancel()
             await self._uninterrupted(self._all_ended)
@@ -200,7 +205,7 @@ class Scope:
         return first
 
     def _candidates(self) -> list[BaseException]:
-        cancelled = isinstance(self._left, trio.Cancelled)
+        cancelled = _is_cancellation(self._left)
         order = (
             None if cancelled else self._left,
             self._interrupt,
@@ -217,6 +222,14 @@ class Scope:
         error = ProducerCrashed(f"a background task of the producer failed: {cause!r}")
         error.__cause__ = cause
         return error
+
+
+def _is_cancellation(error: BaseException | None) -> bool:
+    """Also the group of them that a nursery in the body makes."""
+    if isinstance(error, trio.Cancelled):
+        return True
+    parts = getattr(error, "exceptions", None)  # groups are no built-in before Python 3.11
+    return isinstance(parts, tuple) and bool(parts) and all(map(_is_cancellation, parts))
 
 
 def _said(error: BaseException) -> str:
