@@ -1,6 +1,7 @@
 """The produce core against a simulated cluster: random faults, each run reproducible from its seed.
 
-`cluster` models what brokers do with producer ids, epochs and sequences, and how logs replicate; `run`
-plays one client and one cluster against each other and checks the history. Run one seed, or many, with
-``python -m tests.simulation 17`` or ``python -m tests.simulation 0 100000``.
+``log`` and ``cluster`` model what brokers do, ``network`` how requests travel, ``history`` and ``bounds``
+what the producer promises. ``world`` plays one producer and one cluster against each other, ``faults`` are
+the events that can happen to them, ``setting`` the conditions of a run and ``run`` its course. ``shrink``
+and ``timeline`` explain a run that went wrong. ``python -m tests.simulation --help`` runs them.
 """

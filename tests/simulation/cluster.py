@@ -1,244 +1,280 @@
-"""A model of the brokers' part: producer state, validation, replication, leadership, topic ids.
+"""A model of the brokers: topics and who leads them, what is replicated, what is refused, what is told.
 
-A partition has one committed log, and a tail on whoever takes itself for its leader. What is in the
-leader's tail may be committed later, or be cut off when another leads. A deposed leader that has not
-heard of it appends to a tail of its own, and never acknowledges.
+A partition has one log, its leader's, of which the first `committed` batches are replicated. The rest may be
+replicated later, or be cut off when another leads. A leader that was deposed and has not heard of it
+appends to a log of its own, of which nothing is ever replicated.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
-from random import Random
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
+from tests.simulation.dice import Dice
+from tests.simulation.log import Appended, Lapse, Log, Sealed
+from tests.simulation.setting import Setting
 from trio_kprod._core._answers import Answer
-from trio_kprod._core._topic import PartitionMetadata, TopicMetadata
-
-_REMEMBERED = 5
-_SEQUENCES = 2**31
+from trio_kprod._core._topic import NO_TOPIC_ID, PartitionMetadata, TopicMetadata
 
 
-@dataclass(frozen=True)
-class Sealed:
-    """What stands for the bytes of a record batch."""
-
-    producer_id: int
-    epoch: int
-    sequence: int
-    values: tuple[bytes, ...]
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One batch in a produce request that is under way."""
+class Place(NamedTuple):
+    """A partition by name, as answers speak of it."""
 
     topic: str
+    partition: int
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """One batch in a produce request, which names its topics (before v13), or gives their ids."""
+
+    place: Place
     topic_id: UUID
-    index: int
+    by_name: bool
     sealed: Sealed
 
 
-@dataclass
-class State:
-    """What a log remembers of one producer id."""
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A batch that a leader has appended; its answer waits for the replicas."""
 
+    partition: Partition
+    log: Log
+    offset: int
     epoch: int
-    next: int
-    ranges: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
 
-class Replica:
-    """A log as one broker sees it: how long it is, the producers it knows, what is not committed."""
-
-    def __init__(self, committed: Iterable[Sealed]) -> None:
-        self.end = 0
-        self.states: dict[int, State] = {}
-        self.tail: list[Sealed] = []
-        for sealed in committed:
-            self._count(sealed)
-
-    def check(self, sealed: Sealed, *, strict_start: bool) -> tuple[int, int]:
-        """An error code, and the offset of the original if this is a duplicate."""
-        first, state = sealed.sequence, self.states.get(sealed.producer_id)
-        if sealed.producer_id < 0:
-            return 0, -1
-        if state is None:  # then any sequence is accepted; by newer brokers not in a new log
-            return (45, -1) if strict_start and not self.end and first else (0, -1)
-        if sealed.epoch < state.epoch:
-            return 47, -1
-        if sealed.epoch > state.epoch:
-            return (45, -1) if first else (0, -1)
-        for known, count, offset in state.ranges:
-            if (known, count) == (first, len(sealed.values)):
-                return 0, offset
-        return (0, -1) if first == state.next else (45, -1)
-
-    def append(self, sealed: Sealed) -> int:
-        self.tail.append(sealed)
-        return self._count(sealed)
-
-    def _count(self, sealed: Sealed) -> int:
-        base, count = self.end, len(sealed.values)
-        self.end += count
-        state = self.states.get(sealed.producer_id)
-        if state is None or state.epoch != sealed.epoch:
-            state = self.states[sealed.producer_id] = State(sealed.epoch, 0)
-        state.next = (sealed.sequence + count) % _SEQUENCES
-        state.ranges.append((sealed.sequence, count, base))
-        return base
-
-
-class SimPartition:
+class Partition:
     """The truth about one partition."""
 
-    def __init__(self, leader: int) -> None:
-        self.committed: list[Sealed] = []
+    def __init__(self, leader: int, log: Log) -> None:
         self.leader = leader
         self.epoch = 0
-        self.replica = Replica(())
-        self.deposed: dict[int, Replica] = {}
-        self.few_replicas = False
+        self.log = log
+        self.committed = 0
+        self.deposed: dict[int, Log] = {}
+        self.few_replicas = False  # fewer than min.insync.replicas: nothing is accepted
+        self.frozen_follower = False  # what is accepted is not replicated
+        self.cut: set[bytes] = set()  # replicated once, and lost in an unclean election
+        self.dropped: set[bytes] = set()  # written to a leader, and never replicated
 
-    def values(self) -> list[bytes]:
-        return [value for sealed in self.committed for value in sealed.values]
+    def replicate(self) -> None:
+        if not self.frozen_follower:
+            self.committed = len(self.log.batches)
 
-    def commit(self) -> None:
-        self.committed += self.replica.tail
-        self.replica.tail = []
+    def elect(self, leader: int, replicated: int, *, unaware: bool) -> None:
+        """Another leads, with what is committed and so many batches more (or fewer: an unclean election).
 
-    def elect(self, leader: int, *, unaware: bool) -> None:
-        """The old leader's tail is lost. If it is `unaware`, it goes on as if it led."""
+        The old leader's other batches are lost. If it is `unaware`, it goes on as if it led.
+        """
+        count = max(0, min(self.committed + replicated, len(self.log.batches)))
+        lost = self.log.batches[count:]
+        self.cut.update(_values(self.log.batches[count : self.committed]))
+        self.dropped.update(_values(lost))
         if unaware:
-            self.deposed[self.leader] = deepcopy(self.replica)
+            self.deposed[self.leader] = self.log
+        if leader in self.deposed:
+            self._truncate(leader)
+        lapse = Lapse.UNCLEAN if count < self.committed else None
+        if lost or unaware:
+            self.log = self.log.remainder(count, lapse)
         self.leader, self.epoch = leader, self.epoch + 1
-        self.deposed.pop(leader, None)
-        self.replica = Replica(self.committed)
+        self.committed = min(self.committed, count)
+        self.frozen_follower = False
+        self.replicate()
+
+    def enlighten(self) -> None:
+        """Deposed leaders hear of it, and throw away what only they have."""
+        for node in list(self.deposed):
+            self._truncate(node)
+
+    def _truncate(self, node: int) -> None:
+        log = self.deposed.pop(node)
+        self.dropped.update(_values(log.batches))
 
 
-class SimTopic:
-    def __init__(self, topic_id: UUID, leaders: Sequence[int]) -> None:
+class Topic:
+    """A topic from its creation to its deletion; one made anew is another."""
+
+    def __init__(self, name: str, topic_id: UUID, partitions: Sequence[Partition]) -> None:
+        self.name = name
         self.id = topic_id
-        self.partitions = [SimPartition(leader) for leader in leaders]
+        self.partitions = list(partitions)
 
 
 class Cluster:
-    """All brokers. `calm` ends every fault that hinders."""
+    """All brokers; `dice` is loaded anew for each event."""
 
-    def __init__(self, random: Random, topics: Sequence[str], nodes: int = 3) -> None:
-        self.random = random
-        self.nodes = range(nodes)
-        self.strict_start = random.random() < 0.5
-        self.logs: list[tuple[str, SimTopic]] = []  # every topic that ever was
-        self.topics: dict[str, SimTopic] = {}
+    def __init__(self, setting: Setting, dice: Dice) -> None:
+        self.setting = setting
+        self.dice = dice
+        self.nodes = range(setting.brokers)
+        self.topics: dict[str, Topic] = {}
+        self.history: list[Topic] = []  # every topic that ever was
         self.down: set[int] = set()
         self.denied: set[str] = set()
         self.bad: set[bytes] = set()  # records that are refused while `validating`
         self.validating = False
-        self.size_limit = 10_000
+        self.size_limit = 10_000  # message.max.bytes
+        self.frame_limit = 100_000  # socket.request.max.bytes
         self.trouble = 0.0  # how often an append ends in an error
-        self._views: list[dict[str, TopicMetadata]] = []
-        for name in topics:
-            self.create(name)
+        self._views: list[dict[str, TopicMetadata]] = [{}]
+
+    # ---- topics ------------------------------------------------------------------------------------------
 
     def create(self, name: str) -> None:
         """Make a topic, or make it anew."""
-        leaders = self.random.choices(self.nodes, k=self.random.randint(1, 3))
-        topic = SimTopic(UUID(int=self.random.getrandbits(128) | 1), leaders)
-        self.logs.append((name, topic))
+        leaders = [self.dice.choice(self.nodes) for _ in range(self.dice.between(1, 3))]
+        topic_id = UUID(int=len(self.history) + 1) if self.setting.topic_ids else NO_TOPIC_ID
+        former = [topic for topic in self.history if topic.name == name]
+        logs = [Log() for _ in leaders]
+        if former and self.setting.by_name:
+            for index, partition in enumerate(former[-1].partitions[: len(logs)]):
+                logs[index] = partition.log.successor()
+        topic = Topic(name, topic_id, [Partition(*pair) for pair in zip(leaders, logs, strict=True)])
         self.topics[name] = topic
+        self.history.append(topic)
         self.changed()
 
-    def partitions(self) -> list[SimPartition]:
+    def delete(self, name: str) -> None:
+        topic = self.topics.pop(name, None)
+        if topic is not None:
+            for partition in topic.partitions:
+                partition.enlighten()
+            self.changed()
+
+    def grow(self, topic: Topic) -> None:
+        topic.partitions.append(Partition(self.dice.choice(self.nodes), Log()))
+        self.changed()
+
+    def partitions(self) -> list[Partition]:
         return [partition for topic in self.topics.values() for partition in topic.partitions]
 
     def calm(self) -> None:
+        """End every fault that hinders."""
         self.trouble = 0.0
         self.down.clear()
         self.denied.clear()
+        self.size_limit = self.frame_limit = 100_000
         for partition in self.partitions():
-            partition.few_replicas = False
-            partition.commit()
-            partition.deposed.clear()
-        self._views = self._views[-1:]
+            partition.few_replicas = partition.frozen_follower = False
+            partition.replicate()
+            partition.enlighten()
+        self.changed()
+        del self._views[:-1]
 
     # ---- metadata ----------------------------------------------------------------------------------------
 
     def changed(self) -> None:
         """Remember how things stand, for those who tell old news."""
-        self._views.append({name: _describe(name, topic) for name, topic in self.topics.items()})
+        self._views.append({name: _describe(topic) for name, topic in self.topics.items()})
+
+    def description(self, name: str) -> TopicMetadata | None:
+        """How things stand."""
+        return self._views[-1].get(name)
 
     def metadata(self, names: Iterable[str], *, old: bool) -> list[TopicMetadata]:
-        view = self.random.choice(self._views) if old else self._views[-1]
-        missing = old and self.random.random() < 0.3
-        return [view[name] for name in names if name in view and not missing]
+        """What a broker says: how things stand or, if it has not heard the news, how they once stood."""
+        view = self.dice.choice(self._views) if old else self._views[-1]
+        return [self._tell(view[name], old=old) for name in names if name in view]
+
+    def _tell(self, topic: TopicMetadata, *, old: bool) -> TopicMetadata:
+        if topic.name in self.denied and self.setting.denied_are_hidden:
+            return TopicMetadata(topic.name, 29)
+        if old and self.dice.random() < 0.2:
+            return TopicMetadata(topic.name, self.dice.choice([3, 5, -1]))
+        if old and self.dice.random() < 0.2:
+            leaderless = [replace(one, leader=-1) for one in topic.partitions]
+            return topic._replace(partitions=leaderless)
+        return topic
 
     # ---- produce -----------------------------------------------------------------------------------------
 
-    def produce(self, node: int, pieces: Iterable[Piece]) -> dict[tuple[str, int], Answer]:
-        """Process a request at one broker."""
-        return {(piece.topic, piece.index): self._answer(node, piece) for piece in pieces}
+    def produce(self, node: int, pieces: Iterable[Piece]) -> dict[Place, Answer | Waiting]:
+        """Process a request at one broker. Of two batches for one partition, it sees the last only."""
+        seen = {piece.place: piece for piece in pieces}
+        return {place: self._append(node, piece) for place, piece in seen.items()}
 
-    def _answer(self, node: int, piece: Piece) -> Answer:
-        topic = self.topics[piece.topic]
-        if topic.id != piece.topic_id:
+    def _append(self, node: int, piece: Piece) -> Answer | Waiting:
+        topic = self.topics.get(piece.place.topic)
+        if not piece.by_name and (topic is None or topic.id != piece.topic_id):
             return Answer(100)
-        if piece.index >= len(topic.partitions):
+        if topic is None or piece.place.partition >= len(topic.partitions):
             return Answer(3)
-        partition = topic.partitions[piece.index]
-        deposed = partition.deposed.get(node)
-        if node != partition.leader and deposed is None:
+        partition = topic.partitions[piece.place.partition]
+        log = partition.log if node == partition.leader else partition.deposed.get(node)
+        if log is None:
             return self._not_leader(partition)
+        # All of this comes before the look for duplicates: what is in the log already can be refused.
         refusal = self._validate(partition, piece)
         if refusal is not None:
             return refusal
-        replica = partition.replica if deposed is None else deposed
-        code, known = replica.check(piece.sealed, strict_start=self.strict_start)
+        code, known = log.check(piece.sealed, strict_start=self.setting.strict_start)
         if code:
             return Answer(code)
-        offset = known if known >= 0 else replica.append(piece.sealed)
-        if deposed is not None:
-            return Answer(self.random.choice([6, 7]), offset)
-        return self._replicate(partition, offset)
+        offset = known if known >= 0 else log.append(piece.sealed, stray=topic.id != piece.topic_id)
+        if self.dice.random() >= self.trouble:
+            partition.replicate()
+        elif log is partition.log:
+            return self._fail(partition, offset)
+        return Waiting(partition, log, offset, partition.epoch)
 
-    def _not_leader(self, partition: SimPartition) -> Answer:
-        if self.random.random() < 0.5:
-            return Answer(self.random.choice([3, 6]))
+    def _not_leader(self, partition: Partition) -> Answer:
+        if self.dice.random() < 0.5:
+            return Answer(self.dice.choice([3, 6]))
         return Answer(6, leader=partition.leader, leader_epoch=partition.epoch)
 
-    def _validate(self, partition: SimPartition, piece: Piece) -> Answer | None:
+    def _validate(self, partition: Partition, piece: Piece) -> Answer | None:
         values = piece.sealed.values
-        if piece.topic in self.denied:
+        if piece.place.topic in self.denied:
             return Answer(29)
-        if partition.few_replicas:
+        if partition.few_replicas and self.setting.acks != 1:
             return Answer(19)
         if piece.sealed.size > self.size_limit:
             return Answer(10)
         if self.validating:
             bad = {index: "bad" for index, value in enumerate(values) if value in self.bad}
             if bad:
-                return Answer(self.random.choice([32, 87]), record_errors=bad)
-        if self.random.random() < self.trouble / 10:
-            return Answer(2)
+                return Answer(self.dice.choice([32, 87]), record_errors=bad)
+        if self.trouble and self.dice.random() < self.trouble / 10:
+            return Answer(self.dice.choice([2, 89]))
         return None
 
-    def _replicate(self, partition: SimPartition, offset: int) -> Answer:
-        if self.random.random() < self.trouble:
-            if self.random.random() < 0.5:
-                partition.commit()
-            return Answer(self.random.choice([7, 20, 6, 3, 56, -1, 9999]), offset)
-        partition.commit()
-        return Answer(0, offset)
+    def _fail(self, partition: Partition, offset: int) -> Answer:
+        """Appended, and yet an error: the answer bears the offset, but for an error nobody foresaw."""
+        if self.dice.random() < 0.5:
+            partition.replicate()
+        code = self.dice.choice([7, 20, 6, 3, 56, -1, 9999])
+        return Answer(code, -1 if code in (56, -1, 9999) and self.dice.random() < 0.5 else offset)
+
+    def outcome(self, node: int, waiting: Waiting, *, timed_out: bool) -> Answer | None:
+        """The answer to what was appended, once there is one. A duplicate waits as the original does."""
+        partition = waiting.partition
+        if self.setting.acks == 1:
+            return Answer(0, waiting.offset)
+        if node not in partition.deposed and (node, waiting.log) != (partition.leader, partition.log):
+            return Answer(6, waiting.offset)
+        if waiting.log is partition.log and waiting.offset < _end(partition):
+            return Answer(0, waiting.offset)
+        return Answer(self.dice.choice([7, 20]), waiting.offset) if timed_out else None
 
 
-def _describe(name: str, topic: SimTopic) -> TopicMetadata:
+def _end(partition: Partition) -> int:
+    """The high watermark."""
+    log = partition.log
+    if partition.committed == len(log.batches):
+        return log.end
+    return sum(len(sealed.values) for sealed, _ in log.batches[: partition.committed])
+
+
+def _values(batches: Collection[Appended]) -> list[bytes]:
+    return [value for sealed, _ in batches for value in sealed.values]
+
+
+def _describe(topic: Topic) -> TopicMetadata:
     partitions = [
         PartitionMetadata(index, one.leader, one.epoch) for index, one in enumerate(topic.partitions)
     ]
-    return TopicMetadata(name, 0, topic.id, partitions)
+    return TopicMetadata(topic.name, 0, topic.id, partitions)

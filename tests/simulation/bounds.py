@@ -1,0 +1,98 @@
+"""What may be sent when: the bounds that keep order and recognise duplicates, checked at each request.
+
+It keeps books of its own, from what is sent, answered and told, and asks the core nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
+
+from tests.simulation.cluster import Piece, Place
+from tests.simulation.history import Broken
+from tests.simulation.log import Sealed
+from tests.simulation.setting import MESSAGE_SIZE
+from trio_kprod._core._answers import Answer
+from trio_kprod._core._shared import Rules
+from trio_kprod._messages import BATCH_OVERHEAD
+
+_IN_FLIGHT = 5  # a broker recognises duplicates among the last five batches
+
+
+class _Flight(NamedTuple):
+    sealed: Sealed
+    node: int
+
+
+class Bounds:
+    """The books of one run; `told` are the values that have an outcome."""
+
+    def __init__(self, rules: Rules, told: Container[bytes]) -> None:
+        self._rules = rules
+        self._told = told
+        self._flights: dict[Place, list[_Flight]] = {}
+        # The chain (producer id, epoch) of which more than one batch may be in flight.
+        self._trusted: dict[Place, tuple[int, int]] = {}
+        # The batches of each chain, as first sent.
+        self._chains: dict[tuple[Place, int, int], list[Sealed]] = {}
+
+    def sent(self, node: int, pieces: Sequence[Piece]) -> None:
+        places = [piece.place for piece in pieces]
+        if len(set(places)) < len(places):
+            raise Broken(f"twice in one request: {places}")
+        if len(pieces) > 1 and sum(piece.sealed.size for piece in pieces) > self._rules.max_request_size:
+            raise Broken(f"a request beyond max_request_size: {[piece.sealed.size for piece in pieces]}")
+        for piece in pieces:
+            self._check_size(piece.sealed)
+            self._check_in_flight(node, piece)
+            if self._rules.idempotent:
+                self._check_window(piece)
+            self._flights.setdefault(piece.place, []).append(_Flight(piece.sealed, node))
+
+    def ended(self, pieces: Sequence[Piece], answers: Mapping[Place, Answer], *, handed: bool = True) -> None:
+        """Of a request there is an answer, or (no answer) there will be none."""
+        for piece in pieces:
+            flights = self._flights[piece.place]
+            flights[:] = [flight for flight in flights if flight.sealed is not piece.sealed]
+            if piece.sealed.values[0] in self._told:
+                continue  # given up meanwhile: what becomes of it is no news
+            answer = answers.get(piece.place)
+            if answer is not None and answer.code == 0:
+                if not self._others(piece):
+                    self._trusted[piece.place] = piece.sealed.producer_id, piece.sealed.epoch
+            elif handed:
+                self._trusted.pop(piece.place, None)
+
+    def _others(self, piece: Piece) -> list[_Flight]:
+        """What is in flight for the partition, and not given up."""
+        return [one for one in self._flights.get(piece.place, ()) if one.sealed.values[0] not in self._told]
+
+    def _check_size(self, sealed: Sealed) -> None:
+        if len(sealed.values) > 1 and sealed.size > self._rules.batch_size:
+            raise Broken(f"a batch beyond batch_size: {sealed}")
+        if sealed.size < MESSAGE_SIZE * len(sealed.values) + BATCH_OVERHEAD:
+            raise Broken(f"a batch without its overhead: {sealed}")
+
+    def _check_in_flight(self, node: int, piece: Piece) -> None:
+        others = self._others(piece)
+        if not others:
+            return
+        sealed = piece.sealed
+        if not self._rules.idempotent:
+            raise Broken(f"two in flight without idempotence: {sealed} beside {others[0].sealed}")
+        if self._trusted.get(piece.place) != (sealed.producer_id, sealed.epoch):
+            raise Broken(f"two in flight before an acknowledgement: {sealed} beside {others[0].sealed}")
+        if any(other.node != node for other in others):
+            raise Broken(f"in flight to two brokers: {sealed} and {others[0].sealed}")
+        if len(others) >= _IN_FLIGHT:
+            raise Broken(f"the {len(others) + 1}th in flight: {sealed}")
+
+    def _check_window(self, piece: Piece) -> None:
+        """By distance: what is already appended counts until the client knows."""
+        sealed = piece.sealed
+        chain = self._chains.setdefault((piece.place, sealed.producer_id, sealed.epoch), [])
+        if any(one is sealed for one in chain[-_IN_FLIGHT:]):
+            return
+        chain.append(sealed)
+        if len(chain) > _IN_FLIGHT and chain[-1 - _IN_FLIGHT].values[0] not in self._told:
+            raise Broken(f"{sealed} before {chain[-1 - _IN_FLIGHT]} is settled")

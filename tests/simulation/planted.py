@@ -1,0 +1,515 @@
+"""Bugs planted in the produce core, to see that the simulation finds them.
+
+``python -m tests.simulation.planted [NAME ...] [--limit N] [--ranges R] [--first SEED]`` plants one after
+the other and tells how many seeds each needed until a promise was seen broken, and which. Those that need
+thousands are rare (`Bug.within` is None): they are tried by this command only, not by the tests, since any
+change of the simulation or the core deals other histories for the same seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import inf
+from statistics import median
+from typing import Any, NamedTuple
+from unittest.mock import patch
+from weakref import WeakKeyDictionary
+
+from tests.simulation.run import Broken, fast_sealing, run
+from trio_kprod._core import _core, _verdicts
+from trio_kprod._core._answers import TABLE, Answer, Row, Verdict, perhaps_written
+from trio_kprod._core._batch import Batch, Chain, Request
+from trio_kprod._core._core import ProduceCore
+from trio_kprod._core._outbox import Action, Outbox, Send
+from trio_kprod._core._partition import Partition
+from trio_kprod._core._topic import Topic
+from trio_kprod._messages import Message
+
+Plant = Callable[[], AbstractContextManager[object]]
+Judge = Callable[[Batch, Answer, Row, float], None]
+
+_NAMES, _SAID = 68, 100  # columns of the table
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One planted bug; `within` so many seeds from 0 on the tests want it found. None if it is rare."""
+
+    name: str
+    plant: Plant
+    within: int | None
+
+    @property
+    def harm(self) -> str:
+        return " ".join((self.plant.__doc__ or "").split())
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def _bug(within: int | None = 1500) -> Callable[[Plant], Plant]:
+    def register(plant: Plant) -> Plant:
+        BUGS[plant.__name__] = Bug(plant.__name__, plant, within)
+        return plant
+
+    return register
+
+
+def _judge(verdict: Verdict, judge: Judge) -> AbstractContextManager[object]:
+    """Replace what is done at one verdict."""
+    return patch.dict(_verdicts._JUDGES, {verdict: judge})
+
+
+@contextmanager
+def _both(*patches: AbstractContextManager[object]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for one in patches:
+            stack.enter_context(one)
+        yield
+
+
+# ---- what an answer means ----------------------------------------------------------------------------------
+
+
+@_bug()
+def a_refusal_clears_perhaps() -> AbstractContextManager[object]:
+    """A refusal is taken to speak of every transmission: "not written" is told of what is in the log."""
+    original = _verdicts.answered
+
+    def answered(batch: Batch, answer: Answer, now: float) -> None:
+        if TABLE.get(answer.code) and answer.code not in (0, 46) and not perhaps_written(answer):
+            batch.perhaps = batch.tied = False
+        original(batch, answer, now)
+
+    return patch.object(_core, "answered", answered)
+
+
+@_bug(within=None)
+def not_leader_always_means_not_written() -> AbstractContextManager[object]:
+    """Code 6 after the append is taken for a refusal before it: "not written" of what is in the log."""
+    return patch.object(
+        _verdicts, "perhaps_written", lambda answer: answer.code != 6 and perhaps_written(answer)
+    )
+
+
+@_bug(within=None)
+def a_batch_that_may_be_written_is_split() -> AbstractContextManager[object]:
+    """Resent and refused as too large, it is halved although it is in the log: duplicates."""
+    original = _verdicts._JUDGES[Verdict.SPLIT]
+
+    def split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+        if len(batch.entries) > 1:
+            batch.perhaps = batch.tied = False
+        original(batch, answer, means, now)
+
+    return _judge(Verdict.SPLIT, split)
+
+
+@_bug(within=None)
+def the_first_out_of_order_is_believed() -> AbstractContextManager[object]:
+    """A deposed leader's "out of order" is enough to seal anew what is in the log: duplicates."""
+    original = _verdicts._JUDGES[Verdict.OUT_OF_ORDER]
+
+    def out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+        batch.out_of_order = 1
+        original(batch, answer, means, now)
+
+    return _judge(Verdict.OUT_OF_ORDER, out_of_order)
+
+
+@_bug()
+def an_old_answer_settles_a_new_batch() -> AbstractContextManager[object]:
+    """An answer to a batch given up meanwhile is taken for the next one's: delivered is told of the wrong."""
+    original = ProduceCore.answered
+
+    def answered(
+        self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], Answer], now: float
+    ) -> None:
+        for place, batch in enumerate(request.batches):
+            if batch.request is not request:
+                for other in batch.partition.batches:
+                    if other.request is not None:
+                        request.batches[place], other.request = other, request
+                        break
+        original(self, request, answers, now)
+
+    return patch.object(ProduceCore, "answered", answered)
+
+
+# ---- chains ------------------------------------------------------------------------------------------------
+
+
+@_bug()
+def sealed_anew_in_the_same_epoch() -> AbstractContextManager[object]:
+    """After a refusal the rest takes the refused one's sequences: an old copy still lands, a duplicate."""
+    original, original_delivered = Partition._next_chain, _verdicts.delivered
+    reached: WeakKeyDictionary[Partition, tuple[Chain | None, int]] = WeakKeyDictionary()
+
+    def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
+        reached[batch.partition] = batch.partition.chain, batch.sequence + len(batch.entries)
+        original_delivered(batch, base_offset, timestamp_ms)
+
+    def next_chain(self: Partition) -> Chain | None:
+        chain = original(self)
+        if chain is None or self.chain is None or chain.producer_id != self.chain.producer_id:
+            return chain
+        again = Chain(chain.producer_id, self.chain.epoch)
+        of_chain, sequence = reached.get(self, (None, 0))
+        again.next_sequence = sequence if of_chain is self.chain else 0
+        reached[self] = again, again.next_sequence
+        return again
+
+    return _both(
+        patch.object(Partition, "_next_chain", next_chain), patch.object(_verdicts, "delivered", delivered)
+    )
+
+
+@_bug(within=None)
+def a_fresh_producer_id_instead_of_the_next_epoch() -> AbstractContextManager[object]:
+    """A new id fences nothing: old copies land after what was sent later, and out of order."""
+    original = Partition._next_chain
+
+    def next_chain(self: Partition) -> Chain | None:
+        self.spoil_producer_id()
+        return original(self)
+
+    return patch.object(Partition, "_next_chain", next_chain)
+
+
+@_bug(within=None)
+def the_window_counts_batches() -> AbstractContextManager[object]:
+    """Five unsettled ones may be far apart: brokers forget the first, and call it out of order."""
+    originals = {name: getattr(Partition, name) for name in ("may_form", "next_batch")}
+
+    def counting(name: str) -> AbstractContextManager[object]:
+        def method(self: Partition, *args: Any) -> Any:
+            if self.batches and self.chain is not None:
+                first = self.batches[0].number
+                for number, batch in enumerate(self.batches, first):
+                    batch.number = number
+                self.chain.next_number = first + len(self.batches)
+            return originals[name](self, *args)
+
+        return patch.object(Partition, name, method)
+
+    return _both(*map(counting, originals))
+
+
+@_bug()
+def several_in_flight_right_after_a_new_epoch() -> AbstractContextManager[object]:
+    """A broker without state takes the second for the first, and never the first: lost."""
+    original = Partition._restart
+
+    def restart(self: Partition) -> bool:
+        done = original(self)
+        if done:
+            self.probing = False
+        return done
+
+    return patch.object(Partition, "_restart", restart)
+
+
+@_bug()
+def sealed_anew_before_predecessors_are_settled() -> AbstractContextManager[object]:
+    """The next epoch begins with what may be in the log already: duplicates."""
+    original = Partition._restart
+
+    def restart(self: Partition) -> bool:
+        gone, self.log_is_gone = self.log_is_gone, True
+        done = original(self)
+        if not done:
+            self.log_is_gone = gone
+        return done
+
+    return patch.object(Partition, "_restart", restart)
+
+
+@_bug(within=None)
+def the_chain_is_dropped_when_metadata_lacks_the_topic() -> AbstractContextManager[object]:
+    """Sequences begin at 0 again and are taken for duplicates: acknowledged, and lost."""
+    original = Topic._missing
+
+    def missing(self: Topic, *args: Any) -> None:
+        for partition in self.partitions:
+            if not partition.batches:
+                partition.chain = None
+        original(self, *args)
+
+    return patch.object(Topic, "_missing", missing)
+
+
+@_bug()
+def a_wrong_sequence_after_a_split() -> AbstractContextManager[object]:
+    """The second half takes the first one's sequences, and for its duplicate: acknowledged, and lost."""
+    original, original_replace = Partition.seal, Partition.replace
+    halves: list[Batch] = []
+
+    def replace(self: Partition, batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
+        before = list(self.batches)
+        original_replace(self, batch, parts)
+        halves[:] = [each for each in self.batches if each not in before][:1]
+
+    def seal(self: Partition, batch: Batch) -> None:
+        sealed = batch.data is not None
+        original(self, batch)
+        if batch in halves and not sealed and self.chain is not None:
+            self.chain.next_sequence = batch.sequence
+
+    return _both(patch.object(Partition, "replace", replace), patch.object(Partition, "seal", seal))
+
+
+@_bug(within=None)
+def what_was_given_up_in_flight_is_forgotten() -> AbstractContextManager[object]:
+    """A copy of it may land yet, and then one of the next, which was sealed anew meanwhile: a duplicate."""
+    return patch.object(
+        Partition, "ghosts", property(lambda self: False, lambda self, value: None), create=True
+    )
+
+
+@_bug(within=None)
+def the_leader_epoch_goes_back() -> AbstractContextManager[object]:
+    """A deposed leader is asked again, and believed when it says that its log lacks what another took."""
+    original = Partition.follow
+
+    def follow(self: Partition, leader: int, epoch: int) -> bool:
+        self.leader_epoch = min(self.leader_epoch, epoch)
+        return original(self, leader, epoch)
+
+    return patch.object(Partition, "follow", follow)
+
+
+@_bug(within=None)
+def the_leader_epoch_goes_back_and_the_first_out_of_order_is_believed() -> AbstractContextManager[object]:
+    """Either saves what the other breaks; together they duplicate what the newer leader has."""
+    return _both(the_leader_epoch_goes_back(), the_first_out_of_order_is_believed())
+
+
+@_bug(within=None)
+def a_hint_about_a_log_that_is_gone_is_followed() -> AbstractContextManager[object]:
+    """Its leader epoch is above any of the new log's, so whoever leads that is never sent to: stuck."""
+    original = _verdicts._JUDGES[Verdict.RETRY]
+
+    def retry(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+        gone, batch.partition.log_is_gone = batch.partition.log_is_gone, False
+        original(batch, answer, means, now)
+        batch.partition.log_is_gone = gone
+
+    return _judge(Verdict.RETRY, retry)
+
+
+# ---- outcomes and order ------------------------------------------------------------------------------------
+
+
+@_bug()
+def an_outcome_is_dropped() -> AbstractContextManager[object]:
+    """Of a batch that fails the last message is left out: its caller waits for ever."""
+    original = Outbox.settle
+
+    def settle(self: Outbox, topic: Topic, entries: Sequence[Message], **how: Any) -> None:
+        left_out = len(entries) > 1 and how.get("error") is not None
+        original(self, topic, entries[:-1] if left_out else entries, **how)
+
+    return patch.object(Outbox, "settle", settle)
+
+
+@_bug()
+def an_odd_split_loses_its_middle() -> AbstractContextManager[object]:
+    """Neither half has it: its caller waits for ever."""
+    original = Partition.replace
+
+    def replace(self: Partition, batch: Batch, parts: Sequence[Sequence[Message]]) -> None:
+        if len(parts) == 2 and len(parts[1]) > len(parts[0]):
+            parts = [parts[0], parts[1][1:]]
+        original(self, batch, parts)
+
+    return patch.object(Partition, "replace", replace)
+
+
+@_bug()
+def a_batch_is_settled_twice() -> AbstractContextManager[object]:
+    """An answer to what was given up meanwhile tells its outcome a second time, and perhaps another."""
+    original = ProduceCore.answered
+
+    def answered(
+        self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], Answer], now: float
+    ) -> None:
+        for batch in request.batches:
+            answer = answers.get((batch.partition.topic.name, batch.partition.index))
+            if batch.request is not request and answer is not None and answer.code == 0:
+                self._outbox.settle(batch.partition.topic, batch.entries, base_offset=answer.base_offset)
+        original(self, request, answers, now)
+
+    return patch.object(ProduceCore, "answered", answered)
+
+
+@_bug()
+def a_retried_batch_goes_behind_the_next() -> AbstractContextManager[object]:
+    """The order of the log is not that of the calls."""
+    original = _verdicts._retry_later
+
+    def retry_later(batch: Batch, *args: Any) -> None:
+        original(batch, *args)
+        batches = batch.partition.batches
+        if batch in batches and batches[-1] is not batch:
+            place = batches.index(batch)
+            other = batches[place + 1]
+            batches[place], batches[place + 1] = other, batch
+            batch.number, other.number = other.number, batch.number
+
+    return patch.object(_verdicts, "_retry_later", retry_later)
+
+
+# ---- requests ----------------------------------------------------------------------------------------------
+
+
+def _merged(actions: list[Action]) -> list[Action]:
+    first: dict[int, Request] = {}
+    kept: list[Action] = []
+    for action in actions:
+        if isinstance(action, Send) and first.setdefault(action.request.node, action.request) is not (
+            action.request
+        ):
+            target = first[action.request.node]
+            target.batches += action.request.batches
+            for batch in action.request.batches:
+                batch.request = target
+        else:
+            kept.append(action)
+    return kept
+
+
+@_bug()
+def a_partition_stands_twice_in_a_request() -> AbstractContextManager[object]:
+    """Brokers process the last and drop the first silently: it waits for ever, or order is lost."""
+    original = ProduceCore.actions
+    return patch.object(ProduceCore, "actions", lambda self, now: _merged(original(self, now)))
+
+
+@_bug()
+def a_request_exceeds_its_limit() -> AbstractContextManager[object]:
+    """The broker closes the connection without an answer, again and again."""
+    original = ProduceCore._pack
+
+    def pack(self: ProduceCore, batches: Iterable[Batch]) -> list[Request]:
+        rules = self._shared.rules
+        self._shared.rules = replace(rules, max_request_size=2**31)
+        requests = original(self, batches)
+        self._shared.rules = rules
+        return requests
+
+    return patch.object(ProduceCore, "_pack", pack)
+
+
+# ---- nothing stuck -----------------------------------------------------------------------------------------
+
+
+@_bug()
+def a_retry_timer_is_lost() -> AbstractContextManager[object]:
+    """A batch that waits for its next attempt is not thought of again."""
+    original = _verdicts._retry_later
+
+    def retry_later(batch: Batch, *args: Any) -> None:
+        with patch.object(Outbox, "call_at", lambda *_: None):
+            original(batch, *args)
+
+    return patch.object(_verdicts, "_retry_later", retry_later)
+
+
+@_bug()
+def metadata_that_failed_is_not_asked_for_again() -> AbstractContextManager[object]:
+    """After one unanswered question a new topic's messages wait for ever."""
+    original = ProduceCore._ask_again_later
+
+    def ask_again_later(self: ProduceCore, topic: Topic, now: float, *, failed: bool = False) -> None:
+        if not failed:
+            original(self, topic, now)
+
+    return patch.object(ProduceCore, "_ask_again_later", ask_again_later)
+
+
+@_bug()
+def a_connection_that_failed_is_not_asked_for_again() -> AbstractContextManager[object]:
+    """After one failed attempt a broker is never connected to."""
+    original = ProduceCore.unreachable
+
+    def unreachable(self: ProduceCore, node: int, now: float) -> None:
+        original(self, node, now)
+        self._asked_to_connect.add(node)
+
+    return patch.object(ProduceCore, "unreachable", unreachable)
+
+
+@_bug()
+def a_producer_id_that_failed_is_not_asked_for_again() -> AbstractContextManager[object]:
+    """After one unanswered question nothing is ever sent."""
+    return patch.object(ProduceCore, "_end_id_pause", lambda *_: None)
+
+
+# ---- the hunt ----------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """After how many seeds a promise was broken, and how; after how many the core stumbled by itself."""
+
+    broken: float
+    said: str
+    stumbled: float
+    error: str
+
+
+def hunt(bug: Bug, seeds: Iterable[int]) -> Found:
+    """Run seeds until a promise is broken that is kept without the bug."""
+    stumbled, error, tried = inf, "", 0
+    with fast_sealing():
+        for tried, seed in enumerate(seeds, 1):
+            with bug.plant():
+                exception = _attempt(seed)
+            if isinstance(exception, Broken) and _attempt(seed) is None:
+                return Found(tried, str(exception), stumbled, error)
+            if exception is not None and not isinstance(exception, Broken) and stumbled == inf:
+                stumbled, error = tried, repr(exception)
+    return Found(inf, f"not found in {tried}", stumbled, error)
+
+
+def _attempt(seed: int) -> Exception | None:
+    try:
+        run(seed)
+    except Exception as exception:
+        return exception
+    return None
+
+
+def report(bug: Bug, ranges: Sequence[range]) -> str:
+    """A row of the table: the median over the ranges, each of them, and what was said first."""
+    hunts = [hunt(bug, seeds) for seeds in ranges]
+    each = " ".join(f"{found.broken:g}" for found in hunts)
+    said = min(hunts, key=lambda found: found.broken).said[:_SAID]
+    line = f"{bug.name:{_NAMES}} {median(found.broken for found in hunts):6g}  {each:24}  {said}"
+    stumbled = min(hunts, key=lambda found: found.stumbled)
+    if stumbled.error:
+        line += f"\n{'':{_NAMES}} {stumbled.stumbled:6g}  by an internal error: {stumbled.error[:_SAID]}"
+    return line
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.planted")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of planted bugs (default: all)")
+    parser.add_argument("--limit", type=int, default=2000, help="seeds to try of each")
+    parser.add_argument("--ranges", type=int, default=1, help="how often, with other seeds each time")
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
+    given = parser.parse_args(arguments)
+    unknown = set(given.names) - set(BUGS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are:\n" + "\n".join(BUGS))
+    starts = [given.first + step * given.limit for step in range(given.ranges)]
+    print(f"{'planted bug':{_NAMES}} median  {'seeds needed':24}  what was said")
+    for name in given.names or BUGS:
+        print(report(BUGS[name], [range(start, start + given.limit) for start in starts]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
