@@ -16,8 +16,9 @@ from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, Met
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-from trio_kprod._connection import Connection, Exchange
+from trio_kprod._connection import Connection
 from trio_kprod._errors import ConnectionLost
+from trio_kprod._exchange import Exchange
 from trio_kprod._transport import Fence, FencedStream
 
 REQUESTS = {
@@ -194,7 +195,6 @@ class Client:
             MetadataRequest(version=12, topics=[]) if request is None else request,
             timeout,
             lambda exchange, _: self._tell("answer", exchange),
-            on_failed=lambda exchange, error: self._tell("failed", exchange, error),
             on_handed=lambda exchange: self._tell("handed", exchange),
             on_sent=lambda exchange: self._tell("sent", exchange),
         )

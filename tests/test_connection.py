@@ -23,8 +23,9 @@ from tests.scripted_peer import (
     settings,
 )
 from trio_kprod import _connection
-from trio_kprod._connection import Connection, Exchange, SetupFailed
+from trio_kprod._connection import Connection, SetupFailed
 from trio_kprod._errors import ConnectionLost
+from trio_kprod._exchange import Exchange
 from trio_kprod._transport import Fence, FencedStream, TcpNetwork
 
 
@@ -447,19 +448,6 @@ async def test_request_without_answer_is_told_when_sent() -> None:
         exchange, after = client.ask(produce()), client.ask()
         await client.until("answer", after)
         assert client.told(exchange) == ["handed", "sent"]
-
-
-async def test_request_that_cannot_be_encoded_fails_alone() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.metadata()
-        await peer.until_closed()
-
-    async with serving(script) as client:
-        bad = client.ask(produce(acks=2**40))
-        good = client.ask()
-        await client.until("answer", good)
-        ((told, _, error),) = [entry for entry in client.record if entry[1] is bad]
-        assert (told, type(error), bad.handed) == ("failed", struct.error, False)
 
 
 async def test_callback_that_raises_is_a_bug_and_leaves_serve() -> None:

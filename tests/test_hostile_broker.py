@@ -25,8 +25,8 @@ from kafka.protocol.producer import ProduceResponse
 import trio_kprod
 from tests.scripted_cluster import Asked, Close, Script, ScriptedCluster, framed, open_on
 from tests.scripted_peer import settings
-from trio_kprod._connection import _Frames
 from trio_kprod._endpoints import Endpoints
+from trio_kprod._exchange import Frames
 from trio_kprod._protocol import cluster_metadata
 from trio_kprod._transport import Fence
 
@@ -705,7 +705,7 @@ async def test_news_at_each_answer_is_acted_on_at_a_pace(name: str, autojump_clo
 
 
 def test_a_frame_holds_no_more_than_has_come() -> None:
-    frames = _Frames(LIMIT)
+    frames = Frames(LIMIT)
     tracemalloc.start()
     try:
         assert list(frames.feed(LIMIT.to_bytes(4, "big"))) == []

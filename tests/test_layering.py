@@ -25,6 +25,8 @@ LAYERS = [
     {"_config"},
     {"_core"},
     {"_transport"},
+    {"_reasons"},
+    {"_exchange"},
     {"_sasl"},
     {"_connection"},
     {"_protocol"},

@@ -20,12 +20,12 @@ Where what lives, each knowing only what is below it:
 `_waiting`             one task waits, another ends that, or it is cancelled: never both
 `_client`              the client: a private trio loop in a worker thread
 `_brokers`             its connections; below it `_questions`, `_endpoints`, `_protocol`,
-                       `_connection`, `_sasl`, `_transport`
+                       `_connection`, `_sasl`, `_exchange`, `_reasons`, `_transport`
 `_core`                what is sent when and what an answer means, without I/O
 `_config`              the settings; below it `_options`, `_security`, `_checks`
 `_instruments`         the hooks of those who watch
 `_messages`, `_errors` the values and the errors
-`testing`              an embedded broker, and a producer in virtual time
+`testing`              an embedded broker, a fault proxy, and a producer in virtual time
 =====================  ==================================================================================
 """
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from kafka.protocol.producer import ProduceRequest
 
-from ._connection import Exchange, SetupFailed
+from ._connection import SetupFailed
 from ._endpoints import Address, Endpoints, Events, name_of
 from ._errors import ConnectionLost
+from ._exchange import Exchange
 from ._protocol import LOWEST_PRODUCE_VERSION, ProduceAnswers, produce_answers, produce_request
 from ._questions import Questions
 

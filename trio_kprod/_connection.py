@@ -9,21 +9,14 @@ appends to it, the reader takes from its front. Two rules decide what is told wh
 - **Handed over means perhaps written.** A request is marked, under the fence's lock, before its first byte
   is given to the stream. Afterwards the count of the transport below TLS tells whether any byte really
   left; where there is no count, the mark stands.
-
-Frames are cut here and each is decoded on its own. kafka-python's ``KafkaProtocol`` does both for a whole
-read at once: one bad frame takes the good answers before it along, a length of 100 MB allocates 100 MB
-before a byte of them has come, and what cannot be decoded is logged in full.
 """
 
 from __future__ import annotations
 
-import io
 import random
-import re
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import kafka.errors
@@ -31,8 +24,10 @@ import trio
 from kafka.protocol.metadata.api_versions import ApiVersionsRequest
 
 from ._errors import ConnectionLost, ProducerError
+from ._exchange import Exchange, Frames, decode
+from ._reasons import STREAM_ERRORS, causes, is_about_certificate, is_mute, losing, reason
 from ._sasl import AuthenticationFailed, Authenticator
-from ._transport import RECEIVE_SIZE, Fence, Fenced, Network
+from ._transport import RECEIVE_SIZE, Fence, Network
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -45,21 +40,8 @@ LAST_WORDS = 1.0
 #: and whoever says it has not been authenticated yet.
 _SETUP_MAX_BYTES = 1_000_000
 
-#: Brokers' texts may be 32 KB long; nobody reads that in a log.
-_LONGEST_REASON = 1000
-
 #: What the broker's statistics show us as. Kafka allows letters, digits, "-" and "." only (KIP-511).
 SOFTWARE_NAME = "trio-kprod"
-
-#: Parts of OpenSSL's reasons that are about a certificate, theirs or ours: trying again is of no use.
-_CERTIFICATE_REASONS = ("CERT", "UNKNOWN_CA")
-
-#: kafka-python reads a variable-length integer for as long as the high bits are set, in quadratic time: a
-#: megabyte of them takes minutes. No response has that many in a row, not even a text in Chinese.
-_ENDLESS_INTEGER = re.compile(rb"[\x80-\xff]{4096}")
-
-#: How a stream says that it is of no more use.
-_STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, Fenced)
 
 
 class SetupFailed(ProducerError):
@@ -72,87 +54,6 @@ class SetupFailed(ProducerError):
     def __init__(self, text: str, *, fatal: bool = False) -> None:
         super().__init__(text)
         self.fatal = fatal
-
-
-def _as_it_is(response: Any) -> Any:
-    return response
-
-
-class Exchange:
-    """One request, and whom to tell what became of it.
-
-    All callbacks are called in the connection's loop, get the exchange first, and must not raise: if one
-    does, that is a bug, and leaves `Connection.serve`.
-
-    Args:
-        request: an `ApiMessage` of kafka-python with its ``API_VERSION`` set.
-        timeout (float): seconds from the hand-over until the answer must be here; without an answer
-            (``acks=0``), until all is written.
-        on_answer: called with what `read` made of the response.
-        read: takes the response apart. If it raises, whatever it raises, the answer makes no sense: it
-            counts as none, and the connection ends.
-        on_failed: called with the error if the request cannot be encoded; nothing of it was sent.
-        on_handed: called *under the fence's lock* right before the first byte is given to the stream.
-        on_sent: called when all of it has been written.
-        expect_answer: False if the broker will not answer; by default the request knows.
-
-    Attributes:
-        request_bytes, response_bytes (int): the sizes of both on the wire, as far as they are known.
-        handed (bool): whether any byte may have reached the wire. Final once `Connection.unanswered` told it.
-    """
-
-    __slots__ = (
-        "correlation_id",
-        "deadline",
-        "expects_answer",
-        "handed",
-        "mark",
-        "on_answer",
-        "on_failed",
-        "on_handed",
-        "on_sent",
-        "read",
-        "request",
-        "request_bytes",
-        "response_bytes",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        request: Any,
-        timeout: float,
-        on_answer: Callable[[Exchange, Any], object],
-        *,
-        read: Callable[[Any], Any] = _as_it_is,
-        on_failed: Callable[[Exchange, Exception], object] | None = None,
-        on_handed: Callable[[Exchange], object] | None = None,
-        on_sent: Callable[[Exchange], object] | None = None,
-        expect_answer: bool | None = None,
-    ) -> None:
-        self.request = request
-        self.timeout = timeout
-        self.on_answer = on_answer
-        self.read = read
-        self.on_failed = on_failed
-        self.on_handed = on_handed
-        self.on_sent = on_sent
-        self.expects_answer: bool = request.expect_response() if expect_answer is None else expect_answer
-        self.handed = False
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.correlation_id = 0
-        self.deadline = float("inf")
-        # The transport's count at the hand-over; None where it does not count.
-        self.mark: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Kafka's name for it, such as ``"Produce"``."""
-        return type(self.request).__name__.removesuffix("Request")
-
-    def __repr__(self) -> str:
-        return f"<Exchange {self.name}{' handed' * self.handed}>"
 
 
 class _Question(Exchange):
@@ -210,7 +111,7 @@ class Connection:
         self._scope = trio.CancelScope()
         # Ends the reader: when an answer is late, or when the connection has been idle for too long.
         self._patience = trio.CancelScope()
-        self._frames = _Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))
+        self._frames = Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))
         self._queue: deque[Exchange] = deque()
         self._in_flight: deque[Exchange] = deque()
         self._changed = trio.Event()
@@ -254,7 +155,7 @@ class Connection:
             if self._settings.ssl_context is not None:
                 await self._start_tls(self._transport, self._settings.ssl_context)
             await self._beside_reader(self._introduce)
-        except (OSError, *_STREAM_ERRORS, AuthenticationFailed) as error:
+        except (OSError, *STREAM_ERRORS, AuthenticationFailed) as error:
             raise self._setup_failed(error) from error
 
     async def _start_tls(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> None:
@@ -304,9 +205,9 @@ class Connection:
         self._authenticate_at = trio.current_time() + max(lifetime, 1.0) * share if lifetime else float("inf")
 
     def _setup_failed(self, error: Exception) -> SetupFailed:
-        fatal = getattr(error, "fatal", False) or any(map(_is_about_certificate, _causes(error)))
+        fatal = getattr(error, "fatal", False) or any(map(is_about_certificate, causes(error)))
         hint = "" if fatal else self._hint()
-        return SetupFailed(f"{self.doing}: {_reason(error)}{hint}", fatal=fatal)
+        return SetupFailed(f"{self.doing}: {reason(error)}{hint}", fatal=fatal)
 
     def _hint(self) -> str:
         if self.doing == "TLS handshake":
@@ -371,7 +272,7 @@ class Connection:
             with self._scope:
                 await self._beside_reader(self._write_queue)
         except AuthenticationFailed as error:
-            raise ConnectionLost(f"{self.doing}, again: {_reason(error)}") from error
+            raise ConnectionLost(f"{self.doing}, again: {reason(error)}") from error
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -388,7 +289,7 @@ class Connection:
             nursery.cancel_scope.cancel()
         errors = [error for error in (reading.error, writing.error) if error is not None]
         # A bug, or a refusal that came together with the end, says more than the end.
-        errors.sort(key=lambda error: (isinstance(error, ConnectionLost), _is_mute(error)))
+        errors.sort(key=lambda error: (isinstance(error, ConnectionLost), is_mute(error)))
         if errors:
             raise errors[0]
 
@@ -418,17 +319,10 @@ class Connection:
 
     async def _write_next(self) -> None:
         exchange = self._queue[0]
-        try:
-            data = self._encode(exchange)
-        except Exception as error:  # kafka-python checks nothing before it encodes, so it can be any
-            if exchange.on_failed is None:
-                raise
-            self._queue.popleft()
-            exchange.on_failed(exchange, error)
-        else:
-            self._hand_over(exchange)
-            self._queue.popleft()
-            await self._write(exchange, data)
+        data = self._encode(exchange)
+        self._hand_over(exchange)
+        self._queue.popleft()
+        await self._write(exchange, data)
 
     def _encode(self, exchange: Exchange) -> bytes | bytearray:
         self._correlation_id = (self._correlation_id + 1) % 2**31
@@ -440,7 +334,7 @@ class Connection:
     async def _write(self, exchange: Exchange, data: bytes | bytearray) -> None:
         assert self._stream is not None
         exchange.request_bytes = len(data)
-        with _losing():
+        with losing():
             await self._stream.send_all(data)
         if not exchange.expects_answer:
             self._in_flight.pop()
@@ -450,7 +344,7 @@ class Connection:
 
     def _hand_over(self, exchange: Exchange) -> None:
         """From here on it is perhaps written; the fence's lock makes that one step with being let through."""
-        with _losing(), self._fence.lock:
+        with losing(), self._fence.lock:
             self._fence.check()
             exchange.mark = getattr(self._transport, "bytes_sent", None)
             exchange.handed = True
@@ -502,7 +396,7 @@ class Connection:
     async def _receive(self) -> None:
         assert self._stream is not None
         while True:
-            with _losing():
+            with losing():
                 data = await self._stream.receive_some(RECEIVE_SIZE)
             if not data:
                 raise ConnectionLost(self._end())
@@ -526,7 +420,7 @@ class Connection:
     def _answer(self, frame: bytes) -> None:
         if not self._in_flight or not self._in_flight[0].expects_answer:
             raise ConnectionLost(f"an answer of {len(frame)} bytes that nobody asked for")
-        response, meaning = _decode(self._in_flight[0], frame)
+        response, meaning = decode(self._in_flight[0], frame)
         exchange = self._in_flight.popleft()
         exchange.response_bytes = len(frame)
         self._answers += 1
@@ -554,86 +448,9 @@ class _End:
         self.event.set()
 
 
-class _Frames:
-    """Cuts what was received into frames. Holds no more than what has come."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes | bytearray) -> Iterator[bytes]:
-        self._buffer += data
-        while len(self._buffer) >= 4:
-            size = int.from_bytes(self._buffer[:4], "big", signed=True)
-            if not 0 <= size <= self.limit:
-                raise ConnectionLost(f"not Kafka's protocol: a frame of {size} bytes ({self.limit} allowed)")
-            if len(self._buffer) < 4 + size:
-                return
-            frame = bytes(self._buffer[4 : 4 + size])
-            del self._buffer[: 4 + size]
-            yield frame
-
-
-def _decode(exchange: Exchange, frame: bytes) -> tuple[Any, Any]:
-    """The response in a frame, and what `Exchange.read` made of it.
-
-    kafka-python's decoders stop at the frame's end, whatever counts it claims.
-    """
-    try:
-        if _ENDLESS_INTEGER.search(frame):
-            raise ValueError("an integer without end")
-        response_class = exchange.request.header.get_response_class()
-        data = io.BytesIO(frame)
-        correlation_id = response_class.parse_header(data).correlation_id
-        response = meaning = None
-        if correlation_id == exchange.correlation_id:
-            response = response_class.decode(data)
-            meaning = exchange.read(response)
-    except Exception as error:  # of any kind, and each means that these bytes are no answer to this request
-        what = f"{error!r:.{_LONGEST_REASON}}"  # what is no text is in it as a whole
-        raise ConnectionLost(f"the answer to {exchange.name} cannot be decoded: {what}") from error
-    if response is None:
-        expected = exchange.correlation_id
-        raise ConnectionLost(f"the answer to {exchange.name} is number {correlation_id}, not {expected}")
-    return response, meaning
-
-
 def _make_authenticator(
     settings: Settings, host: str, limiter: trio.CapacityLimiter | None
 ) -> Authenticator | None:
     if settings.sasl_mechanism is None:
         return None
     return Authenticator(settings.sasl_mechanism, settings.sasl_options, host, limiter)
-
-
-@contextmanager
-def _losing() -> Generator[None, None, None]:
-    try:
-        yield
-    except _STREAM_ERRORS as error:
-        raise ConnectionLost(_reason(error)) from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _reason(error: BaseException) -> str:
-    """One line. A stream's own error says less than its cause, and over TLS nothing."""
-    while isinstance(error, _STREAM_ERRORS) and error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-
-
-def _is_mute(error: Exception) -> bool:
-    """Whether it only says that the stream had been broken before."""
-    return isinstance(error.__cause__, trio.BrokenResourceError) and not (
-        error.__cause__.__cause__ or str(error.__cause__)
-    )
-
-
-def _is_about_certificate(error: BaseException) -> bool:
-    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
-    return any(part in reason for part in _CERTIFICATE_REASONS)

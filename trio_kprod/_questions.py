@@ -19,10 +19,11 @@ import trio
 from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
 
-from ._connection import Connection, Exchange, SetupFailed
+from ._connection import Connection, SetupFailed
 from ._core._answers import Verdict, refusal, row
 from ._endpoints import Address, Endpoints, Pace, name_of
 from ._errors import ConnectFailed, ConnectionLost
+from ._exchange import Exchange
 from ._protocol import (
     LOWEST_METADATA_VERSION,
     ClusterMetadata,
