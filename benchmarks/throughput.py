@@ -1,98 +1,86 @@
-"""Messages a second beside a real Apache Kafka: trio_kprod from a trio task against `kafka.KafkaProducer`.
+"""Messages a second, from the first send until every message is acknowledged.
 
-    python -m benchmarks.throughput [--rounds 5] [--messages N] [--bootstrap-servers HOST:PORT]
+    python -m benchmarks.throughput [--rounds N] [--quick] [--cases PATTERN ...] [--peers NAME ...]
 
-acks=all, idempotent, distinct 100-byte values without key, a new topic of four partitions each round,
-whose end offsets must add up. The producers take turns, so that what else the machine does falls on all
-alike; each is judged by its median round. Without ``--bootstrap-servers`` a Kafka of one node is started
-here.
+Starts from values of 100 bytes, no key, one topic of four partitions, and changes one thing at a time.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import importlib.metadata
-import os
-import platform
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from statistics import median
+from collections.abc import Iterator
 
-from benchmarks.producers import PRODUCERS, Round, measure
-from tests.kafka.cluster import Kafka, some_kafka
-from tests.kafka.jars import Unavailable
+from benchmarks.harness.command import Bench, Options, bench
+from benchmarks.harness.figures import by_case, cpu_us, middle, rate, ratio
+from benchmarks.harness.plots import bars
+from benchmarks.harness.tables import Table
+from benchmarks.harness.turns import Case, Found, Rounds, make_job
+from benchmarks.peers import PYTHON_LOOPS, REFERENCE
 
-BASELINE = "kafka-python"
-PARTITIONS = 4
-
-
-def run(kafka: Kafka, names: Iterable[str], rounds: int, messages: int | None) -> dict[str, list[Round]]:
-    """Let the producers take turns, and say what each round took."""
-    taken: dict[str, list[Round]] = {name: [] for name in names}
-    for number in range(1, rounds + 1):
-        for name, before in taken.items():
-            before.append(_one_round(kafka, name, messages or PRODUCERS[name][1]))
-            print(f"round {number}  {_line(name, before[-1:])}", flush=True)
-    return taken
+BASE = "100 B"
+SIZES = {BASE: 100, "10 B": 10, "1 KB": 1_000, "10 KB": 10_000, "100 KB": 100_000}
+PARTITIONS = (1, 32)
+TOPICS = 100
+CODECS = ("gzip", "snappy", "lz4", "zstd")
 
 
-def _one_round(kafka: Kafka, name: str, messages: int) -> Round:
-    topic = kafka.new_topic(partitions=PARTITIONS)
-    taken = measure(name, kafka.bootstrap_servers, topic, messages)
-    written = sum(kafka.end_offsets(topic).values())
-    if written != messages:
-        raise SystemExit(f"{name}: {messages} messages sent, but {written} in the log")
-    kafka.delete_topic(topic)
-    return taken
+def with_key(name: str) -> str:
+    """The name of the same case with keys."""
+    return f"{name}, with key"
 
 
-def report(taken: Mapping[str, list[Round]]) -> None:
-    """Medians, and how many times the baseline's rate each has."""
-    baseline = taken.get(BASELINE)
-    for name, rounds in taken.items():
-        times = f"  {_rate(rounds) / _rate(baseline):5.2f} x" if baseline else ""
-        print(f"median   {_line(name, rounds)}{times}")
+def cases() -> Iterator[Case]:
+    """All of them, the base first."""
+    for name, size in SIZES.items():
+        yield _case(name, size=size)
+        yield _case(with_key(name), size=size, keyed=True)
+    for count in PARTITIONS:
+        yield _case(f"{BASE}, partitions: {count}", partitions=count)
+    yield _case(f"{BASE}, topics: {TOPICS}", topics=TOPICS)
+    yield _case(f"{BASE}, two headers", headers=True)
+    yield _case("JSON", json=True)
+    for codec in CODECS:
+        yield _case(f"JSON, {codec}", json=True, compression=codec)
 
 
-def _line(name: str, rounds: list[Round]) -> str:
-    cpu, peak = median(one.cpu_us for one in rounds), median(one.peak_mib for one in rounds)
-    return f"{name:14}{_rate(rounds):10,.0f} msg/s {cpu:7.2f} us/msg {peak:6.0f} MiB"
+def _case(name: str, topics: int = 1, **what: object) -> Case:
+    return Case(name, make_job(task="flood", **what), topics=topics, scaled=True)
 
 
-def _rate(rounds: list[Round]) -> float:
-    return median(one.rate for one in rounds)
+def table(name: str, taken: Rounds) -> Table:
+    """One case: each producer's rate, and how many times the others' that is."""
+    against = [other for other in (*PYTHON_LOOPS, REFERENCE) if other in taken]
+    rows = [
+        [
+            peer,
+            f"{middle(rounds, rate):,.0f}",
+            f"{middle(rounds, cpu_us):.2f}",
+            *(f"{ratio(rounds, taken[other]):.2f}" for other in against),
+        ]
+        for peer, rounds in taken.items()
+    ]
+    return Table(name, ["producer", "messages/s", "CPU us/msg", *(f"x {other}" for other in against)], rows)
 
 
-def machine() -> str:
-    """What the figures were measured on, in one line."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # only Linux has it
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
-    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("trio", "kafka-python"))
-    return (
-        f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {versions}"
-    )
+def plot(running: Bench, name: str, title: str, found: Found) -> None:
+    """Each case's rates."""
+    if found and (path := running.plot(name)):
+        bars(path, title, "messages a second", by_case(found, rate))
+
+
+def measure(running: Bench) -> None:
+    """Every case that is wanted."""
+    found = running.results.found
+    for case in cases():
+        running.measure(case, running.peers, table)
+    base = {name: taken for name, taken in found.items() if name == BASE}
+    plot(running, "throughput", "Messages of 100 bytes", base)
+    plot(running, "throughput-all", "Every case", found)
 
 
 def main() -> None:
-    """Measure, round by round, and print the medians."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, help="per round; default: what takes two to four seconds")
-    parser.add_argument("--bootstrap-servers")
-    parser.add_argument("--only", nargs="+", choices=PRODUCERS, default=list(PRODUCERS), metavar="NAME")
-    given = parser.parse_args()
-    print(machine(), flush=True)
-    try:
-        with some_kafka(given.bootstrap_servers) as kafka:
-            report(run(kafka, given.only, given.rounds, given.messages))
-    except Unavailable as error:
-        raise SystemExit(f"no Apache Kafka: {error}") from None
+    """Measure, print, keep."""
+    with bench("throughput", "Throughput", Options.parse(__doc__)) as running:
+        measure(running)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -245,7 +246,7 @@ def drive(broker: Broker, peer: str, task: str, topic: str, **what: object) -> R
 )
 def test_a_producer_sends_each_message_once(broker: Broker, peer: str, task: str) -> None:
     """After what warms it up; and each is acknowledged, where that is measured."""
-    topic = f"{task}-{peer.replace(' ', '-')}"
+    topic = f"sent-{uuid.uuid4().hex}"
     done = drive(broker, peer, task, topic, rate=1000.0, tasks=3, timer=task == "paced")
     warming, values = 2, {record.value for record in broker.records(topic)}
     assert len(broker.records(topic)) == done.messages + warming

@@ -1,0 +1,134 @@
+"""Does a message cost more as things grow? Processor time a message, as each grows by powers of ten.
+
+    python -m benchmarks.growth [--rounds N] [--quick] [--cases PATTERN ...]
+
+Partitions and topics (messages go to them in turn), the buffer, the tasks that wait in `send`, and the
+length of an outage (the broker is frozen). Only our own: what is looked at is the shape, flat or not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.harness.command import Bench, Options, bench
+from benchmarks.harness.figures import cpu_us, middle
+from benchmarks.harness.job import Round
+from benchmarks.harness.plots import panels
+from benchmarks.harness.tables import Table
+from benchmarks.harness.turns import Case, make_job
+from benchmarks.peers import PEERS, Peer
+
+MESSAGES = 200_000
+
+
+class Axis(NamedTuple):
+    """What grows.
+
+    Attributes:
+        job: what is special about the job where it is so large.
+        topics: how many topics there are then.
+        ways: of sending, that are looked at.
+    """
+
+    name: str
+    sizes: tuple[float, ...]
+    job: Callable[[int], dict[str, object]] = lambda _: {}
+    topics: Callable[[int], int] = lambda _: 1
+    ways: tuple[str, ...] = ("send_nowait", "await send")
+
+    def case(self, size: float, share: float) -> Case:
+        """The case where it is so large."""
+        job = make_job(task="flood", messages=int(MESSAGES * share), **self.job(int(size)))
+        return Case(f"{self.name}: {size:,g}", job, topics=self.topics(int(size)))
+
+
+def _buffer(size: int) -> dict[str, object]:
+    # The bytes are bounded too, so they grow with it.
+    return {"settings": {"max_buffer_size": size, "max_buffer_bytes": max(2**26, 500 * size)}}
+
+
+PARTITIONS = Axis("partitions", (1, 10, 100, 1_000), lambda size: {"partitions": size, "keyed": True})
+TOPICS = Axis("topics", (1, 10, 100, 1_000), lambda _: {"partitions": 1}, lambda size: size)
+BUFFER = Axis("max_buffer_size", (1_000, 10_000, 100_000, 1_000_000), _buffer)
+TASKS = Axis("waiting tasks", (1, 10, 100, 1_000, 10_000), lambda size: {"tasks": size}, ways=("await send",))
+OUTAGE = Axis("outage, s", (0.1, 1.0, 10.0, 100.0))
+AXES = (PARTITIONS, TOPICS, BUFFER, TASKS, OUTAGE)
+
+
+def sizes(axis: Axis, *, quick: bool) -> Iterator[float]:
+    """Those to look at; the largest takes long."""
+    return iter(axis.sizes[:-1] if quick else axis.sizes)
+
+
+def measure(running: Bench) -> None:
+    """Every axis that is wanted."""
+    for axis in AXES:
+        if running.options.wanted(axis.name):
+            for size in sizes(axis, quick=running.options.quick):
+                _measure_one(running, axis, size)
+            running.results.tables.append(table(running, axis))
+
+
+def _measure_one(running: Bench, axis: Axis, size: float) -> None:
+    def frozen(case: Case, peer: Peer) -> Round:
+        return running.turns.once(case, peer, during=partial(_freeze, running, size))
+
+    case = axis.case(size, running.options.share)
+    peers = [PEERS[way] for way in axis.ways]
+    if axis is OUTAGE:  # once each: what an outage costs is no matter of chance, and it takes its time
+        taken = running.turns.take(case, peers, frozen, rounds=1)
+    else:
+        taken = running.turns.take(case, peers)
+    running.results.found[case.name] = taken
+
+
+def _freeze(running: Bench, seconds: float) -> None:
+    running.cluster.pause()
+    time.sleep(seconds)
+    running.cluster.resume()
+
+
+def figures(running: Bench, axis: Axis) -> dict[str, dict[float, float]]:
+    """For each way of sending, the cost at each size."""
+    found = running.results.found
+    cases = {size: axis.case(size, 1).name for size in sizes(axis, quick=running.options.quick)}
+    return {
+        way: {size: middle(found[name][way], cpu_us) for size, name in cases.items() if way in found[name]}
+        for way in axis.ways
+    }
+
+
+def table(running: Bench, axis: Axis) -> Table:
+    """Cost at each size, and by how much it grows with each power of ten."""
+    every = figures(running, axis)
+    rows = [
+        [way, *(f"{cost:.2f}" for cost in costs.values()), f"{slope(costs):.2f}"]
+        for way, costs in every.items()
+    ]
+    columns = ["CPU us/msg", *(f"{size:,g}" for size in next(iter(every.values()))), "x per power of ten"]
+    return Table(axis.name, columns, rows)
+
+
+def slope(costs: dict[float, float]) -> float:
+    """By how many times it grows from one to the next, in the median."""
+    grown = list(costs.values())
+    return median(after / before for before, after in itertools.pairwise(grown))
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    with bench("growth", "Growth", Options.parse(__doc__)) as running:
+        measure(running)
+        wanted = [axis for axis in AXES if running.options.wanted(axis.name)]
+        if wanted and (path := running.plot("growth")):
+            every = {axis.name: figures(running, axis) for axis in wanted}
+            panels(path, "Processor time a message", "us", every)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Kafka is down for ten seconds or more while 20,000 messages a second are sent: when are they delivered?
+
+    python -m benchmarks.recovery [--rounds N] [--quick] [--peers NAME ...]
+
+It is killed, and started again ten seconds later. The clock runs from its first answer after that until
+everything sent before that answer has had its outcome: the backlog. Every producer has room for all of it,
+but aiokafka, which holds a batch for each partition; after that its `send` waits, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+from benchmarks.harness.command import Bench, Options, bench
+from benchmarks.harness.job import Round
+from benchmarks.harness.plots import lines
+from benchmarks.harness.tables import Table
+from benchmarks.harness.turns import Case, Rounds, make_job
+from benchmarks.peers import Peer
+
+RATE = 20_000
+BEFORE, DOWN, AFTER = 2.0, 10.0, 15.0
+
+#: With ``--quick`` the outage is so much shorter.
+QUICK_DOWN = 3.0
+
+#: Room for all that is sent while Kafka is away.
+ROOM = {"ours": {"max_buffer_size": 1_000_000, "max_buffer_bytes": 2**30, "delivery_interval": 0.02}}
+
+Timeline = Sequence[tuple[float, int, int]]
+
+
+def case(down: float) -> Case:
+    """Messages at a steady rate, from before the outage until well after it."""
+    messages = int(RATE * (BEFORE + down + AFTER))
+    job = make_job(task="paced", rate=RATE, messages=messages, timeline=True)
+    return Case(f"started again {down:g} s after its end, {RATE:,} messages/s", job)
+
+
+def waiting_at(timeline: Timeline, then: float) -> int:
+    """How many messages had no outcome at that time."""
+    _, sent, settled = _first_from(timeline, then)
+    return sent - settled
+
+
+def recovered_after(timeline: Timeline, back: float) -> float:
+    """Seconds from `back` until all that had been sent by then had its outcome."""
+    _, backlog, _ = _first_from(timeline, back)
+    return max(0.0, next(then for then, _, settled in timeline if settled >= backlog) - back)
+
+
+def _first_from(timeline: Timeline, since: float) -> tuple[float, int, int]:
+    return next((each for each in timeline if each[0] >= since), timeline[-1])
+
+
+def interrupted(running: Bench, down: float, case: Case, peer: Peer) -> Round:
+    """One round, with what it took to recover."""
+    times: list[float] = []
+
+    def interrupt() -> None:
+        time.sleep(BEFORE)
+        running.cluster.kill()
+        times.append(time.perf_counter())
+        time.sleep(down)
+        running.cluster.start()
+        running.cluster.wait_until_ready()
+        times.append(time.perf_counter())
+
+    roomy = replace(case.job, settings=ROOM.get(peer.family, {}))
+    done = running.turns.once(case._replace(job=roomy), peer, during=interrupt)
+    return _with_times(done, *times)
+
+
+def _with_times(done: Round, killed: float, back: float) -> Round:
+    assert done.timeline is not None
+    since = [(then - killed, sent, settled) for then, sent, settled in done.timeline]
+    down = back - killed
+    extra = {
+        "down": down,
+        "backlog": waiting_at(since, down),
+        "recovery": recovered_after(since, down),
+    }
+    return replace(done, timeline=since, extra=extra)
+
+
+def measure(running: Bench) -> Rounds:
+    """The producers in turn."""
+    outage = case(QUICK_DOWN if running.options.quick else DOWN)
+    once = partial(interrupted, running, QUICK_DOWN if running.options.quick else DOWN)
+    taken = running.turns.take(outage, running.peers, once)
+    for rounds in taken.values():
+        rounds[1:] = [replace(done, timeline=None) for done in rounds[1:]]  # one is enough to show
+    running.results.found[outage.name] = taken
+    running.results.tables.append(table(outage.name, taken))
+    return taken
+
+
+def table(name: str, taken: Rounds) -> Table:
+    """Medians, and what was told as failed in all rounds."""
+    rows = [
+        [
+            peer,
+            f"{median(done.extra['down'] for done in rounds):.1f}",
+            f"{median(done.extra['backlog'] for done in rounds):,.0f}",
+            f"{median(done.extra['recovery'] for done in rounds):.2f}",
+            f"{sum(done.failed for done in rounds):,}",
+        ]
+        for peer, rounds in taken.items()
+    ]
+    return Table(name, ["producer", "down, s", "backlog", "until delivered, s", "failed messages"], rows)
+
+
+def waiting(done: Round) -> dict[float, float]:
+    """Messages without their outcome, over the time since Kafka was killed."""
+    assert done.timeline is not None
+    return {then: sent - settled for then, sent, settled in done.timeline}
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    with bench("recovery", "Recovery", Options.parse(__doc__)) as running:
+        taken = measure(running)
+        if taken and (path := running.plot("recovery")):
+            series = {peer: waiting(rounds[0]) for peer, rounds in taken.items()}
+            lines(path, "Backlog of an outage", "s since Kafka was killed", "messages waiting", series)
+
+
+if __name__ == "__main__":
+    main()
