@@ -154,6 +154,17 @@ def test_an_id_that_is_refused_instead_of_a_spoiled_one_fails_only_what_needs_it
     assert bench.outcomes() == [Outcome("c", None, False, 1)]
 
 
+def test_what_is_in_flight_needs_no_other_id_yet() -> None:
+    bench = Bench().started()
+    bench.submit("abcd")
+    bench.answer(47)
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), bench.now)
+    bench.step()
+    assert bench.outcomes() == []
+    bench.answer(0, 1)
+    assert [one.values for one in bench.outcomes()] == ["cd"]
+
+
 def test_an_id_that_is_spoiled_already_is_none() -> None:
     bench = Bench().started()
     bench.submit("a")

@@ -7,7 +7,7 @@ appends to a log of its own, of which nothing is ever replicated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 from uuid import UUID
@@ -96,12 +96,22 @@ class Partition:
 
 
 class Topic:
-    """A topic from its creation to its deletion; one made anew is another."""
+    """A topic from its creation to its deletion; one made anew is another.
 
-    def __init__(self, name: str, topic_id: UUID, partitions: Sequence[Partition]) -> None:
+    Requests by name that were meant for the `former` one land here.
+    """
+
+    def __init__(self, name: str, topic_id: UUID, former: Topic | None) -> None:
         self.name = name
         self.id = topic_id
-        self.partitions = list(partitions)
+        self.former = former
+        self.partitions: list[Partition] = []
+
+    def add_partition(self, leader: int) -> None:
+        index = len(self.partitions)
+        known_before = self.former is not None and index < len(self.former.partitions)
+        log = self.former.partitions[index].log.successor() if self.former and known_before else Log()
+        self.partitions.append(Partition(leader, log))
 
 
 class Cluster:
@@ -128,12 +138,10 @@ class Cluster:
         """Make a topic, or make it anew."""
         leaders = [self.dice.choice(self.nodes) for _ in range(self.dice.between(1, 3))]
         topic_id = UUID(int=len(self.history) + 1) if self.setting.topic_ids else NO_TOPIC_ID
-        former = [topic for topic in self.history if topic.name == name]
-        logs = [Log() for _ in leaders]
-        if former and self.setting.by_name:
-            for index, partition in enumerate(former[-1].partitions[: len(logs)]):
-                logs[index] = partition.log.successor()
-        topic = Topic(name, topic_id, [Partition(*pair) for pair in zip(leaders, logs, strict=True)])
+        former = [topic for topic in self.history if topic.name == name][-1:]
+        topic = Topic(name, topic_id, former[0] if former and self.setting.by_name else None)
+        for leader in leaders:
+            topic.add_partition(leader)
         self.topics[name] = topic
         self.history.append(topic)
         self.changed()
@@ -146,7 +154,7 @@ class Cluster:
             self.changed()
 
     def grow(self, topic: Topic) -> None:
-        topic.partitions.append(Partition(self.dice.choice(self.nodes), Log()))
+        topic.add_partition(self.dice.choice(self.nodes))
         self.changed()
 
     def partitions(self) -> list[Partition]:

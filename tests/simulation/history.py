@@ -39,6 +39,8 @@ _FOR_GOOD = {17, 29, 31, *_TOO_LARGE, *_BAD_RECORDS}
 _AFTER_SOME = {-1, 2, 9999}
 _OUT_OF_ORDER = 45
 
+_ROUNDING = 1e-9  # of sums of seconds
+
 
 class Broken(AssertionError):
     """A promise was broken."""
@@ -108,7 +110,7 @@ class History:
             self.missing_since.pop(name, None)
         else:
             since = self.missing_since.setdefault(name, now)
-            if now - since >= self.setting.rules.topic_timeout:
+            if now - since >= self.setting.rules.topic_timeout - _ROUNDING:
                 self.doubted.add(name)
 
     def tell(self, settled: Settled, now: float) -> None:
@@ -129,7 +131,7 @@ class History:
         for entry in settled.entries:
             due = entry.accepted_at + self.setting.rules.delivery_timeout
             latest = max(due, self.submitted_at[entry.value or b""]) + EXPIRY_PACE
-            if self.before > latest + 1e-9:
+            if self.before > latest + _ROUNDING:
                 raise Broken(f"told too late: {_text(entry.value)}, due at {due:g}")
 
     # ---- why a message may be given up -------------------------------------------------------------------
@@ -146,7 +148,8 @@ class History:
         elif isinstance(error, DeliveryAborted):
             good = self.stopped
         elif isinstance(error, UnknownTopic):
-            good = now - self.missing_since.get(settled.topic, inf) >= rules.topic_timeout
+            missing_for = now - self.missing_since.get(settled.topic, inf)
+            good = missing_for >= rules.topic_timeout - _ROUNDING
             if not good and self._made_anew(settled.topic):
                 # For a while it was not clear which of both is the old one.
                 good = True
@@ -276,8 +279,8 @@ class History:
         """Whether this stands late as the copy in its place was lost, and an old request landed since."""
         if self.setting.acks == -1:
             return value in partition.cut
-        if self.setting.acks == 0 and value in self.late:
-            return True
+        if self.setting.acks == 0 and (value in self.late or partition.epoch):
+            return True  # nobody waits for one connection before sending over another
         return value in partition.dropped or len({copy.topic for copy in copies}) > 1
 
 

@@ -125,6 +125,7 @@ class Log:
             state = self.states.get(sealed.producer_id)
             if state is None or state.epoch != sealed.epoch:
                 state = self.states[sealed.producer_id] = State(sealed.epoch, 0, 0.0, lapse)
+            state.lapse = lapse or state.lapse
             state.next = (sealed.sequence + count) % SEQUENCES
             state.timestamp = sealed.timestamp
             state.ranges.append((sealed.sequence, count, base))

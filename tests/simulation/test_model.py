@@ -97,6 +97,28 @@ def test_an_unclean_election_takes_state_back_and_marks_what_follows() -> None:
     assert table.partition.log.batches[-1].lapse is Lapse.UNCLEAN
 
 
+def test_an_election_does_not_lose_the_marks() -> None:
+    table = Table()
+    table.append(sealed("a"))
+    table.partition.log.expire(1.0)
+    table.append(sealed("b", 1))
+    table.partition.elect(1, 0, unaware=True)
+    table.append(sealed("c", 2))
+    assert table.partition.log.batches[-1].lapse is Lapse.EXPIRED
+
+
+def test_a_partition_that_is_added_to_a_topic_made_anew_has_forgotten_too() -> None:
+    table = Table(by_name=True)
+    table.cluster.grow(table.cluster.topics["a"])
+    table.cluster.topics["a"].partitions[1].log.append(sealed("a"))
+    table.cluster.delete("a")
+    table.create()
+    table.cluster.grow(table.cluster.topics["a"])
+    log = table.cluster.topics["a"].partitions[1].log
+    log.append(sealed("b", 1))
+    assert log.batches[0].lapse is Lapse.RECREATED
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 def test_in_a_topic_made_anew_only_what_goes_by_name_lands(by_name: bool) -> None:
     table = Table(by_name=by_name)

@@ -222,8 +222,10 @@ class Partition:
         """Whether nothing can be sent before a broker gives us another producer id."""
         if self.chain is None:
             return self.shared.needs_producer_id
+        if self.in_flight or any(batch.tied for batch in self.batches):
+            return False
         spoiled = self.restarting and self.chain.producer_id in self.shared.spoiled_ids
-        return spoiled and self.shared.needs_producer_id and not any(batch.tied for batch in self.batches)
+        return spoiled and self.shared.needs_producer_id
 
     def _next_to_prove(self, now: float) -> Batch | None:
         """While restarting: the lowest batch that may be in the log, sent again to learn whether it is."""
