@@ -58,6 +58,7 @@ class Copy(NamedTuple):
     partition: int
     offset: int
     lapse: Lapse | None
+    producer_id: int
 
 
 class History:
@@ -215,7 +216,8 @@ class History:
                 offset = 0
                 for sealed, lapse in partition.log.batches:
                     for value in sealed.values:
-                        copies.setdefault(value, []).append(Copy(topic, index, offset, lapse))
+                        copy = Copy(topic, index, offset, lapse, sealed.producer_id)
+                        copies.setdefault(value, []).append(copy)
                         offset += 1
         return copies
 
@@ -246,7 +248,12 @@ class History:
         for topic in {copy.topic for copy in copies}:
             here = [copy for copy in copies if copy.topic is topic]
             if len(here) > 1:
-                lapses = [copy.lapse for copy in here if copy.lapse is not None]
+                lapses = [
+                    copy.lapse
+                    for place, copy in enumerate(here)
+                    # The next epoch of the same producer id would have kept it out, a new id could not.
+                    if copy.lapse and all(one.producer_id == copy.producer_id for one in here[:place])
+                ]
                 if any(value in topic.partitions[copy.partition].log.unknown for copy in here):
                     lapses.append(Lapse.EXPIRED)
                 if not lapses:
