@@ -35,6 +35,8 @@ def open_memory_producer(broker: MemoryBroker | None = None, **options: Any) -> 
     It is the same code as with `open_producer`, which takes the same options, but over streams in memory
     and by the loop's clock: with pytest-trio's ``autojump_clock`` an hour of outage takes no time.
 
+    Of SASL use PLAIN there: other mechanisms compute in a thread, for which that clock would not wait.
+
     Args:
         broker: the broker; by default a new one, for tests that do not look at what arrived.
         **options: those of `open_producer`, but `bootstrap_servers`.
