@@ -108,9 +108,10 @@ class Topic:
         self.partitions: list[Partition] = []
 
     def add_partition(self, leader: int) -> None:
-        index = len(self.partitions)
-        known_before = self.former is not None and index < len(self.former.partitions)
-        log = self.former.partitions[index].log.successor() if self.former and known_before else Log()
+        index, former = len(self.partitions), self.former
+        while former is not None and index >= len(former.partitions):
+            former = former.former
+        log = former.partitions[index].log.successor() if former else Log()
         self.partitions.append(Partition(leader, log))
 
 
