@@ -593,16 +593,18 @@ async def test_a_broker_that_is_cut_off_is_not_believed_for_ever(autojump_clock:
     assert cluster.values("t", 1) == [b"before", b"after"]
 
 
+async def say_nothing(_: Asked) -> None:
+    """What a broker does that is frozen, or gone with its machine."""
+    await trio.sleep_forever()
+
+
 async def test_asking_others_in_vain_delays_no_question(autojump_clock: Clock) -> None:
     """A topic has no leader, since a broker is gone with its machine; another topic is new."""
     cluster = ScriptedCluster()
 
-    async def gone(_: Asked) -> None:
-        await trio.sleep_forever()
-
     async with open_on(cluster, bootstrap=[1], delivery_threshold=1, shutdown_timeout=1) as producer:
         await producer.send_and_wait("t", b"before", partition=1)
-        cluster.nodes[2].script = gone
+        cluster.nodes[2].script = say_nothing
         cluster.nodes[2].cut()
         cluster.lead(-1, partition=1)
         producer.send_nowait("t", b"waits", partition=1)
@@ -621,12 +623,9 @@ async def test_asking_others_in_vain_delays_no_question(autojump_clock: Clock) -
 async def test_metadata_of_a_new_topic_does_not_wait_for_a_frozen_broker(autojump_clock: Clock) -> None:
     cluster = ScriptedCluster()
 
-    async def frozen(_: Asked) -> None:
-        await trio.sleep_forever()
-
     async with open_on(cluster, bootstrap=[1], delivery_threshold=1, shutdown_timeout=1) as producer:
         await producer.send_and_wait("t", b"x", partition=1)
-        cluster.nodes[1].script = frozen
+        cluster.nodes[1].script = say_nothing
         with trio.fail_after(1.5):
             await producer.send_and_wait("new", b"x", partition=1)
 

@@ -146,9 +146,8 @@ def _topic_metadata(topic: Any, brokers: Mapping[int, Any]) -> TopicMetadata:
     topic_id = topic.topic_id or NO_TOPIC_ID
     numbers = sorted(one.partition_index for one in topic.partitions)
     if len(numbers) > _MOST_PARTITIONS or numbers != list(range(len(numbers))):
-        return TopicMetadata(
-            topic.name, _NONSENSE, topic_id
-        )  # as if it were missing: others are not to blame
+        # As if it were missing: the other topics are not to blame.
+        return TopicMetadata(topic.name, _NONSENSE, topic_id)
     partitions = [PartitionMetadata(one.partition_index, *_leader(one, brokers)) for one in topic.partitions]
     return TopicMetadata(topic.name, topic.error_code, topic_id, partitions)
 
