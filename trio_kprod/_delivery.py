@@ -1,9 +1,8 @@
 """From the queue to the client and back: the delivery task, the timer task, and `settle`.
 
-A message is *queued* (in the channel), then *waiting* (taken from it, but nobody has asked for delivery yet),
-then *in flight* (handed to the client), then settled. The delivery task is the only reader of the channel and
-the only owner of the buffer, which is what waits and what is in flight. It never sleeps in ``receive()``: an
-item given to a sleeping receiver is neither in the channel nor taken, and no count would be right.
+A message is *queued*, then *waiting* (taken from the queue, but nobody has asked for delivery yet), then
+*in flight* (handed to the client), then settled. The delivery task is the only reader of the queue and the
+only owner of the buffer, which is what waits and what is in flight.
 
 One rule says when all that waits is handed over: somebody asked for it (`_deliver_mark` is beyond what was
 handed over), or enough of it waits (`delivery_threshold`), or there is no room for more. Asking moves the
@@ -436,7 +435,7 @@ class Delivery:
 
     def statistics(self) -> ProducerStatistics:
         oldest = self._ledger.oldest()
-        if oldest is None and self.room.queued:
+        if oldest is None:
             oldest = self.room.queued_since
         return ProducerStatistics(
             accepted=self.room.accepted,

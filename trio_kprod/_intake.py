@@ -106,7 +106,17 @@ class Intake:
             timestamp_ms = _check_timestamp("timestamp_ms", timestamp_ms)
         if size > self._max_message_size:
             self._too_large(topic, size)
-        return Message(topic, value, key, pairs, partition, timestamp_ms, size, self._clock())
+        message = Message()
+        message.topic = topic
+        message.value = value
+        message.key = key
+        message.headers = pairs
+        message.partition = partition
+        message.timestamp_ms = timestamp_ms
+        message.size = size
+        message.accepted_at = self._clock()
+        message.receipt = None
+        return message
 
     def _too_large(self, topic: str, size: int) -> None:
         raise MessageTooLarge(

@@ -35,6 +35,7 @@ class Message:
         timestamp_ms (int): milliseconds since 1970, stamped at the call unless given.
     """
 
+    # Without __init__, which would cost more than all the rest of making one: `Intake.message` fills the slots.
     __slots__ = (
         "accepted_at",
         "headers",
@@ -48,32 +49,24 @@ class Message:
         "value",
     )
 
-    def __init__(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: Headers,
-        partition: int | None,
-        timestamp_ms: int,
-        size: int,
-        accepted_at: float,
-        receipt: Any = None,
-    ) -> None:
-        self.topic = topic
-        self.value = value
-        self.key = key
-        self.headers = headers
-        self.partition = partition
-        self.timestamp_ms = timestamp_ms
-        # The upper bound of the encoded, uncompressed size: what every bound counts.
-        self.size = size
-        # Seconds on the client's clock, for `delivery_timeout` and the age of the oldest message.
-        self.accepted_at = accepted_at
-        # Whoever waits for this message's outcome; nobody but the delivery task looks inside.
-        self.receipt = receipt
-        # The delivery task's own bookkeeping, see `_delivery.Ledger`.
-        self.segment: Any = None
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    partition: int | None
+    timestamp_ms: int
+
+    #: The upper bound of the encoded, uncompressed size: what every bound counts.
+    size: int
+
+    #: Seconds on the client's clock, for `delivery_timeout` and the age of the oldest message.
+    accepted_at: float
+
+    #: Whoever waits for this message's outcome; nobody but the delivery task looks inside.
+    receipt: Any
+
+    #: The delivery task's own bookkeeping, see `_ledger`.
+    segment: Any
 
     def __repr__(self) -> str:
         parts = [repr(self.topic), _shorten(self.value)]

@@ -1,13 +1,14 @@
-"""Who may come in, and who waits: the two bounds of a producer and the line before its door.
+"""The bounded memory channel between senders and the delivery task: who may come in, and who waits.
 
-The bounds are the count of messages that are *queued* (`max_queue_size`, the channel's own) and the bytes
-of all that are *unsettled* (`max_buffer_bytes`: queued, waiting and in flight). Bytes are taken when a
-message is accepted and given back when it is settled.
+Two bounds hold: the count of messages that are *queued* (`max_queue_size`), and the bytes of all that are
+*unsettled* (`max_buffer_bytes`: queued, waiting and in flight). Bytes are taken when a message is accepted
+and given back when it is settled.
 
 Whoever awaits room stands in one line, first come, first served; nobody overtakes it, also not by
-`send_nowait`. It is a line of our own and not the channel's, so that the count, the bytes and the quota
-below are one rule, and so that a message is either in the channel or not: those in the line are admitted
-here, on behalf of the sender, which then cannot be cancelled any more.
+`send_nowait`. So the count, the bytes and the quota below are one rule, and a message is either in the queue
+or not: those in the line are admitted here, on behalf of the sender, which then cannot be cancelled any more.
+That is why it is not trio's memory channel, in which a sleeping sender's or receiver's item is neither; and
+to put a message into that and to take it out again would cost half as much as all else that is done here.
 
 Topics that are *stalled* together hold at most half of the buffer. Beyond that, their senders leave the
 line for their own topic's, so that they hold up no other; when there is room for them they return to the
@@ -16,7 +17,7 @@ front, in the order in which they came.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -89,19 +90,16 @@ class Waiter(Wait):
 
 
 class Room:
-    """The channel, its bounds, and the line before it.
+    """The queue, its bounds, and the line before it.
 
     Attributes:
         accepted (int): how many messages ever came in: the running number of the next one.
-        taken (int): how many of them have left the channel.
         unsettled_bytes (int): what the accepted and not yet settled ones hold.
         short_of_bytes (bool): a message did not fit in, and nothing was settled since.
-        queued_since (float): when the oldest message in the channel was accepted, as far as it came into
-            an empty one.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._entrance, self._exit = trio.open_memory_channel["Message"](settings.max_queue_size)
+        self._queue: deque[Message] = deque()
         self._max_queue_size = settings.max_queue_size
         self._max_bytes = settings.max_buffer_bytes
         self._quota = max(1, settings.max_buffer_size // 2)
@@ -111,15 +109,23 @@ class Room:
         self._stalled_count = 0
         self._stalled_bytes = 0
         self.accepted = 0
-        self.taken = 0
         self.unsettled_bytes = 0
         self.tasks_waiting = 0
-        self.queued_since = 0.0
         self.short_of_bytes = False
 
     @property
     def queued(self) -> int:
-        return self.accepted - self.taken
+        return len(self._queue)
+
+    @property
+    def taken(self) -> int:
+        """How many of the accepted messages have left the queue."""
+        return self.accepted - len(self._queue)
+
+    @property
+    def queued_since(self) -> float | None:
+        """When the oldest message in the queue was accepted."""
+        return self._queue[0].accepted_at if self._queue else None
 
     # -- coming in -----------------------------------------------------------------------------------
 
@@ -135,12 +141,9 @@ class Room:
         if held > self._max_bytes:
             self.short_of_bytes = True
             return False
-        try:
-            self._entrance.send_nowait(message)
-        except trio.WouldBlock:
+        if len(self._queue) >= self._max_queue_size:
             return False
-        if self.accepted == self.taken:
-            self.queued_since = message.accepted_at
+        self._queue.append(message)
         self.accepted += 1
         self.unsettled_bytes = held
         topic.unsettled += 1
@@ -171,7 +174,7 @@ class Room:
 
     @trio.lowlevel.enable_ki_protection
     async def wait_for_room(self, message: Message, topic: Topic) -> None:
-        """Stand in line until the message is in the channel; if Cancelled leaves, it never will be."""
+        """Stand in line until the message is in the queue; if Cancelled leaves, it never will be."""
         waiter = Waiter(message, topic)
         self._line[waiter] = None
         self._count_waiter(topic, 1)
@@ -239,10 +242,9 @@ class Room:
     # -- going out -----------------------------------------------------------------------------------
 
     def take(self, count: int) -> list[Message]:
-        """The next `count` messages of the channel, which must be there."""
-        receive = self._exit.receive_nowait
-        self.taken += count
-        return [receive() for _ in range(count)]
+        """The next `count` messages of the queue, which must be there."""
+        leave = self._queue.popleft
+        return [leave() for _ in range(count)]
 
     def release(self, topic: Topic, count: int, size: int) -> None:
         """`count` messages of the topic are settled."""

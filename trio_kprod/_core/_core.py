@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from math import inf
 from random import Random
 
 from .._messages import Message
@@ -38,7 +37,6 @@ class ProduceCore:
         self._answering_since = 0.0
         self._asking_producer_id = False
         self._id_failures = 0
-        self._expires = rules.delivery_timeout < inf
         self._outbox.call_at(rules.metadata_max_age, self._refresh_by_age)
 
     # ---- events ------------------------------------------------------------------------------------------
@@ -46,15 +44,10 @@ class ProduceCore:
     def submit(self, entries: Iterable[Message], now: float) -> None:
         """Messages were handed over."""
         self._outbox.now = now
-        arriving, topics = self._arriving, self._topics
+        arriving = self._arriving
         arriving.extend(entries)
         while arriving:
-            message = arriving[0]
-            topic = topics.get(message.topic) or self._topic(message.topic)
-            topic.accept(message)
-            arriving.popleft()
-            if self._expires:
-                topic.watch_expiry(message.accepted_at)
+            self._topic(arriving[0].topic).accept(arriving)
 
     def want_partitions(self, name: str, now: float) -> None:
         """Somebody wants to know how many partitions a topic has: a `Topics` report follows."""

@@ -66,9 +66,9 @@ class Outbox:
         attempts: int = 0,
         error: BaseException | None = None,
         maybe_written: bool = False,
+        size: int | None = None,
     ) -> None:
-        """The one way out of the core for a message."""
-        size = sum([entry.size for entry in entries])
+        """The one way out of the core for a message. `size` is that of all `entries`, if it is known."""
         topic.unsettled -= len(entries)
         topic.made_progress()
         self.actions.append(
@@ -78,7 +78,7 @@ class Outbox:
                 base_offset,
                 timestamp_ms,
                 entries,
-                size,
+                sum([entry.size for entry in entries]) if size is None else size,
                 attempts,
                 error,
                 maybe_written,

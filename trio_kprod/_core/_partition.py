@@ -269,13 +269,14 @@ class Partition:
 def take(queue: deque[Message], limit: int) -> tuple[list[Message], int]:
     """Take from the left what fits into a batch of `limit` bytes, but at least one message."""
     room = limit - BATCH_OVERHEAD
-    entries = [queue.popleft()]
-    size = entries[0].size
-    while queue and size + queue[0].size <= room:
-        message = queue.popleft()
-        size += message.size
-        entries.append(message)
-    return entries, size
+    count = size = 0
+    for message in queue:
+        held = size + message.size
+        if held > room and count:
+            break
+        size = held
+        count += 1
+    return [queue.popleft() for _ in range(count)], size
 
 
 def total_size(entries: Iterable[Message]) -> int:

@@ -53,11 +53,17 @@ def _encode_varint(number: int) -> bytes:
 
 _VARINTS = tuple(_encode_varint(number) for number in range(8192))
 _NULL = _encode_varint(-1)
+_ZERO = _encode_varint(0)
+_SHORT = len(_VARINTS) - 64  # a record with such a value is in the table as well
 
 
 def varint(number: int) -> bytes:
     """A zigzag varint."""
     return _VARINTS[number] if 0 <= number < 8192 else _encode_varint(number)
+
+
+def _varints(start: int, stop: int) -> Sequence[bytes]:
+    return _VARINTS[start:stop] if stop <= len(_VARINTS) else [varint(each) for each in range(start, stop)]
 
 
 def encode(
@@ -106,18 +112,26 @@ def encode(
 def _encode_records(entries: Sequence[Message], start: int, stop: int, parts: list[bytes]) -> None:
     """Append the encoded records of ``entries[start:stop]`` to `parts`."""
     add = parts.append
-    first_timestamp = entries[0].timestamp_ms
-    for offset in range(start, stop):
-        message = entries[offset]
+    table = _VARINTS
+    first_timestamp = timestamp = entries[0].timestamp_ms
+    delta = _ZERO
+    for message, offset in zip(entries[start:stop], _varints(start, stop), strict=True):
+        if message.timestamp_ms != timestamp:  # neighbours mostly share it
+            timestamp = message.timestamp_ms
+            delta = varint(timestamp - first_timestamp)
         key, value, headers = message.key, message.value, message.headers
-        record = b"\0%b%b%b%b%b" % (
-            varint(message.timestamp_ms - first_timestamp),
-            varint(offset),
-            _NULL if key is None else varint(len(key)) + key,
-            _NULL if value is None else varint(len(value)) + value,
-            _encode_headers(headers) if headers else b"\0",
-        )
-        add(varint(len(record)))
+        if key is None and value is not None and len(value) < _SHORT and not headers:
+            record = b"\0%b%b\1%b%b\0" % (delta, offset, table[len(value)], value)
+            add(table[len(record)])
+        else:
+            record = b"\0%b%b%b%b%b" % (
+                delta,
+                offset,
+                _NULL if key is None else varint(len(key)) + key,
+                _NULL if value is None else varint(len(value)) + value,
+                _encode_headers(headers) if headers else _ZERO,
+            )
+            add(varint(len(record)))
         add(record)
 
 

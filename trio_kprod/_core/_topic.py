@@ -14,7 +14,7 @@ from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
 from .._messages import BATCH_OVERHEAD, Message
 from ._answers import Verdict, refusal, row
 from ._batch import Batch, Chain
-from ._partition import Partition, take
+from ._partition import Partition, take, total_size
 from ._partitioners import hash_key
 from ._reports import Recovered, Stalled, Topics
 from ._shared import EXPIRY_PACE, STALL_AFTER, Shared
@@ -49,6 +49,7 @@ class Topic:
         self.id = NO_TOPIC_ID
         self.known = False
         self._keyless_anywhere = shared.rules.partitioner is None
+        self._expires = shared.rules.delivery_timeout < inf
         self.partitions: list[Partition] = []
         # Messages wait in one of three rooms until they have a partition:
         self.arrivals: deque[Message] = deque()  # the partitions are not known yet
@@ -96,17 +97,33 @@ class Topic:
 
     # ---- messages come in ------------------------------------------------------------------------------
 
-    def accept(self, message: Message) -> None:
+    def accept(self, arriving: deque[Message]) -> None:
+        """Take from the left what is for this topic: one message, or as many as may go to any partition."""
         if not self.unsettled:
             self._begin_to_wait()
+        count = self._count_keyless(arriving) if self.known and self._keyless_anywhere else 0
+        if self._expires:
+            self._watch_expiry(min(arriving[index].accepted_at for index in range(count or 1)))
+        if count:
+            self.unsettled += count
+            self._let_wait_for_a_batch([arriving.popleft() for _ in range(count)])
+            return
         self.unsettled += 1
-        if not self.known:
-            self.arrivals.append(message)
-            self.shared.outbox.refresh(self)
-        elif message.partition is None and message.key is None and self._keyless_anywhere:
-            self._let_wait_for_a_batch(message)
+        if self.known:
+            self._place(arriving[0])
         else:
-            self._place(message)
+            self.arrivals.append(arriving[0])
+            self.shared.outbox.refresh(self)
+        arriving.popleft()  # only now: what a partitioner never returns from is not lost
+
+    def _count_keyless(self, arriving: deque[Message]) -> int:
+        """How many of the first messages are for this topic, and for any partition of it."""
+        count = 0
+        for message in arriving:
+            if message.partition is not None or message.key is not None or message.topic != self.name:
+                break
+            count += 1
+        return count
 
     def _place(self, message: Message) -> None:
         index = message.partition
@@ -117,7 +134,7 @@ class Topic:
                 self.shared.outbox.settle(self, [message], error=error)
                 return
         if index is None:
-            self._let_wait_for_a_batch(message)
+            self._let_wait_for_a_batch([message])
         elif index < len(self.partitions):
             partition = self.partitions[index]
             partition.append(message)
@@ -126,9 +143,9 @@ class Topic:
             self.beyond.append(message)
             self.shared.outbox.refresh(self)
 
-    def _let_wait_for_a_batch(self, message: Message) -> None:
-        self.keyless.append(message)
-        self.keyless_bytes += message.size
+    def _let_wait_for_a_batch(self, messages: list[Message]) -> None:
+        self.keyless.extend(messages)
+        self.keyless_bytes += total_size(messages)
         self.shared.outbox.ready_topics[self] = None
 
     def _choose(self, message: Message) -> int | None:
@@ -353,7 +370,7 @@ class Topic:
             room.clear()
             self.shared.outbox.settle(self, entries, partition=partition, error=error)
 
-    def watch_expiry(self, first: float) -> None:
+    def _watch_expiry(self, first: float) -> None:
         """Have messages expire `delivery_timeout` after they were accepted; the first was at `first`.
 
         They do not come in that order: tasks that waited for room hand over later what they accepted before.
@@ -381,7 +398,7 @@ class Topic:
         remaining += [_oldest(batch.entries) for p in self.partitions for batch in p.batches]
         if remaining:
             # Not for each message by itself: looking through all of them takes its time.
-            self.watch_expiry(max(min(remaining), due + EXPIRY_PACE))
+            self._watch_expiry(max(min(remaining), due + EXPIRY_PACE))
 
     def _rooms(self) -> list[tuple[deque[Message], Partition | None]]:
         rooms: list[tuple[deque[Message], Partition | None]] = [

@@ -228,6 +228,7 @@ def _settle(
         attempts=batch.attempts,
         error=error,
         maybe_written=maybe_written,
+        size=batch.size,
     )
 
 
