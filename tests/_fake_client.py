@@ -19,15 +19,15 @@ from trio_kprod._client import LoopHost
 from trio_kprod._config import make_settings
 from trio_kprod._core._reports import Opened, Report, Settled
 from trio_kprod._errors import DeliveryAborted
-from trio_kprod._messages import Message
+from trio_kprod._messages import SIZE, TOPIC, Entry
 from trio_kprod._producer import Producer, ProducerScope
 
 
 class FakeClient:
     """Attributes for the test to look at or to set:
 
-    submitted (list[list[Message]]): every hand-over.
-    held (list[Message]): what was handed over and is not settled, in that order.
+    submitted (list[list[Entry]]): every hand-over.
+    held (list[Entry]): what was handed over and is not settled, in that order.
     automatic (bool): acknowledge each hand-over at once.
     opening: what `Opened` carries: None, an exception, or "never" for a broker that does not answer.
     deaf (bool): do not react to `stop`, as a client whose loop is blocked.
@@ -36,8 +36,8 @@ class FakeClient:
 
     def __init__(self, *, automatic: bool = False, opening: Any = None, deaf: bool = False) -> None:
         self.reports: deque[Report] = deque()
-        self.submitted: list[list[Message]] = []
-        self.held: list[Message] = []
+        self.submitted: list[list[Entry]] = []
+        self.held: list[Entry] = []
         self.asked: list[str] = []
         self.automatic = automatic
         self.opening = opening
@@ -58,7 +58,7 @@ class FakeClient:
     def bind(self, wake: Callable[[], None]) -> None:
         self._wake = wake
 
-    def submit(self, entries: list[Message]) -> None:
+    def submit(self, entries: list[Entry]) -> None:
         self.on_submit()
         self.submitted.append(list(entries))
         self.held += entries
@@ -102,7 +102,7 @@ class FakeClient:
         self.report(*self._settle_held(self.held[:count], None, False))
 
     def fail(
-        self, cause: BaseException, *, maybe_written: bool = False, messages: Iterable[Message] | None = None
+        self, cause: BaseException, *, maybe_written: bool = False, messages: Iterable[Entry] | None = None
     ) -> None:
         """Fail these messages, by default all that are held."""
         chosen = self.held if messages is None else messages
@@ -117,19 +117,19 @@ class FakeClient:
         self._over.set()
 
     def _settle_held(
-        self, messages: Iterable[Message], cause: BaseException | None, maybe_written: bool
+        self, messages: Iterable[Entry], cause: BaseException | None, maybe_written: bool
     ) -> list[Settled]:
-        by_topic: dict[str, list[Message]] = defaultdict(list)
+        by_topic: dict[str, list[Entry]] = defaultdict(list)
         for message in messages:
-            by_topic[message.topic].append(message)
+            by_topic[message[TOPIC]].append(message)
         settled = {id(message) for messages in by_topic.values() for message in messages}
         self.held = [message for message in self.held if id(message) not in settled]
         return [self._settled(topic, entries, cause, maybe_written) for topic, entries in by_topic.items()]
 
     def _settled(
-        self, topic: str, entries: list[Message], cause: BaseException | None, maybe_written: bool
+        self, topic: str, entries: list[Entry], cause: BaseException | None, maybe_written: bool
     ) -> Settled:
-        size = sum(message.size for message in entries)
+        size = sum(message[SIZE] for message in entries)
         if cause is not None:
             return Settled(topic, 0, -1, -1, entries, size, 1, cause, maybe_written)
         offset = self._offsets[topic]

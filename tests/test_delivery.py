@@ -15,7 +15,7 @@ import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
 from trio_kprod._core._reports import Observed
 from trio_kprod._instruments import HOOKS, Instrument
-from trio_kprod._messages import RECORD_OVERHEAD, Undelivered
+from trio_kprod._messages import RECORD_OVERHEAD, TOPIC, VALUE, Undelivered
 from trio_kprod._producer import Producer
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
@@ -202,7 +202,7 @@ async def test_flush_waits_for_what_was_accepted_before_and_for_nothing_else(aut
             producer.send_nowait("topic", b"3")
             producer.deliver_nowait()
             await settle_down()
-            assert [message.value for message in client.held] == [b"1", b"2", b"3"]
+            assert [message[VALUE] for message in client.held] == [b"1", b"2", b"3"]
             client.acknowledge(1)
             await settle_down()
             assert nursery.child_tasks
@@ -410,7 +410,7 @@ async def test_on_undelivered_may_send(autojump_clock: object) -> None:
         client.automatic = True
         await settle_down()
         await producer.flush()
-    assert client.submitted[-1][0].topic == "dead-letters"
+    assert client.submitted[-1][0][TOPIC] == "dead-letters"
     assert producer.statistics().delivered == 1
 
 
@@ -667,6 +667,28 @@ async def test_a_delivery_cut_by_a_flush_is_still_one_delivery(autojump_clock: o
             client.automatic = True
             client.acknowledge()
     assert [payload["message_count"] for payload in recorder.payloads("deliver_messages")] == [3, 3]
+
+
+async def test_what_the_buffer_has_no_room_for_is_part_of_the_next_delivery(autojump_clock: object) -> None:
+    """Also where a flush was asked for in between."""
+    client = FakeClient()
+    recorder = Recorder()
+    async with open_fake(client, instruments=[recorder], max_queue_size=7, max_buffer_size=2) as producer:
+        for number in range(7):
+            producer.send_nowait("topic", b"%d" % number)
+            if number == 4:
+                producer._delivery.begin_flush()
+        for _ in range(7):
+            await settle_down()
+            client.acknowledge(1)
+        await settle_down()
+        assert producer.statistics().delivered == 7
+    counts = [
+        (payload["message_count"], payload["delivered_message_count"])
+        for payload in recorder.payloads("deliver_messages")
+    ]
+    assert sum(count for count, _ in counts) == 7
+    assert all(count == delivered <= 2 for count, delivered in counts)
 
 
 async def test_waiting_senders_enqueue_when_they_are_admitted(autojump_clock: object) -> None:

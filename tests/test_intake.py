@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import time
 from typing import Any
 
@@ -11,17 +12,26 @@ import pytest
 from trio_kprod._config import make_settings
 from trio_kprod._errors import MessageTooLarge
 from trio_kprod._intake import MAX_IDLE_TOPICS, Intake
-from trio_kprod._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD, Message
+from trio_kprod._ledger import Ledger
+from trio_kprod._messages import (
+    ACCEPTED_AT,
+    BATCH_OVERHEAD,
+    HEADER_OVERHEAD,
+    RECORD_OVERHEAD,
+    RUN,
+    Entry,
+    Message,
+)
 
 
 def intake(**settings: Any) -> Intake:
-    return Intake(make_settings(**settings), lambda: 5.0)
+    return Intake(make_settings(**settings), lambda: 5.0, Ledger())
 
 
 SMALL = {"client_config": {"max_request_size": 1000}}
 
 
-def make(
+def make_entry(
     value: Any = b"v",
     *,
     topic: Any = "topic",
@@ -30,9 +40,13 @@ def make(
     partition: Any = None,
     timestamp_ms: Any = None,
     **settings: Any,
-) -> Message:
+) -> Entry:
     into = intake(**settings)
     return into.message(into.topic(topic).name, value, key, headers, partition, timestamp_ms)
+
+
+def make(value: Any = b"v", **how: Any) -> Message:
+    return Message.of(make_entry(value, **how))
 
 
 BAD = [
@@ -92,7 +106,19 @@ def test_what_is_allowed() -> None:
     assert make(timestamp_ms=2**63 - 1).timestamp_ms == 2**63 - 1
     assert make(topic="x" * 249).topic == "x" * 249
     assert make(topic="...").topic == "..."
-    assert make().accepted_at == 5.0
+
+
+def test_an_entry_knows_when_and_in_which_run_it_came_in() -> None:
+    assert make_entry()[ACCEPTED_AT] == 5.0
+    assert make_entry()[RUN] == 0
+
+
+@pytest.mark.parametrize("how", [{}, {"key": b"k", "partition": 1}, {"headers": ()}])
+def test_the_garbage_collector_lets_go_of_an_entry(how: dict[str, Any]) -> None:
+    """So a backlog does not make it look through the whole heap."""
+    entry = make_entry(bytes(100), **how)
+    gc.collect(0)
+    assert not gc.is_tracked(entry)
 
 
 def test_the_time_of_the_call_is_the_default() -> None:

@@ -19,14 +19,24 @@ import trio.testing
 import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
 from trio_kprod._core._reports import Recovered, Stalled, Topics
-from trio_kprod._messages import RECORD_OVERHEAD, RecordMetadata, Undelivered
+from trio_kprod._messages import (
+    HEADERS,
+    KEY,
+    PARTITION,
+    RECORD_OVERHEAD,
+    TIMESTAMP_MS,
+    TOPIC,
+    VALUE,
+    RecordMetadata,
+    Undelivered,
+)
 from trio_kprod._producer import Producer
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
 
 def values(client: FakeClient) -> list[bytes | None]:
-    return [message.value for entries in client.submitted for message in entries]
+    return [message[VALUE] for entries in client.submitted for message in entries]
 
 
 async def fill(producer: Producer, topic: str = "topic") -> int:
@@ -60,8 +70,8 @@ async def test_the_message_arrives_as_it_was_given(autojump_clock: object) -> No
     async with open_fake(client) as producer:
         producer.send_nowait("topic", b"1", key=b"k", headers=[("h", None)], partition=3, timestamp_ms=7)
     ((message,),) = client.submitted
-    assert (message.topic, message.value, message.key) == ("topic", b"1", b"k")
-    assert (message.headers, message.partition, message.timestamp_ms) == ((("h", None),), 3, 7)
+    assert (message[TOPIC], message[VALUE], message[KEY]) == ("topic", b"1", b"k")
+    assert (message[HEADERS], message[PARTITION], message[TIMESTAMP_MS]) == ((("h", None),), 3, 7)
 
 
 async def test_a_burst_gets_exactly_the_queue(autojump_clock: object) -> None:
@@ -468,7 +478,7 @@ async def test_a_stalled_topic_holds_half_of_the_buffer_only(autojump_clock: obj
         assert scope.cancelled_caught
         for _ in range(15):
             await producer.send("good", b"1")
-            good = [message for message in client.held if message.topic == "good"]
+            good = [message for message in client.held if message[TOPIC] == "good"]
             client.report(*client._settle_held(good, None, False))
             await settle_down()
         check_sums(producer, client)
@@ -583,7 +593,7 @@ async def test_send_many_takes_values_and_pairs_sync_and_async(autojump_clock: o
     async with open_fake(client, max_queue_size=2, max_buffer_size=2) as producer:
         assert await producer.send_many("topic", [b"a", (b"k", b"b"), (b"k", None)]) == 3
         assert await producer.send_many("topic", stream()) == 5
-    sent = [(message.key, message.value) for entries in client.submitted for message in entries]
+    sent = [(message[KEY], message[VALUE]) for entries in client.submitted for message in entries]
     assert sent == [(None, b"a"), (b"k", b"b"), (b"k", None)] + [
         (b"k", b"%d" % number) for number in range(5)
     ]

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -19,7 +19,7 @@ import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
 from trio_kprod._client import LoopHost
 from trio_kprod._core._reports import Opened, Settled
-from trio_kprod._messages import Message
+from trio_kprod._messages import VALUE, Entry
 from trio_kprod._producer import Producer
 
 if sys.version_info < (3, 11):
@@ -93,7 +93,7 @@ async def test_everything_accepted_is_delivered_at_the_end(autojump_clock: objec
     async with open_fake(client, max_queue_size=10, max_buffer_size=7) as producer:
         for number in range(100):
             await producer.send("topic", b"%d" % number)
-    sent = [message.value for entries in client.submitted for message in entries]
+    sent = [message[VALUE] for entries in client.submitted for message in entries]
     assert sent == [b"%d" % number for number in range(100)]
     assert producer.statistics().delivered == 100
     check_sums(producer)
@@ -533,12 +533,12 @@ async def test_where_nothing_can_be_settled_any_more_nobody_waits_for_ever(
 async def test_what_was_taken_from_the_queue_and_lost_is_told_of_in_the_log(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: list[Message]) -> None:
+    def broken(_: object) -> NoReturn:
         raise Custom("bug")
 
     with pytest.raises(errors.ProducerCrashed):
         async with open_fake(FakeClient()) as producer:
-            producer._delivery._ledger.enter = broken  # type: ignore[method-assign, assignment]
+            producer._delivery._ledger.parts = broken  # type: ignore[method-assign, assignment]
             producer.send_nowait("topic", b"1")
             producer.deliver_nowait()
             await trio.sleep_forever()
@@ -575,7 +575,7 @@ async def test_a_crash_while_opening_does_not_reach_the_body(autojump_clock: obj
 
 async def test_messages_that_the_client_has_lost_are_a_crash(autojump_clock: object) -> None:
     class Forgetful(FakeClient):
-        def submit(self, entries: list[Message]) -> None:
+        def submit(self, entries: list[Entry]) -> None:
             pass
 
     with pytest.raises(errors.ProducerCrashed, match="1 messages are not accounted for"):

@@ -36,7 +36,7 @@ from ._transport import Fence, Network, TcpNetwork
 
 if TYPE_CHECKING:
     from ._config import Settings
-    from ._messages import Message
+    from ._messages import Entry
 
 #: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
 _PER_STEP = 1000
@@ -55,7 +55,7 @@ class Client:
 
     Args:
         settings (Settings): the producer's.
-        clock: gives the time in seconds, in any thread; `Message.accepted_at` is read from the same.
+        clock: gives the time in seconds, in any thread; `Entry.accepted_at` is read from the same.
         network (Network | None): where connections come from; None for TCP.
         breathe: called between stretches of work that hold the GIL.
     """
@@ -77,7 +77,7 @@ class Client:
         self._core = ProduceCore(self._rules(breathe), Random())
         events = _Events(self, self._core, observed=bool(settings.instruments))
         self._brokers = Brokers(settings, self._network, self._fence, events)
-        self._inbox: deque[Sequence[Message] | str] = deque()  # messages; or a topic somebody asks about
+        self._inbox: deque[Sequence[Entry] | str] = deque()  # messages; or a topic somebody asks about
         self._events: deque[Callable[[float], object]] = deque()
         self._notify: Callable[[], None] = _nothing
         self._token: trio.lowlevel.TrioToken | None = None
@@ -94,7 +94,7 @@ class Client:
         """Have `wake` called, in the client's loop, whenever there is something in `reports`."""
         self._notify = wake
 
-    def submit(self, entries: Sequence[Message]) -> None:
+    def submit(self, entries: Sequence[Entry]) -> None:
         """Hand messages over for delivery."""
         for start in range(0, len(entries), _PER_STEP):
             self._inbox.append(entries[start : start + _PER_STEP])
@@ -253,7 +253,7 @@ class Client:
     def _unlocked(self, partitioner: Partitioner) -> Partitioner:
         """Leave the core alone while code of the user runs: it may never return."""
 
-        def call(message: Message, count: int, available: Sequence[int]) -> object:
+        def call(message: Entry, count: int, available: Sequence[int]) -> object:
             self._lock.release()
             try:
                 return partitioner(message, count, available)

@@ -14,6 +14,7 @@ of it, the rest follows as room appears.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,19 @@ import trio
 from ._core._reports import Observed, Opened, Recovered, Report, Settled, Stalled, Topics
 from ._errors import DeliveryAborted, DeliveryFailed, ProducerClosed, ProducerCrashed
 from ._instruments import Instruments
-from ._ledger import Ledger, Segment
-from ._messages import Message, ProducerStatistics, RecordMetadata, Undelivered
+from ._messages import (
+    ACCEPTED_AT,
+    RUN,
+    SIZE,
+    TICKET,
+    TIMESTAMP_MS,
+    TOPIC,
+    Entry,
+    Message,
+    ProducerStatistics,
+    RecordMetadata,
+    Undelivered,
+)
 from ._room import Asker, Room, Topic
 from ._telling import Flush, Teller
 from ._waiting import Wait
@@ -32,6 +44,7 @@ from ._waiting import Wait
 if TYPE_CHECKING:
     from ._client import Client
     from ._config import Settings
+    from ._ledger import Ledger
 
 
 class Receipt(Wait):
@@ -87,7 +100,12 @@ class Delivery:
     """
 
     def __init__(
-        self, settings: Settings, client: Client, clock: Callable[[], float], topics: dict[str, Topic]
+        self,
+        settings: Settings,
+        client: Client,
+        clock: Callable[[], float],
+        topics: dict[str, Topic],
+        ledger: Ledger,
     ) -> None:
         self.refusal: tuple[type[Exception], str] | None = None
         self.crash: BaseException | None = None
@@ -97,7 +115,7 @@ class Delivery:
         self.stopping = trio.Event()
         self.reason = ""  # why messages are given up, if they are
         self.wake_at = inf
-        self.room = Room(settings)
+        self.room = Room(settings, ledger)
         self.instruments = Instruments(settings.instruments, settings.logger)
         self.teller = Teller(settings, self.instruments)
         self.delivered = self.undelivered = 0
@@ -107,14 +125,14 @@ class Delivery:
         self._clock = clock
         self._topics = topics
         self._wake_up = trio.Event()
-        self._ledger = Ledger()
-        self._waiting: list[Message] = []
-        self._waiting_segments: list[Segment] = []
+        self._ledger = ledger
+        self._waiting: list[Entry] = []
         self._in_flight = 0
         self._deliver_mark = 0
         self._delivered_bytes = self._undelivered_bytes = 0
         self._dropped = 0
-        self._receipts: set[Receipt] = set()
+        self._receipts: dict[int | None, Receipt] = {}  # by their tickets
+        self._tickets = itertools.count()
         self._deadline: float | None = None  # of the timer, while something waits
         self._armed = trio.Event()
 
@@ -130,17 +148,20 @@ class Delivery:
 
     def begin_flush(self) -> Flush:
         mark = self.room.accepted
-        self._ledger.mark(mark)
+        self._ledger.cut(mark)
         flush = self.teller.begin_flush(mark)
         self.deliver_nowait()
         self.teller.end_flushes(self._ledger.settled_before())
         return flush
 
-    def expect(self, receipt: Receipt) -> None:
-        self._receipts.add(receipt)
+    def expect(self, receipt: Receipt) -> int:
+        """A ticket, for the message whose outcome this receipt is to get."""
+        ticket = next(self._tickets)
+        self._receipts[ticket] = receipt
+        return ticket
 
-    def forget(self, receipt: Receipt) -> None:
-        self._receipts.discard(receipt)
+    def forget(self, ticket: int) -> None:
+        self._receipts.pop(ticket, None)
 
     def ask_partitions(self, topic: Topic) -> Asker:
         asker = Asker()
@@ -213,15 +234,13 @@ class Delivery:
 
     def _take(self) -> None:
         count = min(self.room.queued, self._settings.max_buffer_size - self._in_flight - len(self._waiting))
-        while count > 0:
-            part = int(min(count, self._ledger.until_cut()))
-            self._buffer(self.room.take(part))
-            count -= part
+        if count > 0:
+            self._buffer(self.room.take(count))
 
-    def _buffer(self, messages: list[Message]) -> None:
-        segment = self._ledger.enter(messages)
-        if not self._waiting_segments or self._waiting_segments[-1] is not segment:
-            self._waiting_segments.append(segment)
+    def _buffer(self, messages: list[Entry]) -> None:
+        for run, start, _ in self._ledger.parts(messages):
+            if run.since is None:
+                run.since = messages[start][ACCEPTED_AT]
         self._waiting += messages
         if self.instruments.produce_messages:
             self._tell_produced(messages)
@@ -242,12 +261,16 @@ class Delivery:
         self._waiting = []
         self._in_flight += len(messages)
         self._deadline = None
-        self._ledger.cut()
+        self._ledger.cut(self.room.accepted)
         if self.instruments.deliver_messages:
-            trigger = _Trigger(len(messages), self._clock())
-            for segment in self._waiting_segments:
-                segment.delivery = trigger
-        self._waiting_segments = []
+            self._begin_trigger(messages)
+
+    def _begin_trigger(self, messages: list[Entry]) -> None:
+        """A run is part of one delivery only, but some of the last one may still be in the queue."""
+        self.room.relabel(self._ledger.cut(self.room.taken), self.room.taken)
+        trigger = _Trigger(len(messages), self._clock())
+        for run, _, _ in self._ledger.parts(messages):
+            run.delivery = trigger
 
     def _arm_timer(self) -> None:
         if self._settings.delivery_interval > 0:
@@ -301,16 +324,15 @@ class Delivery:
             self.undelivered += count
             self._undelivered_bytes += report.size
             self._fail(report, report.error)
-        for segment, part in parts:
-            if segment.delivery is not None:
-                self._settle_trigger(segment.delivery, part, report)
+        for run, part in parts:
+            if run.delivery is not None:
+                self._settle_trigger(run.delivery, part, report)
 
     def _acknowledge(self, report: Settled) -> None:
         if self._receipts:
             for index, message in enumerate(report.entries):
-                receipt = message.receipt
-                if receipt in self._receipts:
-                    self._receipts.discard(receipt)
+                receipt = self._receipts.pop(message[TICKET], None)
+                if receipt is not None:
                     receipt.acknowledge(_metadata(report, index, message))
         if self.instruments.ack_messages:
             self.instruments.tell(
@@ -319,20 +341,19 @@ class Delivery:
                 partition=report.partition,
                 base_offset=report.base_offset,
                 message_count=len(report.entries),
-                delay=self._clock() - report.entries[0].accepted_at,
+                delay=self._clock() - report.entries[0][ACCEPTED_AT],
             )
 
     def _fail(self, report: Settled, cause: BaseException) -> None:
         if isinstance(cause, DeliveryAborted):
             self._dropped += len(report.entries)
         for message in report.entries:
-            undelivered = Undelivered(message, report.maybe_written, cause)
-            receipt = message.receipt
-            if receipt in self._receipts:
-                self._receipts.discard(receipt)
+            undelivered = Undelivered(Message.of(message), report.maybe_written, cause)
+            receipt = self._receipts.pop(message[TICKET], None)
+            if receipt is not None:
                 receipt.fail(DeliveryFailed([undelivered]))
             else:
-                self.teller.tell(undelivered, message.segment.start)
+                self.teller.tell(undelivered, message[RUN])
         if self.instruments.error:
             self.instruments.tell("error", error=cause)
 
@@ -393,7 +414,7 @@ class Delivery:
         if self.unsettled:
             self._logger.critical("%d messages are not accounted for", self.unsettled)
         failure = self.refused()
-        for receipt in self._receipts:
+        for receipt in self._receipts.values():
             receipt.fail(failure)
         self._receipts.clear()
         self.teller.fail_flushes(failure)
@@ -412,14 +433,15 @@ class Delivery:
 
     def _give_up(self) -> None:
         """What has not been handed over is not going to be."""
-        while self.room.queued:
-            self._buffer(self.room.take(int(min(self.room.queued, self._ledger.until_cut()))))
-        messages, self._waiting, self._waiting_segments = self._waiting, [], []
+        if self.room.queued:
+            self._buffer(self.room.take(self.room.queued))
+        self._ledger.cut(self.room.accepted)
+        messages, self._waiting = self._waiting, []
         self._in_flight += len(messages)
         self._deadline = None
-        by_topic: dict[str, list[Message]] = {}
+        by_topic: dict[str, list[Entry]] = {}
         for message in messages:
-            by_topic.setdefault(message.topic, []).append(message)
+            by_topic.setdefault(message[TOPIC], []).append(message)
         for topic, entries in by_topic.items():
             self.settle(_given_up(topic, entries, self.reason))
 
@@ -451,11 +473,11 @@ class Delivery:
             oldest_age=None if oldest is None else max(0.0, self._clock() - oldest),
         )
 
-    def _tell_produced(self, messages: Sequence[Message]) -> None:
+    def _tell_produced(self, messages: Sequence[Entry]) -> None:
         self.instruments.tell(
             "produce_messages",
             message_count=len(messages),
-            message_bytes=sum(message.size for message in messages),
+            message_bytes=sum(message[SIZE] for message in messages),
             buffer_size=self._in_flight + len(self._waiting),
             max_buffer_size=self._settings.max_buffer_size,
         )
@@ -481,13 +503,13 @@ class Delivery:
             )
 
 
-def _metadata(report: Settled, index: int, message: Message) -> RecordMetadata:
+def _metadata(report: Settled, index: int, message: Entry) -> RecordMetadata:
     offset = report.base_offset + index if report.base_offset >= 0 else -1
-    timestamp_ms = report.timestamp_ms if report.timestamp_ms >= 0 else message.timestamp_ms
+    timestamp_ms = report.timestamp_ms if report.timestamp_ms >= 0 else message[TIMESTAMP_MS]
     return RecordMetadata(report.topic, report.partition, offset, timestamp_ms)
 
 
-def _given_up(topic: str, entries: list[Message], reason: str) -> Settled:
+def _given_up(topic: str, entries: list[Entry], reason: str) -> Settled:
     cause = DeliveryAborted(f"not sent before {reason}")
-    size = sum(message.size for message in entries)
+    size = sum(message[SIZE] for message in entries)
     return Settled(topic, -1, -1, -1, entries, size, 0, cause, maybe_written=False)

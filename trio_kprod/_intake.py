@@ -1,4 +1,4 @@
-"""From the arguments of a send to a `Message`: every check there is, made before anything is queued.
+"""From the arguments of a send to an `Entry`: every check there is, made before anything is queued.
 
 This runs for each message, so it is written for speed: a topic's name is checked once and remembered with
 its `Topic`, the types that are right are recognised with one comparison, and only an argument that looks
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ._checks import integer, shown, wrong_type, wrong_value
 from ._errors import MessageTooLarge
-from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD, Message
+from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD
 from ._room import Topic
 
 if TYPE_CHECKING:
     from ._config import Settings
-    from ._messages import Headers
+    from ._ledger import Ledger
+    from ._messages import Entry, Headers
 
 #: Names nobody sends to any more are forgotten when there are this many: one that makes topic names up
 #: as it goes must not make us grow for ever.
@@ -51,10 +52,11 @@ class Topics(dict[str, Topic]):
 
 
 class Intake:
-    """Makes messages of what the user gives. Reads clocks, changes nothing."""
+    """Makes entries of what the user gives. Reads clocks, changes nothing."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float], ledger: Ledger) -> None:
         self.topics = Topics()
+        self._ledger = ledger
         self._clock = clock
         self._key_serializer = settings.key_serializer
         self._value_serializer = settings.value_serializer
@@ -76,7 +78,8 @@ class Intake:
         headers: Headers | None,
         partition: int | None,
         timestamp_ms: int | None,
-    ) -> Message:
+        ticket: int | None = None,
+    ) -> Entry:
         size = RECORD_OVERHEAD
         if value is not None:
             if self._value_serializer is not None:
@@ -106,17 +109,8 @@ class Intake:
             timestamp_ms = _check_timestamp("timestamp_ms", timestamp_ms)
         if size > self._max_message_size:
             self._too_large(topic, size)
-        message = Message()
-        message.topic = topic
-        message.value = value
-        message.key = key
-        message.headers = pairs
-        message.partition = partition
-        message.timestamp_ms = timestamp_ms
-        message.size = size
-        message.accepted_at = self._clock()
-        message.receipt = None
-        return message
+        run = self._ledger.run
+        return topic, value, key, pairs, partition, timestamp_ms, size, self._clock(), ticket, run
 
     def _too_large(self, topic: str, size: int) -> None:
         raise MessageTooLarge(
@@ -161,7 +155,7 @@ def _checked_headers(headers: Headers) -> tuple[Headers, int]:
         raise wrong_type("headers", headers, "(str, bytes or None) pairs, for a dict: list(headers.items())")
     if isinstance(headers, (str, bytes)) or not hasattr(headers, "__iter__"):
         raise wrong_type("headers", headers, "a sequence of (str, bytes or None) pairs")
-    pairs = tuple(_checked_header(position, pair) for position, pair in enumerate(headers))
+    pairs = tuple([_checked_header(position, pair) for position, pair in enumerate(headers)])
     size = sum(len(name.encode()) + len(value or b"") for name, value in pairs)
     return pairs, size + HEADER_OVERHEAD * len(pairs)
 

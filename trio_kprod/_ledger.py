@@ -1,105 +1,93 @@
 """Which accepted messages are still unsettled, in constant work for a batch.
 
-Messages have running numbers (*positions*) in the order in which they were accepted. The ledger cuts them
-into *segments*, runs of neighbours, and counts in each how many are unsettled; a message knows its segment.
-A batch's messages mostly share one, so settling a batch is one subtraction, not one per message.
+Messages have running numbers (*positions*) in the order in which they are accepted. The ledger cuts them
+into *runs* of neighbours, and counts for each how many are settled; a message knows the first position of
+its run. A batch's messages mostly share one, so settling a batch is one addition, not one per message.
 
-Segments end where somebody needs to know when all before is settled: at each hand-over, and at the mark
-that a `flush` set. When every segment before the mark is empty, that flush is done.
+A run ends where somebody needs to know when all before is settled: where a `flush` begins, and at each
+hand-over. When every run before it is settled, that flush is done.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
-from ._messages import Message
+from ._messages import RUN, Entry
+
+_run = itemgetter(RUN)
 
 
-class Segment:
-    """A run of messages from position `start` on, of which `remaining` are unsettled."""
+class Run:
+    """The messages from position `start` up to `end`, which is None as long as more may come."""
 
-    __slots__ = ("delivery", "remaining", "since", "start")
+    __slots__ = ("delivery", "end", "settled", "since", "start")
 
-    def __init__(self, start: int, since: float) -> None:
+    def __init__(self, start: int, end: int | None = None) -> None:
         self.start = start
-        self.since = since  # when its first message was accepted
-        self.remaining = 0
+        self.end = end
+        self.settled = 0
+        self.since: float | None = None  # when its first message was accepted, once that has left the queue
         self.delivery: Any = None  # the hand-over that it was part of, if somebody observes those
 
 
-def _start(message: Message) -> int:
-    return message.segment.start  # type: ignore[no-any-return]
-
-
 class Ledger:
-    """Attributes: `entered` (int), the position of the message that is entered next."""
+    """Attributes: `run` (int), the run of what is accepted next; nothing of it is ever settled."""
 
     def __init__(self) -> None:
-        self.entered = 0
-        self._segments: OrderedDict[Segment, None] = OrderedDict()  # those with anything unsettled
-        self._open: Segment | None = None
-        self._marks: deque[int] = deque()
+        self.run = 0
+        self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
-    def mark(self, position: int) -> None:
-        """Cut before this position, which is at or after all that was entered and marked."""
-        if position == self.entered:
-            self.cut()
-        elif not self._marks or self._marks[-1] < position:
-            self._marks.append(position)
+    def cut(self, position: int) -> int:
+        """End the run that `position` is in before it, and begin another there; tell which run that was.
 
-    def cut(self) -> None:
-        """What is entered next begins a new segment."""
-        self._open = None
-
-    def until_cut(self) -> float:
-        """How many messages may be entered at once: the next mark must not end up inside a segment."""
-        return self._marks[0] - self.entered if self._marks else float("inf")
-
-    def enter(self, messages: Sequence[Message]) -> Segment:
-        """Note the next messages as unsettled, at most `until_cut` of them, at least one."""
-        segment = self._open
-        if segment is None:
-            segment = self._open = Segment(self.entered, messages[0].accepted_at)
-            self._segments[segment] = None
-        for message in messages:
-            message.segment = segment
-        segment.remaining += len(messages)
-        self.entered += len(messages)
-        if self._marks and self._marks[0] == self.entered:
-            self._marks.popleft()
-            self.cut()
-        return segment
-
-    def settle(self, messages: Sequence[Message]) -> Iterator[tuple[Segment, int]]:
-        """Note as settled, and tell how many of which segment.
-
-        They stand in the order in which they were accepted, so those of a segment are neighbours.
+        What was accepted behind it already has to be told its new run.
         """
-        at, end = 0, len(messages)
+        divided = self._runs[self.run]
+        if position < self.run:
+            divided = next(run for run in reversed(self._runs.values()) if run.start <= position)
+        if divided.start < position:
+            self._runs[position] = Run(position, divided.end)
+            divided.end = position
+            if divided.start == self.run:
+                self.run = position
+            else:
+                self._runs = dict(sorted(self._runs.items()))
+        return divided.start
+
+    def parts(self, entries: Sequence[Entry]) -> Iterator[tuple[Run, int, int]]:
+        """Cut messages, which stand in the order in which they were accepted, into those of each run."""
+        at, end = 0, len(entries)
         while at < end:
-            segment: Segment = messages[at].segment
-            if messages[-1].segment is segment:
+            run = self._runs[entries[at][RUN]]
+            if entries[-1][RUN] == run.start:
                 until = end
             else:
-                until = bisect_right(messages, segment.start, lo=at, key=_start)
-            segment.remaining -= until - at
-            if not segment.remaining:
-                self._forget(segment)
-            yield segment, until - at
+                until = bisect_right(entries, run.start, lo=at, key=_run)
+            yield run, at, until
             at = until
 
-    def _forget(self, segment: Segment) -> None:
-        del self._segments[segment]
-        if segment is self._open:
-            self._open = None
+    def settle(self, entries: Sequence[Entry]) -> Iterator[tuple[Run, int]]:
+        """Note as settled, and tell how many of which run."""
+        for run, start, stop in self.parts(entries):
+            run.settled += stop - start
+            if run.end is not None and run.settled == run.end - run.start:
+                del self._runs[run.start]
+            yield run, stop - start
 
     def settled_before(self) -> int:
         """The position before which every message is settled."""
-        return next(iter(self._segments)).start if self._segments else self.entered
+        return self._first.start
 
     def oldest(self) -> float | None:
-        """When the oldest unsettled message was accepted; of a segment, its first stands for all."""
-        return next(iter(self._segments)).since if self._segments else None
+        """When the oldest message was accepted that has left the queue and is unsettled.
+
+        Of a run, its first stands for all.
+        """
+        return self._first.since
+
+    @property
+    def _first(self) -> Run:
+        return next(iter(self._runs.values()))

@@ -18,7 +18,8 @@ from ._client import Client, ThreadHost
 from ._config import make_settings
 from ._delivery import Delivery, Receipt
 from ._intake import Intake, check_topic
-from ._messages import Headers, Message, ProducerStatistics, RecordMetadata, Undelivered
+from ._ledger import Ledger
+from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
 from ._room import Topic
 from ._scope import Scope
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ._client import Host
     from ._config import ClientConfig, Settings
     from ._instruments import Instrument
+    from ._messages import Entry
 
 
 class Producer:
@@ -90,17 +92,17 @@ class Producer:
         try:
             if current_trio_token() is not self._token or self._delivery.refusal is not None:
                 self._check()
-            entry = self._topics[topic]
+            known = self._topics[topic]
         except (RuntimeError, TypeError):
             self._explain(topic)
             raise
-        message = self._intake.message(entry.name, value, key, headers, partition, timestamp_ms)
-        if not self._room.accept(message, entry):
-            self._overflow(message, entry)
+        message = self._intake.message(known.name, value, key, headers, partition, timestamp_ms)
+        if not self._room.accept(message, known):
+            self._overflow(message, known)
         if self._room.accepted >= self._delivery.wake_at:
             self._delivery.wake()
         if self._instruments.enqueue_message:
-            self._tell_enqueued(entry)
+            self._tell_enqueued(known)
 
     @trio.lowlevel.enable_ki_protection
     async def send(
@@ -120,11 +122,11 @@ class Producer:
         accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        message, entry = self._message(topic, value, key, headers, partition, timestamp_ms)
-        if self._accept(message, entry):
+        message, known = self._message(topic, value, key, headers, partition, timestamp_ms)
+        if self._accept(message, known):
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            await self._wait_for_room(message, entry)
+            await self._wait_for_room(message, known)
 
     async def send_many(self, topic: str, values: Iterable[Any] | AsyncIterable[Any]) -> int:
         """Send each item of an iterable, sync or async, waiting for room; returns how many there were.
@@ -155,9 +157,9 @@ class Producer:
     async def _send_item(self, topic: str, item: Any) -> None:
         """A checkpoint only if there is no room."""
         key, value = _pair(item) if isinstance(item, tuple) else (None, item)
-        message, entry = self._message(topic, value, key, None, None, None)
-        if not self._accept(message, entry):
-            await self._wait_for_room(message, entry)
+        message, known = self._message(topic, value, key, None, None, None)
+        if not self._accept(message, known):
+            await self._wait_for_room(message, known)
 
     @trio.lowlevel.enable_ki_protection
     async def send_and_wait(
@@ -180,16 +182,16 @@ class Producer:
             And what `send` raises.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        message, entry = self._message(topic, value, key, headers, partition, timestamp_ms)
-        message.receipt = receipt = Receipt()
-        self._delivery.expect(receipt)
+        receipt = Receipt()
+        ticket = self._delivery.expect(receipt)
         try:
-            if not self._accept(message, entry):
-                await self._wait_for_room(message, entry)
+            message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
+            if not self._accept(message, known):
+                await self._wait_for_room(message, known)
             self._delivery.deliver_nowait()
-            await receipt.wait(withdraw=lambda: self._delivery.forget(receipt))
+            await receipt.wait(withdraw=lambda: self._delivery.forget(ticket))
         finally:
-            self._delivery.forget(receipt)
+            self._delivery.forget(ticket)
         if receipt.error is not None:
             raise receipt.error
         assert receipt.metadata is not None
@@ -254,15 +256,15 @@ class Producer:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
-        entry = self._intake.topic(topic)
-        if entry.partitions:
+        known = self._intake.topic(topic)
+        if known.partitions:
             await trio.lowlevel.cancel_shielded_checkpoint()
-            return list(range(entry.partitions))
-        asker = self._delivery.ask_partitions(entry)
-        await asker.wait(withdraw=lambda: entry.askers.remove(asker))
+            return list(range(known.partitions))
+        asker = self._delivery.ask_partitions(known)
+        await asker.wait(withdraw=lambda: known.askers.remove(asker))
         if asker.error is not None:
             raise asker.error
-        return list(range(entry.partitions))
+        return list(range(known.partitions))
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -290,40 +292,47 @@ class Producer:
     # -- inside --------------------------------------------------------------------------------------
 
     def _message(
-        self, topic: str, value: Any, key: Any, headers: Any, partition: int | None, timestamp_ms: int | None
-    ) -> tuple[Message, Topic]:
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        headers: Any,
+        partition: int | None,
+        timestamp_ms: int | None,
+        ticket: int | None = None,
+    ) -> tuple[Entry, Topic]:
         self._check()
-        entry = self._intake.topic(topic)
-        return self._intake.message(entry.name, value, key, headers, partition, timestamp_ms), entry
+        known = self._intake.topic(topic)
+        return self._intake.message(known.name, value, key, headers, partition, timestamp_ms, ticket), known
 
-    def _accept(self, message: Message, entry: Topic) -> bool:
+    def _accept(self, message: Entry, known: Topic) -> bool:
         """Queue it, and see to what follows; False if there is no room."""
-        if not self._room.accept(message, entry):
+        if not self._room.accept(message, known):
             return False
         if self._room.accepted >= self._delivery.wake_at:
             self._delivery.wake()
         if self._instruments.enqueue_message:
-            self._tell_enqueued(entry)
+            self._tell_enqueued(known)
         return True
 
-    def _overflow(self, message: Message, entry: Topic) -> NoReturn:
+    def _overflow(self, message: Entry, known: Topic) -> NoReturn:
         self._delivery.deliver_nowait()
         if self._instruments.buffer_overflow:
-            self._instruments.tell("buffer_overflow", topic=entry.name)
-        raise self._room.refusal(message, entry)
+            self._instruments.tell("buffer_overflow", topic=known.name)
+        raise self._room.refusal(message, known)
 
-    async def _wait_for_room(self, message: Message, entry: Topic) -> None:
+    async def _wait_for_room(self, message: Entry, known: Topic) -> None:
         """Always a checkpoint. If it raises, the message was not accepted."""
         self._delivery.deliver_nowait()
-        await self._room.wait_for_room(message, entry)
+        await self._room.wait_for_room(message, known)
         self._delivery.wake()
         if self._instruments.enqueue_message:
-            self._tell_enqueued(entry)
+            self._tell_enqueued(known)
 
-    def _tell_enqueued(self, entry: Topic) -> None:
+    def _tell_enqueued(self, known: Topic) -> None:
         self._instruments.tell(
             "enqueue_message",
-            topic=entry.name,
+            topic=known.name,
             queue_size=self._room.queued,
             max_queue_size=self._max_queue_size,
         )
@@ -399,8 +408,9 @@ class ProducerScope:
     def _build(self) -> tuple[Producer, Scope]:
         if not trio.lowlevel.in_trio_run():
             raise RuntimeError("trio_kprod needs trio: open the producer inside trio.run()")
-        intake = Intake(self._settings, self._host.clock)
-        delivery = Delivery(self._settings, self._client, self._host.clock, intake.topics)
+        ledger = Ledger()
+        intake = Intake(self._settings, self._host.clock, ledger)
+        delivery = Delivery(self._settings, self._client, self._host.clock, intake.topics, ledger)
         token = current_trio_token()
 
         def wake() -> None:

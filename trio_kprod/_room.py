@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._errors import BufferOverflow
+from ._messages import ACCEPTED_AT, RUN, SIZE
 from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._config import Settings
-    from ._messages import Message
+    from ._ledger import Ledger
+    from ._messages import Entry
 
 
 class Topic:
@@ -82,7 +84,7 @@ class Waiter(Wait):
 
     __slots__ = ("error", "message", "topic")
 
-    def __init__(self, message: Message, topic: Topic) -> None:
+    def __init__(self, message: Entry, topic: Topic) -> None:
         super().__init__()
         self.message = message
         self.topic = topic
@@ -98,8 +100,9 @@ class Room:
         short_of_bytes (bool): a message did not fit in, and nothing was settled since.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._queue: deque[Message] = deque()
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._queue: deque[Entry] = deque()
         self._max_queue_size = settings.max_queue_size
         self._max_bytes = settings.max_buffer_bytes
         self._quota = max(1, settings.max_buffer_size // 2)
@@ -125,16 +128,16 @@ class Room:
     @property
     def queued_since(self) -> float | None:
         """When the oldest message in the queue was accepted."""
-        return self._queue[0].accepted_at if self._queue else None
+        return self._queue[0][ACCEPTED_AT] if self._queue else None
 
     # -- coming in -----------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    def accept(self, message: Message, topic: Topic, *, first_in_line: bool = False) -> bool:
+    def accept(self, message: Entry, topic: Topic, *, first_in_line: bool = False) -> bool:
         """Queue the message, or return False: there is no room, or others wait for it."""
         if (self._line or topic.parked) and not first_in_line:
             return False
-        size = message.size
+        size = message[SIZE]
         if topic.stalled and not self._within_quota(size):
             return False
         held = self.unsettled_bytes + size
@@ -156,15 +159,15 @@ class Room:
     def _within_quota(self, size: int) -> bool:
         return self._stalled_count < self._quota and self._stalled_bytes + size <= self._quota_bytes
 
-    def refusal(self, message: Message, topic: Topic) -> BufferOverflow:
+    def refusal(self, message: Entry, topic: Topic) -> BufferOverflow:
         """Why `accept` returned False."""
-        if topic.parked or (topic.stalled and not self._within_quota(message.size)):
+        if topic.parked or (topic.stalled and not self._within_quota(message[SIZE])):
             text = (
                 f"topic {topic.name!r} makes no progress, and stalled topics may hold half of the buffer only"
             )
         elif self.queued >= self._max_queue_size:
             text = f"the queue is full: max_queue_size={self._max_queue_size} messages"
-        elif self.unsettled_bytes + message.size > self._max_bytes:
+        elif self.unsettled_bytes + message[SIZE] > self._max_bytes:
             text = f"{self.unsettled_bytes} bytes are not yet settled: max_buffer_bytes={self._max_bytes}"
         else:
             text = f"{self.tasks_waiting} tasks wait for room in send() before you"
@@ -173,7 +176,7 @@ class Room:
     # -- the line ------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def wait_for_room(self, message: Message, topic: Topic) -> None:
+    async def wait_for_room(self, message: Entry, topic: Topic) -> None:
         """Stand in line until the message is in the queue; if Cancelled leaves, it never will be."""
         waiter = Waiter(message, topic)
         self._line[waiter] = None
@@ -192,10 +195,10 @@ class Room:
         while self._line:
             waiter = next(iter(self._line))
             topic = waiter.topic
-            if topic.parked or (topic.stalled and not self._within_quota(waiter.message.size)):
+            if topic.parked or (topic.stalled and not self._within_quota(waiter.message[SIZE])):
                 del self._line[waiter]
                 topic.parked.append(waiter)
-            elif self.accept(waiter.message, topic, first_in_line=True):
+            elif self.accept((*waiter.message[:RUN], self._ledger.run), topic, first_in_line=True):
                 del self._line[waiter]
                 self._call(waiter)
             else:
@@ -214,7 +217,7 @@ class Room:
     def _unpark(self) -> None:
         """Put those whose topics have room again before all others: they have waited longest."""
         for topic in self._stalled:
-            if topic.parked and self._within_quota(topic.parked[0].message.size):
+            if topic.parked and self._within_quota(topic.parked[0].message[SIZE]):
                 self._return_to_line(topic)
 
     def _return_to_line(self, topic: Topic) -> None:
@@ -241,10 +244,17 @@ class Room:
 
     # -- going out -----------------------------------------------------------------------------------
 
-    def take(self, count: int) -> list[Message]:
+    def take(self, count: int) -> list[Entry]:
         """The next `count` messages of the queue, which must be there."""
         leave = self._queue.popleft
         return [leave() for _ in range(count)]
+
+    def relabel(self, run: int, new: int) -> None:
+        """Those in the queue that are of this run are of a new one now."""
+        moved: list[Entry] = []
+        while self._queue and self._queue[0][RUN] == run:
+            moved.append((*self._queue.popleft()[:RUN], new))
+        self._queue.extendleft(reversed(moved))
 
     def release(self, topic: Topic, count: int, size: int) -> None:
         """`count` messages of the topic are settled."""

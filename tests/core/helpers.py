@@ -18,7 +18,7 @@ from trio_kprod._core._reports import Report, Settled
 from trio_kprod._core._shared import Rules
 from trio_kprod._core._topic import PartitionMetadata, TopicMetadata
 from trio_kprod._errors import ConnectionLost
-from trio_kprod._messages import Message
+from trio_kprod._messages import VALUE, Entry
 
 TOPIC = "topic"
 TOPIC_ID = UUID(int=1)
@@ -34,11 +34,11 @@ def message(
     partition: int | None = None,
     accepted_at: float = 0.0,
     size: int = SIZE,
-) -> Message:
-    return Message(topic, value.encode(), key, (), partition, 1_700_000_000_000, size, accepted_at)
+) -> Entry:
+    return (topic, value.encode(), key, (), partition, 1_700_000_000_000, size, accepted_at, None, 0)
 
 
-def messages(values: str, **how: Any) -> list[Message]:
+def messages(values: str, **how: Any) -> list[Entry]:
     """One message for each letter."""
     return [message(value, **how) for value in values]
 
@@ -140,7 +140,7 @@ class Bench:
             if isinstance(action, Settled):
                 self.settled.append(action)
 
-    def submit(self, entries: Iterable[Message] | str, **how: Any) -> None:
+    def submit(self, entries: Iterable[Entry] | str, **how: Any) -> None:
         how.setdefault("partition", 0)
         self.core.submit(messages(entries, **how) if isinstance(entries, str) else entries, self.now)
         self.step()
@@ -203,7 +203,7 @@ class Bench:
         settled, self.settled = self.settled, []
         return [
             Outcome(
-                "".join((entry.value or b"").decode() for entry in one.entries),
+                "".join((entry[VALUE] or b"").decode() for entry in one.entries),
                 None if one.error is None else type(one.error).__name__,
                 one.maybe_written,
                 one.base_offset,

@@ -8,7 +8,7 @@ from kafka.record.default_records import DefaultRecordBatch
 
 from tests.core.helpers import Bench, message, messages
 from trio_kprod._core._records import RECORDS_PER_BREATH, encode
-from trio_kprod._messages import Message
+from trio_kprod._messages import HEADERS, KEY, TIMESTAMP_MS, VALUE, Entry
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
@@ -21,10 +21,10 @@ def needs_codec(name: str) -> None:
 @pytest.mark.parametrize("name", CODECS)
 def test_records_come_out_as_they_went_in(name: str) -> None:
     needs_codec(name)
-    entries = [
-        Message("t", b"value" * 20, b"key", (("h", b"x"), ("h", None)), None, 1_700_000_000_123, 0, 0.0),
-        Message("t", None, b"key", (), None, 0, 0, 0.0),
-        Message("t", b"", None, (), None, 1_600_000_000_000, 0, 0.0),
+    entries: list[Entry] = [
+        ("t", b"value" * 20, b"key", (("h", b"x"), ("h", None)), None, 1_700_000_000_123, 0, 0.0, None, 0),
+        ("t", None, b"key", (), None, 0, 0, 0.0, None, 0),
+        ("t", b"", None, (), None, 1_600_000_000_000, 0, 0.0, None, 0),
     ]
     data, uncompressed = encode(entries, producer_id=9, epoch=3, sequence=44, compression=CODECS[name])
     batch = DefaultRecordBatch(bytes(data))
@@ -33,7 +33,7 @@ def test_records_come_out_as_they_went_in(name: str) -> None:
     assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (9, 3, 44)
     assert uncompressed >= 61
     assert [(one.value, one.key, list(one.headers), one.timestamp) for one in batch] == [
-        (entry.value, entry.key, list(entry.headers), entry.timestamp_ms) for entry in entries
+        (entry[VALUE], entry[KEY], list(entry[HEADERS]), entry[TIMESTAMP_MS]) for entry in entries
     ]
 
 

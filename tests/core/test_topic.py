@@ -10,6 +10,7 @@ import pytest
 from tests.core.helpers import TOPIC, TOPIC_ID, Bench, Outcome, message, messages, metadata
 from trio_kprod._core._reports import Recovered, Stalled, Topics
 from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
+from trio_kprod._messages import SIZE
 
 MISSING = TopicMetadata(TOPIC, 3)
 
@@ -22,13 +23,13 @@ def keyless(bench: Bench, values: str, **how: float) -> None:
 def check_counters(bench: Bench) -> None:
     """The running counts agree with what is there."""
     for topic in bench.core._topics.values():
-        assert topic.keyless_bytes == sum(entry.size for entry in topic.keyless)
+        assert topic.keyless_bytes == sum(entry[SIZE] for entry in topic.keyless)
         rooms = [topic.arrivals, topic.keyless, topic.beyond]
         rooms += [partition.queue for partition in topic.partitions]
         batches = [batch for partition in topic.partitions for batch in partition.batches]
         assert topic.unsettled == sum(map(len, rooms)) + sum(len(batch.entries) for batch in batches)
         for partition in topic.partitions:
-            assert partition.queue_bytes == sum(entry.size for entry in partition.queue)
+            assert partition.queue_bytes == sum(entry[SIZE] for entry in partition.queue)
 
 
 # ---- without key -------------------------------------------------------------------------------------------

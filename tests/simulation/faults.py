@@ -13,7 +13,7 @@ from tests.simulation.dice import Dice
 from tests.simulation.network import Connection
 from tests.simulation.setting import MESSAGE_SIZE, PRODUCER_ID_EXPIRATION, TOPICS
 from tests.simulation.world import World
-from trio_kprod._messages import Message
+from trio_kprod._messages import Entry
 
 Event = Callable[[World, Dice], None]
 
@@ -25,12 +25,12 @@ def submit(world: World, dice: Dice) -> None:
     world.submit(new_messages(world, dice, dice.choice((1, 2, 3, 5, 15))))
 
 
-def new_messages(world: World, dice: Dice, count: int) -> list[Message]:
+def new_messages(world: World, dice: Dice, count: int) -> list[Entry]:
     first = len(world.history.accepted)
     return [_message(world, dice, b"m%d" % number) for number in range(first, first + count)]
 
 
-def _message(world: World, dice: Dice, value: bytes) -> Message:
+def _message(world: World, dice: Dice, value: bytes) -> Entry:
     if dice.random() < 0.05:
         world.cluster.bad.add(value)
     key = dice.choice((None, b"k", b"l", b"m"))
@@ -41,7 +41,8 @@ def _message(world: World, dice: Dice, value: bytes) -> Message:
     timestamp = world.now
     if world.setting.forgetful and dice.random() < 0.97:
         timestamp -= 2 * PRODUCER_ID_EXPIRATION
-    return Message(topic, value, key, (), partition, int(timestamp * 1000), MESSAGE_SIZE, world.now - waited)
+    stamp, accepted_at = int(timestamp * 1000), world.now - waited
+    return topic, value, key, (), partition, stamp, MESSAGE_SIZE, accepted_at, None, 0
 
 
 def warm_up(world: World, dice: Dice) -> None:

@@ -14,7 +14,7 @@ from tests.simulation.log import Sealed
 from tests.simulation.setting import MESSAGE_SIZE, Setting
 from trio_kprod._core._reports import Settled
 from trio_kprod._core._shared import Rules
-from trio_kprod._messages import BATCH_OVERHEAD, Message
+from trio_kprod._messages import BATCH_OVERHEAD, Entry
 
 PRODUCER = 7
 
@@ -39,8 +39,8 @@ def sealed(values: str, sequence: int = 0, epoch: int = 0, timestamp: float = 0.
     return Sealed(PRODUCER, epoch, sequence, records, size, timestamp)
 
 
-def message(value: str, partition: int | None = 0) -> Message:
-    return Message("a", value.encode(), None, (), partition, 0, MESSAGE_SIZE, 0.0)
+def message(value: str, partition: int | None = 0) -> Entry:
+    return ("a", value.encode(), None, (), partition, 0, MESSAGE_SIZE, 0.0, None, 0)
 
 
 class Table:

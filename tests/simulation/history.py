@@ -32,7 +32,7 @@ from trio_kprod._errors import (
     RetriesExhausted,
     UnknownTopic,
 )
-from trio_kprod._messages import Message
+from trio_kprod._messages import ACCEPTED_AT, KEY, PARTITION, VALUE, Entry
 
 _TOO_LARGE = {10, 18}
 _BAD_RECORDS = {32, 87}
@@ -68,7 +68,7 @@ class History:
     def __init__(self, setting: Setting, cluster: Cluster) -> None:
         self.setting = setting
         self.cluster = cluster
-        self.accepted: dict[bytes, Message] = {}
+        self.accepted: dict[bytes, Entry] = {}
         self.numbers: dict[bytes, int] = {}  # in the order in which they were accepted
         self.submitted_at: dict[bytes, float] = {}
         self.outcomes: dict[bytes, Outcome] = {}
@@ -90,12 +90,12 @@ class History:
 
     # ---- while it happens --------------------------------------------------------------------------------
 
-    def accept(self, messages: Iterable[Message], now: float) -> None:
+    def accept(self, messages: Iterable[Entry], now: float) -> None:
         for message in messages:
-            assert message.value is not None
-            self.numbers[message.value] = len(self.accepted)
-            self.accepted[message.value] = message
-            self.submitted_at[message.value] = now
+            assert message[VALUE] is not None
+            self.numbers[message[VALUE]] = len(self.accepted)
+            self.accepted[message[VALUE]] = message
+            self.submitted_at[message[VALUE]] = now
 
     def refused(self, place: Place, values: Sequence[bytes], code: int) -> None:
         """A broker's answer reached the client."""
@@ -118,7 +118,7 @@ class History:
     def tell(self, settled: Settled, now: float) -> None:
         """The program is told of an outcome."""
         for index, entry in enumerate(settled.entries):
-            value = entry.value or b""
+            value = entry[VALUE] or b""
             if value in self.outcomes:
                 raise Broken(f"told twice: {_text(value)}")
             if value not in self.accepted:
@@ -131,10 +131,10 @@ class History:
 
     def _check_time(self, settled: Settled) -> None:
         for entry in settled.entries:
-            due = entry.accepted_at + self.setting.rules.delivery_timeout
-            latest = max(due, self.submitted_at[entry.value or b""]) + EXPIRY_PACE
+            due = entry[ACCEPTED_AT] + self.setting.rules.delivery_timeout
+            latest = max(due, self.submitted_at[entry[VALUE] or b""]) + EXPIRY_PACE
             if self.before > latest + _ROUNDING:
-                raise Broken(f"told too late: {_text(entry.value)}, due at {due:g}")
+                raise Broken(f"told too late: {_text(entry[VALUE])}, due at {due:g}")
 
     # ---- why a message may be given up -------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class History:
         if isinstance(error, Refused):
             good = all(self._may_be_refused(entry, error.code, settled, place) for entry in settled.entries)
         elif isinstance(error, DeliveryTimedOut):
-            good = now >= min(entry.accepted_at for entry in settled.entries) + rules.delivery_timeout
+            good = now >= min(entry[ACCEPTED_AT] for entry in settled.entries) + rules.delivery_timeout
         elif isinstance(error, RetriesExhausted):
             good = rules.max_retries >= 0
         elif isinstance(error, DeliveryAborted):
@@ -166,8 +166,8 @@ class History:
     def _made_anew(self, name: str) -> bool:
         return sum(topic.name == name for topic in self.cluster.history) > 1
 
-    def _may_be_refused(self, entry: Message, code: int, settled: Settled, place: Place) -> bool:
-        value = entry.value or b""
+    def _may_be_refused(self, entry: Entry, code: int, settled: Settled, place: Place) -> bool:
+        value = entry[VALUE] or b""
         told = self.refusals.get(value, set())
         if code == _OUT_OF_ORDER:
             return settled.maybe_written and self._behind_a_gap(place)
@@ -276,7 +276,7 @@ class History:
                     continue
                 seen.add(value)
                 message = self.accepted[value]
-                keyless = message.key is None and message.partition is None
+                keyless = message[KEY] is None and message[PARTITION] is None
                 number = self.numbers[value]
                 if number < last_lapsed[keyless] or (lapse and number < last[keyless]):
                     self.excused["out of order"] += 1
@@ -301,4 +301,4 @@ def _text(value: bytes | None) -> str:
 
 
 def _texts(settled: Settled) -> str:
-    return " ".join(_text(entry.value) for entry in settled.entries)
+    return " ".join(_text(entry[VALUE]) for entry in settled.entries)

@@ -27,7 +27,7 @@ from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._outbox import Action, Outbox, Send
 from trio_kprod._core._partition import Partition
 from trio_kprod._core._topic import Topic
-from trio_kprod._messages import Message
+from trio_kprod._messages import Entry
 
 Plant = Callable[[], AbstractContextManager[object]]
 Judge = Callable[[Batch, Answer, Row, float], None]
@@ -248,7 +248,7 @@ def a_wrong_sequence_after_a_split() -> AbstractContextManager[object]:
     original, original_replace = Partition.seal, Partition.replace
     halves: list[Batch] = []
 
-    def replace(self: Partition, batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
+    def replace(self: Partition, batch: Batch, parts: Iterable[Sequence[Entry]]) -> None:
         before = list(self.batches)
         original_replace(self, batch, parts)
         halves[:] = [each for each in self.batches if each not in before][:1]
@@ -309,7 +309,7 @@ def an_outcome_is_dropped() -> AbstractContextManager[object]:
     """Of a batch that fails the last message is left out: its caller waits for ever."""
     original = Outbox.settle
 
-    def settle(self: Outbox, topic: Topic, entries: Sequence[Message], **how: Any) -> None:
+    def settle(self: Outbox, topic: Topic, entries: Sequence[Entry], **how: Any) -> None:
         left_out = len(entries) > 1 and how.get("error") is not None
         original(self, topic, entries[:-1] if left_out else entries, **how)
 
@@ -321,7 +321,7 @@ def an_odd_split_loses_its_middle() -> AbstractContextManager[object]:
     """Neither half has it: its caller waits for ever."""
     original = Partition.replace
 
-    def replace(self: Partition, batch: Batch, parts: Sequence[Sequence[Message]]) -> None:
+    def replace(self: Partition, batch: Batch, parts: Sequence[Sequence[Entry]]) -> None:
         if len(parts) == 2 and len(parts[1]) > len(parts[0]):
             parts = [parts[0], parts[1][1:]]
         original(self, batch, parts)

@@ -17,7 +17,7 @@ from tests.simulation.setting import Setting
 from tests.simulation.world import World
 from trio_kprod._core import _partition
 from trio_kprod._core._batch import LAST_EPOCH, Chain
-from trio_kprod._messages import BATCH_OVERHEAD, Message
+from trio_kprod._messages import BATCH_OVERHEAD, SIZE, TIMESTAMP_MS, VALUE, Entry
 
 #: With faults ended, everything is settled within so many seconds; in half of the runs no metadata grows old
 #: enough meanwhile to be asked for again for that reason alone, and so to mend what was forgotten.
@@ -120,11 +120,11 @@ def _untold(world: World) -> str:
 
 
 def _seal(
-    entries: Sequence[Message], *, producer_id: int, epoch: int, sequence: int, **_: object
+    entries: Sequence[Entry], *, producer_id: int, epoch: int, sequence: int, **_: object
 ) -> tuple[Sealed, int]:
-    size = sum([entry.size for entry in entries]) + BATCH_OVERHEAD
-    values = tuple([entry.value or b"" for entry in entries])
-    latest = max([entry.timestamp_ms for entry in entries])
+    size = sum([entry[SIZE] for entry in entries]) + BATCH_OVERHEAD
+    values = tuple([entry[VALUE] or b"" for entry in entries])
+    latest = max([entry[TIMESTAMP_MS] for entry in entries])
     return Sealed(producer_id, epoch, sequence, values, size, latest / 1000), size
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from tests.simulation.cluster import Place
 from tests.simulation.network import Frame
 from trio_kprod._core._answers import Answer
 from trio_kprod._core._reports import Settled
 from trio_kprod._core._topic import TopicMetadata
-from trio_kprod._messages import Message
+from trio_kprod._messages import KEY, PARTITION, RUN, TOPIC, VALUE, Entry
 
 
 class Timeline:
@@ -28,8 +29,6 @@ class Timeline:
 def _brief(thing: object) -> object:
     if isinstance(thing, Settled):
         return _settled(thing)
-    if isinstance(thing, Message):
-        return _message(thing)
     if isinstance(thing, TopicMetadata):
         return _topic(thing)
     if isinstance(thing, Place):
@@ -40,12 +39,14 @@ def _brief(thing: object) -> object:
         return ", ".join(f"{_brief(key)} {_brief(value)}" for key, value in thing.items()) or "nothing"
     if isinstance(thing, (list, set)):
         return ", ".join(str(_brief(each)) for each in thing) or "nothing"
+    if type(thing) is tuple and len(thing) > RUN:
+        return _message(cast("Entry", thing))
     return str(thing) if isinstance(thing, Frame) else thing
 
 
 def _values(messages: object) -> str:
     assert isinstance(messages, (list, tuple))
-    return " ".join((message.value or b"").decode() for message in messages)
+    return " ".join((message[VALUE] or b"").decode() for message in messages)
 
 
 def _settled(settled: Settled) -> str:
@@ -56,9 +57,9 @@ def _settled(settled: Settled) -> str:
     return f"{where} {fate}: {settled.error!r}"
 
 
-def _message(message: Message) -> str:
-    target = message.partition if message.partition is not None else (message.key or b"*").decode()
-    return f"{(message.value or b'').decode()} to {message.topic}/{target}"
+def _message(message: Entry) -> str:
+    target = message[PARTITION] if message[PARTITION] is not None else (message[KEY] or b"*").decode()
+    return f"{(message[VALUE] or b'').decode()} to {message[TOPIC]}/{target}"
 
 
 def _topic(topic: TopicMetadata) -> str:

@@ -21,7 +21,7 @@ from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._outbox import Action, AskMetadata, AskProducerId, Connect, Send
 from trio_kprod._core._reports import Settled
 from trio_kprod._errors import ConnectionLost, DeliveryAborted
-from trio_kprod._messages import Message
+from trio_kprod._messages import Entry
 
 #: The broker answers "timed out" before the client loses patience.
 _BROKER_SHARE = 0.8
@@ -103,12 +103,12 @@ class World:
         by_name = self.setting.by_name or any(not one.partition.topic.id.int for one in request.batches)
         return Piece(Place(topic.name, batch.partition.index), topic.id, by_name, sealed)
 
-    def submit(self, messages: list[Message]) -> None:
+    def submit(self, messages: list[Entry]) -> None:
         self.say("submits %s", messages)
         self.history.accept(messages, self.now)
         self.core.submit(messages, self.now)
 
-    def stop(self, late: list[Message]) -> None:
+    def stop(self, late: list[Entry]) -> None:
         """The scope ends. Not another byte is written."""
         self.say("stops")
         self.history.accept(late, self.now)

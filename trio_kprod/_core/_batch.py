@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .._messages import Message
+from .._messages import Entry
 
 if TYPE_CHECKING:
     from ._partition import Partition
@@ -69,7 +69,7 @@ class Batch:
         "wrecks",
     )
 
-    def __init__(self, partition: Partition, entries: Sequence[Message], size: int) -> None:
+    def __init__(self, partition: Partition, entries: Sequence[Entry], size: int) -> None:
         self.partition = partition
         self.entries = entries
         self.size = size

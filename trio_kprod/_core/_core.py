@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from random import Random
 
-from .._messages import Message
+from .._messages import TOPIC, Entry
 from ._answers import Answer
 from ._batch import Batch, Request
 from ._outbox import Action, AskMetadata, AskProducerId, Connect, Send
@@ -30,7 +30,7 @@ class ProduceCore:
         self._outbox = self._shared.outbox
         self._topics: dict[str, Topic] = {}
         # Handed over, not yet with their topic: a partitioner may be looking at the first.
-        self._arriving: deque[Message] = deque()
+        self._arriving: deque[Entry] = deque()
         self._usable: set[int] = set()  # nodes with a connection
         self._asked_to_connect: set[int] = set()
         self._asking_metadata = False
@@ -41,13 +41,13 @@ class ProduceCore:
 
     # ---- events ------------------------------------------------------------------------------------------
 
-    def submit(self, entries: Iterable[Message], now: float) -> None:
+    def submit(self, entries: Iterable[Entry], now: float) -> None:
         """Messages were handed over."""
         self._outbox.now = now
         arriving = self._arriving
         arriving.extend(entries)
         while arriving:
-            self._topic(arriving[0].topic).accept(arriving)
+            self._topic(arriving[0][TOPIC]).accept(arriving)
 
     def want_partitions(self, name: str, now: float) -> None:
         """Somebody wants to know how many partitions a topic has: a `Topics` report follows."""
@@ -151,7 +151,7 @@ class ProduceCore:
             else:
                 answered(batch, answer, now)
 
-    def stop(self, late: Iterable[Message], error: BaseException, now: float) -> None:
+    def stop(self, late: Iterable[Entry], error: BaseException, now: float) -> None:
         """Give up everything, and what came too `late` to be submitted.
 
         No byte may be written after this: `Request.handed` is final.
@@ -164,7 +164,7 @@ class ProduceCore:
             topic.fail(error)
         while self._arriving:
             message = self._arriving.popleft()
-            topic = self._topic(message.topic)
+            topic = self._topic(message[TOPIC])
             topic.unsettled += 1
             self._outbox.settle(topic, [message], error=error)
 

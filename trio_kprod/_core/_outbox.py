@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._messages import Message
+from .._messages import SIZE, Entry
 from ._reports import Observed, Report, Settled
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Outbox:
     def settle(
         self,
         topic: Topic,
-        entries: Sequence[Message],
+        entries: Sequence[Entry],
         *,
         partition: int = -1,
         base_offset: int = -1,
@@ -78,7 +78,7 @@ class Outbox:
                 base_offset,
                 timestamp_ms,
                 entries,
-                sum([entry.size for entry in entries]) if size is None else size,
+                sum([entry[SIZE] for entry in entries]) if size is None else size,
                 attempts,
                 error,
                 maybe_written,

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .._messages import BATCH_OVERHEAD, Message
+from .._messages import BATCH_OVERHEAD, SIZE, Entry
 from ._batch import LAST_EPOCH, Batch, Chain
 from ._records import encode
 from ._shared import Shared
@@ -36,7 +36,7 @@ class Partition:
         self.topic = topic
         self.index = index
         self.shared = shared
-        self.queue: deque[Message] = deque()  # not sealed yet, in accepted order
+        self.queue: deque[Entry] = deque()  # not sealed yet, in accepted order
         self.queue_bytes = 0
         self.batches: deque[Batch] = deque()  # sealed (or to be sealed anew), unsettled, in order
         self.leader = -1
@@ -58,9 +58,9 @@ class Partition:
 
     # ---- what waits ------------------------------------------------------------------------------------
 
-    def append(self, message: Message) -> None:
+    def append(self, message: Entry) -> None:
         self.queue.append(message)
-        self.queue_bytes += message.size
+        self.queue_bytes += message[SIZE]
 
     @property
     def idle(self) -> bool:
@@ -109,7 +109,7 @@ class Partition:
         full = available_bytes >= self.topic.batch_limit - BATCH_OVERHEAD
         return full and distance < self.shared.rules.window
 
-    def replace(self, batch: Batch, parts: Iterable[Sequence[Message]]) -> None:
+    def replace(self, batch: Batch, parts: Iterable[Sequence[Entry]]) -> None:
         """Put new batches in the place of one."""
         assert self.chain is not None
         place, first = self.batches.index(batch), self.batches[0].number
@@ -122,7 +122,7 @@ class Partition:
             each.number = number
         self.chain.next_number = first + len(self.batches)
 
-    def form(self, entries: Sequence[Message], size: int) -> Batch:
+    def form(self, entries: Sequence[Entry], size: int) -> Batch:
         """Make a batch of messages, behind all others."""
         assert self.chain is not None
         if self.shared.outbox.now - self.heard_at > _LONG_SILENCE:
@@ -266,12 +266,12 @@ class Partition:
         self.leader = -1
 
 
-def take(queue: deque[Message], limit: int) -> tuple[list[Message], int]:
+def take(queue: deque[Entry], limit: int) -> tuple[list[Entry], int]:
     """Take from the left what fits into a batch of `limit` bytes, but at least one message."""
     room = limit - BATCH_OVERHEAD
     count = size = 0
     for message in queue:
-        held = size + message.size
+        held = size + message[SIZE]
         if held > room and count:
             break
         size = held
@@ -279,5 +279,5 @@ def take(queue: deque[Message], limit: int) -> tuple[list[Message], int]:
     return [queue.popleft() for _ in range(count)], size
 
 
-def total_size(entries: Iterable[Message]) -> int:
-    return sum([entry.size for entry in entries])
+def total_size(entries: Iterable[Entry]) -> int:
+    return sum([entry[SIZE] for entry in entries])

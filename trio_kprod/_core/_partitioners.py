@@ -12,10 +12,10 @@ from typing import Any
 
 from kafka.partitioner import murmur2
 
-from .._messages import Message
+from .._messages import KEY, TOPIC, VALUE, Entry
 
 #: (message, number of partitions, partitions with a leader) -> partition
-Partitioner = Callable[[Message, int, Sequence[int]], object]
+Partitioner = Callable[[Entry, int, Sequence[int]], object]
 
 # Hashing is pure Python, 0.15 µs a byte, and keys repeat. Long ones do not enter, so that memory is bounded.
 _LONGEST_CACHED_KEY = 64
@@ -41,16 +41,16 @@ def adapt(partitioner: Any) -> Partitioner | None:
     return functools.partial(_ask_callable, partitioner)
 
 
-def _ask_object(partitioner: Any, message: Message, count: int, available: Sequence[int]) -> int:
-    cluster = _OneTopic(message.topic, count, available)
+def _ask_object(partitioner: Any, message: Entry, count: int, available: Sequence[int]) -> int:
+    cluster = _OneTopic(message[TOPIC], count, available)
     chosen: int = partitioner.partition(
-        message.topic, message.key, message.key, message.value, message.value, cluster
+        message[TOPIC], message[KEY], message[KEY], message[VALUE], message[VALUE], cluster
     )
     return chosen
 
 
-def _ask_callable(partitioner: Any, message: Message, count: int, available: Sequence[int]) -> int:
-    chosen: int = partitioner(message.key, list(range(count)), list(available))
+def _ask_callable(partitioner: Any, message: Entry, count: int, available: Sequence[int]) -> int:
+    chosen: int = partitioner(message[KEY], list(range(count)), list(available))
     return chosen
 
 

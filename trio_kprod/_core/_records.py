@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import kafka.codec
 from kafka.record.util import calc_crc32c
 
-from .._messages import Headers, Message
+from .._messages import TIMESTAMP_MS, Entry, Headers
 
 #: Encoding holds the GIL; after so many records `breathe` is called, so that other threads get their turn.
 RECORDS_PER_BREATH = 500
@@ -67,7 +67,7 @@ def _varints(start: int, stop: int) -> Sequence[bytes]:
 
 
 def encode(
-    entries: Sequence[Message],
+    entries: Sequence[Entry],
     *,
     producer_id: int,
     epoch: int,
@@ -88,7 +88,7 @@ def encode(
         attributes = compression
     else:
         data = records
-    timestamps = [message.timestamp_ms for message in entries]
+    timestamps = [message[TIMESTAMP_MS] for message in entries]
     checked = (
         _CHECKED.pack(
             attributes,
@@ -109,17 +109,17 @@ def encode(
     return front + checked, size - len(data) + len(records)
 
 
-def _encode_records(entries: Sequence[Message], start: int, stop: int, parts: list[bytes]) -> None:
+def _encode_records(entries: Sequence[Entry], start: int, stop: int, parts: list[bytes]) -> None:
     """Append the encoded records of ``entries[start:stop]`` to `parts`."""
     add = parts.append
     table = _VARINTS
-    first_timestamp = timestamp = entries[0].timestamp_ms
+    first_timestamp = timestamp = entries[0][TIMESTAMP_MS]
     delta = _ZERO
-    for message, offset in zip(entries[start:stop], _varints(start, stop), strict=True):
-        if message.timestamp_ms != timestamp:  # neighbours mostly share it
-            timestamp = message.timestamp_ms
+    for entry, offset in zip(entries[start:stop], _varints(start, stop), strict=True):
+        _, value, key, headers, _, stamped, _, _, _, _ = entry
+        if stamped != timestamp:  # neighbours mostly share it
+            timestamp = stamped
             delta = varint(timestamp - first_timestamp)
-        key, value, headers = message.key, message.value, message.headers
         if key is None and value is not None and len(value) < _SHORT and not headers:
             record = b"\0%b%b\1%b%b\0" % (delta, offset, table[len(value)], value)
             add(table[len(record)])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._messages import Message
+from .._messages import Entry
 
 
 class Settled(NamedTuple):
@@ -21,7 +21,7 @@ class Settled(NamedTuple):
     partition: int
     base_offset: int
     timestamp_ms: int
-    entries: Sequence[Message]
+    entries: Sequence[Entry]
     size: int
     attempts: int
     error: BaseException | None = None

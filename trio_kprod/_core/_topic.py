@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
-from .._messages import BATCH_OVERHEAD, Message
+from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, TOPIC, Entry
 from ._answers import Verdict, refusal, row
 from ._batch import Batch, Chain
 from ._partition import Partition, take, total_size
@@ -52,10 +52,10 @@ class Topic:
         self._expires = shared.rules.delivery_timeout < inf
         self.partitions: list[Partition] = []
         # Messages wait in one of three rooms until they have a partition:
-        self.arrivals: deque[Message] = deque()  # the partitions are not known yet
-        self.keyless: deque[Message] = deque()  # any will do: they get one when a batch is formed
+        self.arrivals: deque[Entry] = deque()  # the partitions are not known yet
+        self.keyless: deque[Entry] = deque()  # any will do: they get one when a batch is formed
         self.keyless_bytes = 0
-        self.beyond: deque[Message] = deque()  # asked for one that the topic did not have when we last looked
+        self.beyond: deque[Entry] = deque()  # asked for one that the topic did not have when we last looked
         self.unsettled = 0
         self.batch_limit = shared.rules.batch_size
         self.awaited = False  # somebody waits to hear the number of partitions
@@ -97,13 +97,13 @@ class Topic:
 
     # ---- messages come in ------------------------------------------------------------------------------
 
-    def accept(self, arriving: deque[Message]) -> None:
+    def accept(self, arriving: deque[Entry]) -> None:
         """Take from the left what is for this topic: one message, or as many as may go to any partition."""
         if not self.unsettled:
             self._begin_to_wait()
         count = self._count_keyless(arriving) if self.known and self._keyless_anywhere else 0
         if self._expires:
-            self._watch_expiry(min(arriving[index].accepted_at for index in range(count or 1)))
+            self._watch_expiry(min(arriving[index][ACCEPTED_AT] for index in range(count or 1)))
         if count:
             self.unsettled += count
             self._let_wait_for_a_batch([arriving.popleft() for _ in range(count)])
@@ -116,17 +116,17 @@ class Topic:
             self.shared.outbox.refresh(self)
         arriving.popleft()  # only now: what a partitioner never returns from is not lost
 
-    def _count_keyless(self, arriving: deque[Message]) -> int:
+    def _count_keyless(self, arriving: deque[Entry]) -> int:
         """How many of the first messages are for this topic, and for any partition of it."""
         count = 0
         for message in arriving:
-            if message.partition is not None or message.key is not None or message.topic != self.name:
+            if message[PARTITION] is not None or message[KEY] is not None or message[TOPIC] != self.name:
                 break
             count += 1
         return count
 
-    def _place(self, message: Message) -> None:
-        index = message.partition
+    def _place(self, message: Entry) -> None:
+        index = message[PARTITION]
         if index is None:
             try:
                 index = self._choose(message)
@@ -143,17 +143,17 @@ class Topic:
             self.beyond.append(message)
             self.shared.outbox.refresh(self)
 
-    def _let_wait_for_a_batch(self, messages: list[Message]) -> None:
+    def _let_wait_for_a_batch(self, messages: list[Entry]) -> None:
         self.keyless.extend(messages)
         self.keyless_bytes += total_size(messages)
         self.shared.outbox.ready_topics[self] = None
 
-    def _choose(self, message: Message) -> int | None:
+    def _choose(self, message: Entry) -> int | None:
         """Ask the partitioner. One that raises, or answers nonsense, fails this message only."""
         count = len(self.partitions)
         partitioner = self.shared.rules.partitioner
         if partitioner is None:
-            return None if message.key is None else hash_key(message.key) % count
+            return None if message[KEY] is None else hash_key(message[KEY]) % count
         available = [partition.index for partition in self.partitions if partition.leader >= 0]
         try:
             index = partitioner(message, count, available)
@@ -302,8 +302,8 @@ class Topic:
             self.arrivals.popleft()
         count = len(self.partitions)
         for message in [self.beyond.popleft() for _ in range(len(self.beyond))]:
-            if message.partition is not None and message.partition >= count:
-                text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {message.partition}"
+            if message[PARTITION] is not None and message[PARTITION] >= count:
+                text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {message[PARTITION]}"
                 self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
             else:
                 self._place(message)
@@ -364,7 +364,7 @@ class Topic:
         partition.queue_bytes = 0
         self._fail_room(partition.queue, error, partition.index)
 
-    def _fail_room(self, room: deque[Message], error: BaseException, partition: int = -1) -> None:
+    def _fail_room(self, room: deque[Entry], error: BaseException, partition: int = -1) -> None:
         if room:
             entries = list(room)
             room.clear()
@@ -400,8 +400,8 @@ class Topic:
             # Not for each message by itself: looking through all of them takes its time.
             self._watch_expiry(max(min(remaining), due + EXPIRY_PACE))
 
-    def _rooms(self) -> list[tuple[deque[Message], Partition | None]]:
-        rooms: list[tuple[deque[Message], Partition | None]] = [
+    def _rooms(self) -> list[tuple[deque[Entry], Partition | None]]:
+        rooms: list[tuple[deque[Entry], Partition | None]] = [
             (self.arrivals, None),
             (self.keyless, None),
             (self.beyond, None),
@@ -409,16 +409,16 @@ class Topic:
         return rooms + [(partition.queue, partition) for partition in self.partitions]
 
     def _expire_room(
-        self, room: deque[Message], due: float, error: BaseException, partition: Partition | None
+        self, room: deque[Entry], due: float, error: BaseException, partition: Partition | None
     ) -> None:
-        expired = [message for message in room if message.accepted_at <= due]
+        expired = [message for message in room if message[ACCEPTED_AT] <= due]
         if not expired:
             return
         gone = set(map(id, expired))
         kept = [message for message in room if id(message) not in gone]
         room.clear()
         room.extend(kept)
-        size = sum(message.size for message in expired)
+        size = sum(message[SIZE] for message in expired)
         if room is self.keyless:
             self.keyless_bytes -= size
         if partition is not None:
@@ -458,5 +458,5 @@ class Topic:
             self._check_progress_later()
 
 
-def _oldest(messages: Iterable[Message]) -> float:
-    return min(message.accepted_at for message in messages)
+def _oldest(messages: Iterable[Entry]) -> float:
+    return min(message[ACCEPTED_AT] for message in messages)

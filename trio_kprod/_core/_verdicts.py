@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._errors import ConnectionLost, ProducerError, RetriesExhausted
-from .._messages import Message
+from .._messages import Entry
 from ._answers import Answer, Row, Verdict, perhaps_written, refusal, row
 from ._batch import Batch
 from ._partition import Partition
@@ -232,7 +232,7 @@ def _settle(
     )
 
 
-def _settle_some(batch: Batch, entries: list[Message], error: BaseException) -> None:
+def _settle_some(batch: Batch, entries: list[Entry], error: BaseException) -> None:
     batch.partition.shared.outbox.settle(
         batch.partition.topic,
         entries,
