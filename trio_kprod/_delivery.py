@@ -96,7 +96,6 @@ class Delivery:
         over (trio.Event): set when there is nothing to wait for any more before the client is stopped:
             all is settled and nothing more can come, or something has crashed.
         stopping (trio.Event): set when the client has to be stopped; nothing is handed over any more.
-        wake_at (float): wake the delivery task when so many messages have been accepted.
     """
 
     def __init__(
@@ -114,8 +113,7 @@ class Delivery:
         self.over = trio.Event()
         self.stopping = trio.Event()
         self.reason = ""  # why messages are given up, if they are
-        self.wake_at = inf
-        self.room = Room(settings, ledger)
+        self.room = Room(settings, ledger, self.wake)
         self.instruments = Instruments(settings.instruments, settings.logger)
         self.teller = Teller(settings, self.instruments)
         self.delivered = self.undelivered = 0
@@ -139,7 +137,7 @@ class Delivery:
     # -- asking --------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        self.wake_at = inf
+        self.room.wake_at = inf
         self._wake_up.set()
 
     def deliver_nowait(self) -> None:
@@ -177,7 +175,7 @@ class Delivery:
         while True:
             self.turn()
             self._wake_up = trio.Event()
-            self.wake_at = self._next_wake()
+            self.room.wake_at = self._next_wake()
             await self._wake_up.wait()
 
     @trio.lowlevel.enable_ki_protection
@@ -198,18 +196,18 @@ class Delivery:
                 self.deliver_nowait()
 
     def _next_wake(self) -> float:
-        """How many accepted messages give the task something to do.
+        """How many queued messages give the task something to do.
 
         Not each one: that would cost a switch between tasks for each message of a loop of ``await send``.
         """
         if self.room.queued:
             return inf  # the buffer is full; reports will make room, and they wake it as well
         if self._settings.delivery_interval > 0 and not self._waiting:
-            return self.room.accepted + 1
+            return 1
         count = max(1, self._settings.max_queue_size // 2)
         if self._settings.delivery_threshold:
             count = min(count, self._settings.delivery_threshold - len(self._waiting))
-        return self.room.accepted + count
+        return count
 
     def turn(self) -> None:
         """All that can be done now."""

@@ -99,8 +99,6 @@ class Producer:
         message = self._intake.message(known.name, value, key, headers, partition, timestamp_ms)
         if not self._room.accept(message, known):
             self._overflow(message, known)
-        if self._room.accepted >= self._delivery.wake_at:
-            self._delivery.wake()
         if self._instruments.enqueue_message:
             self._tell_enqueued(known)
 
@@ -144,22 +142,32 @@ class Producer:
         count = 0
         if isinstance(values, AsyncIterable):
             async for item in values:
-                await self._send_item(topic, item)
+                left = self._accept_item(topic, item)
+                if left is not None:
+                    await self._wait_for_room(*left)
                 count += 1
         else:
             for item in values:
-                await self._send_item(topic, item)
+                left = self._accept_item(topic, item)
+                if left is not None:
+                    await self._wait_for_room(*left)
                 count += 1
         await trio.lowlevel.cancel_shielded_checkpoint()
         return count
 
     @trio.lowlevel.enable_ki_protection
-    async def _send_item(self, topic: str, item: Any) -> None:
-        """A checkpoint only if there is no room."""
+    def _accept_item(self, topic: str, item: Any) -> tuple[Entry, Topic] | None:
+        """Queue an item; if there is no room for it, return its message, and the topic."""
+        if self._delivery.refusal is not None:
+            self._check()
+        known = self._topics[topic]
         key, value = _pair(item) if isinstance(item, tuple) else (None, item)
-        message, known = self._message(topic, value, key, None, None, None)
-        if not self._accept(message, known):
-            await self._wait_for_room(message, known)
+        message = self._intake.message(known.name, value, key, None, None, None)
+        if not self._room.accept(message, known):
+            return message, known
+        if self._instruments.enqueue_message:
+            self._tell_enqueued(known)
+        return None
 
     @trio.lowlevel.enable_ki_protection
     async def send_and_wait(
@@ -309,8 +317,6 @@ class Producer:
         """Queue it, and see to what follows; False if there is no room."""
         if not self._room.accept(message, known):
             return False
-        if self._room.accepted >= self._delivery.wake_at:
-            self._delivery.wake()
         if self._instruments.enqueue_message:
             self._tell_enqueued(known)
         return True
@@ -321,6 +327,7 @@ class Producer:
             self._instruments.tell("buffer_overflow", topic=known.name)
         raise self._room.refusal(message, known)
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait_for_room(self, message: Entry, known: Topic) -> None:
         """Always a checkpoint. If it raises, the message was not accepted."""
         self._delivery.deliver_nowait()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -95,12 +96,14 @@ class Room:
     """The queue, its bounds, and the line before it.
 
     Attributes:
-        accepted (int): how many messages ever came in: the running number of the next one.
+        wake_at (float): call `wake` when so many messages are queued.
         unsettled_bytes (int): what the accepted and not yet settled ones hold.
         short_of_bytes (bool): a message did not fit in, and nothing was settled since.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], object]) -> None:
+        self.wake_at = inf
+        self._wake = wake
         self._ledger = ledger
         self._queue: deque[Entry] = deque()
         self._max_queue_size = settings.max_queue_size
@@ -111,7 +114,7 @@ class Room:
         self._stalled: dict[Topic, None] = {}
         self._stalled_count = 0
         self._stalled_bytes = 0
-        self.accepted = 0
+        self.taken = 0  # how many of the accepted messages have left the queue
         self.unsettled_bytes = 0
         self.tasks_waiting = 0
         self.short_of_bytes = False
@@ -121,9 +124,9 @@ class Room:
         return len(self._queue)
 
     @property
-    def taken(self) -> int:
-        """How many of the accepted messages have left the queue."""
-        return self.accepted - len(self._queue)
+    def accepted(self) -> int:
+        """How many messages ever came in: the running number of the next one."""
+        return self.taken + len(self._queue)
 
     @property
     def queued_since(self) -> float | None:
@@ -135,25 +138,27 @@ class Room:
     @trio.lowlevel.enable_ki_protection
     def accept(self, message: Entry, topic: Topic, *, first_in_line: bool = False) -> bool:
         """Queue the message, or return False: there is no room, or others wait for it."""
-        if (self._line or topic.parked) and not first_in_line:
-            return False
         size = message[SIZE]
-        if topic.stalled and not self._within_quota(size):
+        if self._line and not first_in_line:
+            return False
+        if topic.stalled and (topic.parked or not self._within_quota(size)):
             return False
         held = self.unsettled_bytes + size
         if held > self._max_bytes:
             self.short_of_bytes = True
             return False
-        if len(self._queue) >= self._max_queue_size:
+        queued = len(self._queue) + 1
+        if queued > self._max_queue_size:
             return False
         self._queue.append(message)
-        self.accepted += 1
         self.unsettled_bytes = held
         topic.unsettled += 1
         topic.unsettled_bytes += size
         if topic.stalled:
             self._stalled_count += 1
             self._stalled_bytes += size
+        if queued >= self.wake_at:
+            self._wake()
         return True
 
     def _within_quota(self, size: int) -> bool:
@@ -247,6 +252,7 @@ class Room:
     def take(self, count: int) -> list[Entry]:
         """The next `count` messages of the queue, which must be there."""
         leave = self._queue.popleft
+        self.taken += count
         return [leave() for _ in range(count)]
 
     def relabel(self, run: int, new: int) -> None:
