@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import inf
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class Intake:
         self.topics = Topics()
         self._ledger = ledger
         self._clock = clock
+        self._millisecond = 0
+        self._millisecond_ends = -inf  # on the client's clock
         self._key_serializer = settings.key_serializer
         self._value_serializer = settings.value_serializer
         self._max_request_size = settings.max_request_size
@@ -103,14 +106,22 @@ class Intake:
             size += headers_size
         if partition is not None:
             partition = _check_partition("partition", partition)
-        if timestamp_ms is None:
-            timestamp_ms = time_ns() // 1_000_000
-        else:
+        now = self._clock()
+        if timestamp_ms is not None:
             timestamp_ms = _check_timestamp("timestamp_ms", timestamp_ms)
+        elif now < self._millisecond_ends:
+            timestamp_ms = self._millisecond
+        else:
+            timestamp_ms = self._read_wall_clock(now)
         if size > self._max_message_size:
             self._too_large(topic, size)
-        run = self._ledger.run
-        return topic, value, key, pairs, partition, timestamp_ms, size, self._clock(), ticket, run
+        return topic, value, key, pairs, partition, timestamp_ms, size, now, ticket, self._ledger.run
+
+    def _read_wall_clock(self, now: float) -> int:
+        """Once a millisecond: what comes within it is stamped the same. (And is encoded with less work.)"""
+        self._millisecond_ends = now + 0.001
+        self._millisecond = time_ns() // 1_000_000
+        return self._millisecond
 
     def _too_large(self, topic: str, size: int) -> None:
         raise MessageTooLarge(

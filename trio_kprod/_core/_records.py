@@ -77,10 +77,12 @@ def encode(
 ) -> tuple[bytes, int]:
     """Encode messages as one batch; return its bytes, and their number without compression."""
     parts: list[bytes] = []
+    first_timestamp = latest_timestamp = entries[0][TIMESTAMP_MS]
     for start in range(0, len(entries), RECORDS_PER_BREATH):
         if start:
             breathe()
-        _encode_records(entries, start, min(start + RECORDS_PER_BREATH, len(entries)), parts)
+        latest = _encode_records(entries[start : start + RECORDS_PER_BREATH], start, first_timestamp, parts)
+        latest_timestamp = max(latest_timestamp, latest)
     records = b"".join(parts)
     attributes = 0
     data = CODECS[compression](records) if compression else records
@@ -88,13 +90,12 @@ def encode(
         attributes = compression
     else:
         data = records
-    timestamps = [message[TIMESTAMP_MS] for message in entries]
     checked = (
         _CHECKED.pack(
             attributes,
             len(entries) - 1,
-            timestamps[0],
-            max(timestamps),
+            first_timestamp,
+            latest_timestamp,
             producer_id,
             epoch,
             sequence,
@@ -109,17 +110,20 @@ def encode(
     return front + checked, size - len(data) + len(records)
 
 
-def _encode_records(entries: Sequence[Entry], start: int, stop: int, parts: list[bytes]) -> None:
-    """Append the encoded records of ``entries[start:stop]`` to `parts`."""
+def _encode_records(
+    entries: Sequence[Entry], first_offset: int, first_timestamp: int, parts: list[bytes]
+) -> int:
+    """Append the encoded records to `parts`, return their latest time stamp."""
     add = parts.append
     table = _VARINTS
-    first_timestamp = timestamp = entries[0][TIMESTAMP_MS]
+    latest = timestamp = first_timestamp
     delta = _ZERO
-    for entry, offset in zip(entries[start:stop], _varints(start, stop), strict=True):
-        _, value, key, headers, _, stamped, _, _, _, _ = entry
+    offsets = _varints(first_offset, first_offset + len(entries))
+    for (_, value, key, headers, _, stamped, _, _, _, _), offset in zip(entries, offsets, strict=True):
         if stamped != timestamp:  # neighbours mostly share it
             timestamp = stamped
             delta = varint(timestamp - first_timestamp)
+            latest = max(latest, timestamp)
         if key is None and value is not None and len(value) < _SHORT and not headers:
             record = b"\0%b%b\1%b%b\0" % (delta, offset, table[len(value)], value)
             add(table[len(record)])
@@ -133,6 +137,7 @@ def _encode_records(entries: Sequence[Entry], start: int, stop: int, parts: list
             )
             add(varint(len(record)))
         add(record)
+    return latest
 
 
 def _encode_headers(headers: Headers) -> bytes:
