@@ -6,7 +6,7 @@ Every method is told what happened and when (`now`, in seconds, on any clock tha
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from random import Random
 
@@ -30,7 +30,7 @@ class ProduceCore:
         self._outbox = self._shared.outbox
         self._topics: dict[str, Topic] = {}
         # Handed over, not yet with their topic: a partitioner may be looking at the first.
-        self._arriving: deque[Entry] = deque()
+        self._arriving: deque[list[Entry]] = deque()
         self._usable: set[int] = set()  # nodes with a connection
         self._asked_to_connect: set[int] = set()
         self._asking_metadata = False
@@ -44,10 +44,20 @@ class ProduceCore:
     def submit(self, entries: Iterable[Entry], now: float) -> None:
         """Messages were handed over."""
         self._outbox.now = now
-        arriving = self._arriving
-        arriving.extend(entries)
-        while arriving:
-            self._topic(arriving[0][TOPIC]).accept(arriving)
+        self._arriving.extend(self._together(entries))
+        while self._arriving:
+            messages = self._arriving[0]
+            self._topic(messages[0][TOPIC]).accept(messages)
+            self._arriving.popleft()
+
+    def _together(self, entries: Iterable[Entry]) -> Iterable[list[Entry]]:
+        """Those of a topic at once. But each by itself if a partitioner is asked, which may never return."""
+        if self._shared.rules.partitioner is not None:
+            return ([message] for message in entries)
+        by_topic: defaultdict[str, list[Entry]] = defaultdict(list)
+        for message in entries:
+            by_topic[message[TOPIC]].append(message)
+        return by_topic.values()
 
     def want_partitions(self, name: str, now: float) -> None:
         """Somebody wants to know how many partitions a topic has: a `Topics` report follows."""
@@ -157,16 +167,16 @@ class ProduceCore:
         No byte may be written after this: `Request.handed` is final.
         """
         self._outbox.now = now
-        self._arriving.extend(late)
+        self._arriving.extend(self._together(late))
         for topic in self._topics.values():
             for partition in topic.partitions:
                 _forget_unsent(partition)
             topic.fail(error)
         while self._arriving:
-            message = self._arriving.popleft()
-            topic = self._topic(message[TOPIC])
-            topic.unsettled += 1
-            self._outbox.settle(topic, [message], error=error)
+            messages = self._arriving.popleft()
+            topic = self._topic(messages[0][TOPIC])
+            topic.unsettled += len(messages)
+            self._outbox.settle(topic, messages, error=error)
 
     def advance(self, now: float) -> None:
         """Time has passed."""

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
-from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, TOPIC, Entry
+from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, Entry
 from ._answers import Verdict, refusal, row
 from ._batch import Batch, Chain
-from ._partition import Partition, take, total_size
-from ._partitioners import hash_key
+from ._partition import Partition, take
+from ._partitioners import Partitioner, hash_key
 from ._reports import Recovered, Stalled, Topics
 from ._shared import EXPIRY_PACE, STALL_AFTER, Shared
 from ._verdicts import give_up
@@ -48,7 +48,6 @@ class Topic:
         self.shared = shared
         self.id = NO_TOPIC_ID
         self.known = False
-        self._keyless_anywhere = shared.rules.partitioner is None
         self._expires = shared.rules.delivery_timeout < inf
         self.partitions: list[Partition] = []
         # Messages wait in one of three rooms until they have a partition:
@@ -97,71 +96,60 @@ class Topic:
 
     # ---- messages come in ------------------------------------------------------------------------------
 
-    def accept(self, arriving: deque[Entry]) -> None:
-        """Take from the left what is for this topic: one message, or as many as may go to any partition."""
+    def accept(self, messages: list[Entry]) -> None:
         if not self.unsettled:
             self._begin_to_wait()
-        count = self._count_keyless(arriving) if self.known and self._keyless_anywhere else 0
+        self.unsettled += len(messages)
         if self._expires:
-            self._watch_expiry(min(arriving[index][ACCEPTED_AT] for index in range(count or 1)))
-        if count:
-            self.unsettled += count
-            self._let_wait_for_a_batch([arriving.popleft() for _ in range(count)])
-            return
-        self.unsettled += 1
+            self._watch_expiry(_oldest(messages))
         if self.known:
-            self._place(arriving[0])
+            self._place(messages)
         else:
-            self.arrivals.append(arriving[0])
-            self.shared.outbox.refresh(self)
-        arriving.popleft()  # only now: what a partitioner never returns from is not lost
-
-    def _count_keyless(self, arriving: deque[Entry]) -> int:
-        """How many of the first messages are for this topic, and for any partition of it."""
-        count = 0
-        for message in arriving:
-            if message[PARTITION] is not None or message[KEY] is not None or message[TOPIC] != self.name:
-                break
-            count += 1
-        return count
-
-    def _place(self, message: Entry) -> None:
-        index = message[PARTITION]
-        if index is None:
-            try:
-                index = self._choose(message)
-            except PartitioningFailed as error:
-                self.shared.outbox.settle(self, [message], error=error)
-                return
-        if index is None:
-            self._let_wait_for_a_batch([message])
-        elif index < len(self.partitions):
-            partition = self.partitions[index]
-            partition.append(message)
-            self.shared.outbox.ready_partitions[partition] = None
-        else:
-            self.beyond.append(message)
+            self.arrivals.extend(messages)
             self.shared.outbox.refresh(self)
 
-    def _let_wait_for_a_batch(self, messages: list[Entry]) -> None:
-        self.keyless.extend(messages)
-        self.keyless_bytes += total_size(messages)
-        self.shared.outbox.ready_topics[self] = None
-
-    def _choose(self, message: Entry) -> int | None:
-        """Ask the partitioner. One that raises, or answers nonsense, fails this message only."""
-        count = len(self.partitions)
+    def _place(self, messages: Iterable[Entry]) -> None:
+        partitions, count = self.partitions, len(self.partitions)
         partitioner = self.shared.rules.partitioner
-        if partitioner is None:
-            return None if message[KEY] is None else hash_key(message[KEY]) % count
+        for message in messages:
+            index, key = message[PARTITION], message[KEY]
+            if index is None:
+                if partitioner is not None:
+                    index = self._ask(partitioner, message)
+                    if index is None:
+                        continue
+                elif key is not None:
+                    index = hash_key(key) % count
+                else:
+                    self.keyless.append(message)
+                    self.keyless_bytes += message[SIZE]
+                    continue
+            if index < count:
+                partitions[index].append(message)
+                self.shared.outbox.ready_partitions[partitions[index]] = None
+            else:
+                self.beyond.append(message)
+                self.shared.outbox.refresh(self)
+        if self.keyless:
+            self.shared.outbox.ready_topics[self] = None
+
+    def _ask(self, partitioner: Partitioner, message: Entry) -> int | None:
+        """One that raises, or answers nonsense, fails this message only."""
+        count = len(self.partitions)
         available = [partition.index for partition in self.partitions if partition.leader >= 0]
         try:
             index = partitioner(message, count, available)
         except Exception as error:
-            raise PartitioningFailed(f"the partitioner raised {error!r}") from error
-        if isinstance(index, int) and 0 <= index < count:
-            return index
-        raise PartitioningFailed(f"the partitioner answered {index!r}, not a partition from 0 to {count - 1}")
+            failure = PartitioningFailed(f"the partitioner raised {error!r}")
+            failure.__cause__ = error
+        else:
+            if isinstance(index, int) and 0 <= index < count:
+                return index
+            failure = PartitioningFailed(
+                f"the partitioner answered {index!r}, not a partition from 0 to {count - 1}"
+            )
+        self.shared.outbox.settle(self, [message], error=failure)
+        return None
 
     # ---- batches of messages without key -----------------------------------------------------------------
 
@@ -298,15 +286,15 @@ class Topic:
 
     def _place_all(self) -> None:
         while self.arrivals:
-            self._place(self.arrivals[0])
-            self.arrivals.popleft()
+            self._place([self.arrivals[0]])
+            self.arrivals.popleft()  # only now: what a partitioner never returns from is not lost
         count = len(self.partitions)
         for message in [self.beyond.popleft() for _ in range(len(self.beyond))]:
             if message[PARTITION] is not None and message[PARTITION] >= count:
                 text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {message[PARTITION]}"
                 self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
             else:
-                self._place(message)
+                self._place([message])
 
     def _missing(self, code: int, now: float, answering_since: float) -> None:
         """The topic, or all of its partitions, are unknown to the broker that answered."""
