@@ -74,7 +74,7 @@ class Batch:
         self.entries = entries
         self.size = size
         # None until it is sealed, that is until it is first sent; and again when it is to be sealed anew.
-        self.data: bytes | None = None
+        self.data: bytearray | None = None
         self.number = -1  # its place in the chain
         self.sequence = -1
         # The request that carries it now. An answer to any other speaks of nothing we still wait for.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import kafka.codec
 from kafka.record.util import calc_crc32c
 
-from .._messages import TIMESTAMP_MS, Entry, Headers
+from .._messages import BATCH_OVERHEAD, TIMESTAMP_MS, Entry, Headers
 
 #: Encoding holds the GIL; after so many records `breathe` is called, so that other threads get their turn.
 RECORDS_PER_BREATH = 500
@@ -36,6 +36,7 @@ _FORMAT = 2
 _UNCHECKED = struct.Struct(">qiibI")
 # attributes, last offset delta, first and maximal timestamp, producer id, epoch, sequence, number of records
 _CHECKED = struct.Struct(">hiqqqhii")
+_UNCHECKED_YET = bytes(_UNCHECKED.size)
 _LENGTH_COUNTS_FROM = 12  # what stands behind the length itself
 _BASE_OFFSET = 0  # both are the broker's to give
 _LEADER_EPOCH = -1
@@ -74,7 +75,7 @@ def encode(
     sequence: int,
     compression: int = 0,
     breathe: Callable[[], object] = lambda: None,
-) -> tuple[bytes, int]:
+) -> tuple[bytearray, int]:
     """Encode messages as one batch; return its bytes, and their number without compression."""
     parts: list[bytes] = []
     first_timestamp = latest_timestamp = entries[0][TIMESTAMP_MS]
@@ -83,31 +84,35 @@ def encode(
             breathe()
         latest = _encode_records(entries[start : start + RECORDS_PER_BREATH], start, first_timestamp, parts)
         latest_timestamp = max(latest_timestamp, latest)
+    uncompressed = BATCH_OVERHEAD + sum(map(len, parts))
+    if compression:
+        compression, parts = _compress(compression, parts)
+    checked = _CHECKED.pack(
+        compression,
+        len(entries) - 1,
+        first_timestamp,
+        latest_timestamp,
+        producer_id,
+        epoch,
+        sequence,
+        len(entries),
+    )
+    return _finish(bytearray().join((_UNCHECKED_YET, checked, *parts))), uncompressed
+
+
+def _compress(compression: int, parts: list[bytes]) -> tuple[int, list[bytes]]:
     records = b"".join(parts)
-    attributes = 0
-    data = CODECS[compression](records) if compression else records
-    if len(data) < len(records):  # otherwise compression does not pay
-        attributes = compression
-    else:
-        data = records
-    checked = (
-        _CHECKED.pack(
-            attributes,
-            len(entries) - 1,
-            first_timestamp,
-            latest_timestamp,
-            producer_id,
-            epoch,
-            sequence,
-            len(entries),
-        )
-        + data
-    )
-    size = _UNCHECKED.size + len(checked)
-    front = _UNCHECKED.pack(
-        _BASE_OFFSET, size - _LENGTH_COUNTS_FROM, _LEADER_EPOCH, _FORMAT, calc_crc32c(checked)
-    )
-    return front + checked, size - len(data) + len(records)
+    compressed = CODECS[compression](records)
+    return (compression, [compressed]) if len(compressed) < len(records) else (0, parts)
+
+
+def _finish(batch: bytearray) -> bytearray:
+    """Fill in the length and the checksum."""
+    with memoryview(batch)[_UNCHECKED.size :] as checked:
+        checksum = calc_crc32c(checked)
+    length = len(batch) - _LENGTH_COUNTS_FROM
+    _UNCHECKED.pack_into(batch, 0, _BASE_OFFSET, length, _LEADER_EPOCH, _FORMAT, checksum)
+    return batch
 
 
 def _encode_records(
