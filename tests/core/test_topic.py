@@ -35,6 +35,23 @@ def check_counters(bench: Bench) -> None:
 # ---- without key -------------------------------------------------------------------------------------------
 
 
+def test_of_many_partitions_the_one_that_will_do_is_found() -> None:
+    """Though only some are looked at first."""
+    bench = Bench(leaders=[2] * 500 + [1])
+    bench.core.lost(2, [], OSError(), bench.now)
+    bench.step()
+    keyless(bench, "ab")
+    [[seen]] = bench.sent
+    assert (seen.partition, seen.values) == (500, "ab")
+
+
+def test_many_partitions_take_turns() -> None:
+    bench = Bench(leaders=[1] * 500)
+    for _ in range(20):
+        keyless(bench, "ab")
+    assert len({seen.partition for [seen] in bench.sent}) == 20
+
+
 def test_messages_without_key_spread_by_the_batch() -> None:
     bench = Bench(leaders=(1, 1, 1))
     keyless(bench, "abcdef")

@@ -39,6 +39,7 @@ class Setting:
     first_sequence: int  # of a chain's first epoch: so that it wraps soon
     last_epoch: int  # so that epochs run out soon
     request_timeout: float
+    candidates: int  # how many partitions compete for messages without key
     rules: Rules
     weights: tuple[float, ...]  # how often each event of `faults` happens
 
@@ -68,6 +69,7 @@ class Setting:
             first_sequence=2**31 - random.randint(1, 40) if not strict_start and chance() < 0.3 else 0,
             last_epoch=choice((1, 3)) if chance() < 0.1 else LAST_EPOCH,
             request_timeout=choice((0.5, 2.0, 30.0)),
+            candidates=choice((1, 2, 32)),
             rules=_rules(random, acks),
             weights=tuple(weight * choice((0.0, 0.2, 1, 1, 1, 4)) for weight in usual),
         )

@@ -235,11 +235,7 @@ class ProduceCore:
         for topic in ready:
             if not topic.keyless:
                 continue
-            leaders = {partition.leader for partition in topic.partitions}
-            if -1 in leaders:
-                self._outbox.refresh(topic)
-            usable = {leader for leader in leaders if self._may_send_to(leader)}
-            for batch in topic.form_keyless(usable, chosen):
+            for batch in topic.form_keyless(self._may_send_to, chosen):
                 chosen[batch.partition] = batch
 
     def _may_send_to(self, node: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -19,6 +19,9 @@ from ._partitioners import Partitioner, hash_key
 from ._reports import Recovered, Stalled, Topics
 from ._shared import EXPIRY_PACE, STALL_AFTER, Shared
 from ._verdicts import give_up
+
+#: How many partitions compete for the next messages without key.
+_CANDIDATES = 32
 
 #: What brokers without topic ids (KIP-516) call every topic.
 NO_TOPIC_ID = UUID(int=0)
@@ -153,19 +156,37 @@ class Topic:
 
     # ---- batches of messages without key -----------------------------------------------------------------
 
-    def form_keyless(self, usable: Collection[int], taken: Collection[Partition]) -> Iterable[Batch]:
+    def form_keyless(self, may_send_to: Callable[[int], bool], taken: Collection[Partition]) -> list[Batch]:
         """Form batches of messages without key, each for the partition with the fewest unsettled bytes.
 
         Only partitions whose leader is connected count, so that a dead broker holds none of them up
-        (KIP-794). `taken` have their batch of this round already.
+        (KIP-794). `taken` have their batch of this round already. Of many partitions, some by lot are looked
+        at, and the others only if those will not do.
         """
-        open_to = [p for p in self.partitions if p.leader in usable and p not in taken]
+        if len(self.partitions) > _CANDIDATES:
+            some = self.shared.random.sample(self.partitions, _CANDIDATES)
+            batches = self._form_keyless_among(some, may_send_to, taken)
+            if batches:
+                return batches
+        return self._form_keyless_among(self.partitions, may_send_to, taken)
+
+    def _form_keyless_among(
+        self,
+        partitions: Sequence[Partition],
+        may_send_to: Callable[[int], bool],
+        taken: Collection[Partition],
+    ) -> list[Batch]:
+        if any(partition.leader < 0 for partition in partitions):
+            self.shared.outbox.refresh(self)
+        open_to = [one for one in partitions if one not in taken and may_send_to(one.leader)]
         self.shared.random.shuffle(open_to)
+        batches: list[Batch] = []
         for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):
             if self.keyless and partition.may_form(self.keyless_bytes):
                 entries, size = take(self.keyless, self.batch_limit)
                 self.keyless_bytes -= size
-                yield partition.form(entries, size)
+                batches.append(partition.form(entries, size))
+        return batches
 
     def lower_batch_limit(self, size: int) -> None:
         """The broker refused a batch as too large."""
