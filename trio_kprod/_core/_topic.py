@@ -311,8 +311,9 @@ class Topic:
             self.arrivals.popleft()  # only now: what a partitioner never returns from is not lost
         count = len(self.partitions)
         for message in [self.beyond.popleft() for _ in range(len(self.beyond))]:
-            if message[PARTITION] is not None and message[PARTITION] >= count:
-                text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {message[PARTITION]}"
+            index = message[PARTITION]
+            if index is not None and index >= count:
+                text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {index}"
                 self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
             else:
                 self._place([message])
