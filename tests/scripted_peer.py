@@ -18,7 +18,7 @@ from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from trio_kprod._connection import Connection
 from trio_kprod._errors import ConnectionLost
-from trio_kprod._exchange import Exchange
+from trio_kprod._exchange import ApiExchange, Exchange
 from trio_kprod._transport import Fence, FencedStream
 
 REQUESTS = {
@@ -191,7 +191,7 @@ class Client:
         return str(self.lost)
 
     def ask(self, request: Any = None, timeout: float = 30.0) -> Exchange:
-        exchange = Exchange(
+        exchange = ApiExchange(
             MetadataRequest(version=12, topics=[]) if request is None else request,
             timeout,
             lambda exchange, _: self._tell("answer", exchange),

@@ -14,8 +14,10 @@ import trio
 import trustme
 
 import trio_kprod
+from tests import cycles
 from tests.scripted_peer import settings
 from trio_kprod._client import ThreadHost
+from trio_kprod._core._core import ProduceCore
 from trio_kprod._endpoints import Endpoints
 from trio_kprod._transport import Fence
 from trio_kprod.testing import Broker, open_broker
@@ -163,6 +165,27 @@ async def test_a_stuck_partitioner_does_not_hold_up_the_end(broker: Broker) -> N
     while trio.testing.active_thread_count():
         await trio.lowlevel.checkpoint()
     assert broker.records("t") == []
+
+
+@pytest.mark.parametrize("event", ["submit", "answered", "advance", "metadata"])
+async def test_a_bug_in_the_core_crashes_the_producer(
+    broker: Broker, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the core was told of something: by us, by an answer, by time, by another connection."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(f"a bug in {event}")
+
+    with trio.fail_after(30), pytest.raises(trio_kprod.ProducerCrashed) as caught:
+        async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+            await producer.send_and_wait("t", b"good")
+            monkeypatch.setattr(ProduceCore, event, broken)
+            producer.send_nowait("t", b"to a topic that is known")
+            producer.send_nowait("another", b"to one that is not")
+            producer.deliver_nowait()
+            await trio.sleep_forever()
+    assert f"a bug in {event}" in repr(caught.value.__cause__)
+    assert cycles.running_clients() == 0
 
 
 async def test_a_partitioner_that_raises_fails_its_message_only(broker: Broker) -> None:

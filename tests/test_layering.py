@@ -29,6 +29,7 @@ LAYERS = [
     {"_exchange"},
     {"_sasl"},
     {"_connection"},
+    {"_produce_codec"},
     {"_protocol"},
     {"_endpoints"},
     {"_questions"},

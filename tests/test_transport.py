@@ -101,6 +101,78 @@ async def test_cancelled_send_breaks_the_stream() -> None:
             await ours.send_all(b"more")
 
 
+async def test_send_nowait_sends_what_there_is_room_for() -> None:
+    ours, theirs = pair()
+    data = bytes(range(256)) * 20_000
+    async with ours, theirs, trio.open_nursery() as nursery:
+        count = ours.send_nowait(data)
+        assert 0 < count == ours.bytes_sent < len(data)
+        assert ours.send_nowait(data[count:]) == 0
+        nursery.start_soon(ours.send_all, data[count:])
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            ours.send_nowait(b"not between")
+        received = bytearray()
+        while len(received) < len(data):
+            received += await theirs.receive_some()
+    assert bytes(received) == data
+    assert ours.bytes_sent == len(data)
+
+
+async def test_send_nowait_that_fails() -> None:
+    fence = Fence()
+    ours, theirs = pair(fence)
+    await theirs.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        ours.send_nowait(b"x")
+    with pytest.raises(trio.BrokenResourceError, match="an earlier send did not end"):
+        ours.send_nowait(b"x")
+    await ours.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        ours.send_nowait(b"x")
+    ours, theirs = pair(fence)
+    fence.raise_()
+    with pytest.raises(Fenced):
+        ours.send_nowait(b"x")
+    assert ours.bytes_sent == 0
+    ours.close()
+    theirs.close()
+
+
+async def test_what_arrives_later_is_waited_for() -> None:
+    """Also by who has read all there was before."""
+    ours, theirs = pair()
+    async with ours, theirs:
+        await ours.send_all(b"one")
+        assert await theirs.receive_some() == b"one"
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def read() -> None:
+                assert await theirs.receive_some() == b"two"
+
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.send_all(b"two")
+        await ours.send_all(b"three")
+        assert await theirs.receive_some(2) == b"th"
+        assert await theirs.receive_some(100) == b"ree"
+
+
+async def test_a_stream_is_quiet_when_all_was_read() -> None:
+    ours, theirs = pair()
+    async with ours, theirs:
+        assert ours.is_quiet()
+        await theirs.send_all(b"x")
+        assert not ours.is_quiet()
+        assert await ours.receive_some() == b"x"
+        assert ours.is_quiet()
+        await theirs.aclose()
+        assert not ours.is_quiet()
+        assert await ours.receive_some() == b""
+        assert not ours.is_quiet()
+    assert not ours.is_quiet()
+
+
 async def test_cancelled_receive_loses_nothing() -> None:
     ours, theirs = pair()
     async with ours, theirs:

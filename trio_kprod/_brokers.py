@@ -5,17 +5,17 @@ Nothing here decides anything about messages. Each connection's fate is told to 
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
-from kafka.protocol.producer import ProduceRequest
+from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
 from ._connection import SetupFailed
 from ._endpoints import Address, Endpoints, Events, name_of
 from ._errors import ConnectionLost
-from ._exchange import Exchange
-from ._protocol import LOWEST_PRODUCE_VERSION, ProduceAnswers, produce_answers, produce_request
+from ._exchange import Exchange, decode_api
+from ._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceMessage
+from ._protocol import ProduceAnswers, produce_answers, produce_message
 from ._questions import Questions
 
 if TYPE_CHECKING:
@@ -82,11 +82,36 @@ class Brokers:
             del self._produce[node]
 
 
-class _Flight(NamedTuple):
-    """What is to be remembered of a request until it is answered."""
+class _ProduceExchange(Exchange):
+    """A produce request and its answer."""
 
-    request: Request
-    started: float
+    __slots__ = ("message", "started")
+
+    name = "Produce"
+
+    def __init__(self, message: ProduceMessage, timeout: float, owner: ProduceConnection) -> None:
+        super().__init__(timeout, owner.answered, on_sent=owner.sent, expects_answer=message.expects_answer)
+        self.message = message
+        self.started = trio.current_time()
+
+    @property
+    def request(self) -> Request:
+        return self.message.request
+
+    def hand_over(self) -> None:
+        self.handed = self.request.handed = True
+
+    def encode(self, client_id: str) -> bytes:
+        return self.message.encode(self.correlation_id, client_id)
+
+    def decode(self, frame: bytes) -> tuple[int, ProduceAnswers]:
+        plain = self.message.read_plain(frame)
+        if plain is not None:
+            answers, throttle_ms = plain
+            return throttle_ms, ProduceAnswers(answers, {})
+        version = self.message.version
+        response = decode_api(ProduceResponse[version], frame)
+        return response.throttle_time_ms, produce_answers(self.request, version, response)
 
 
 class ProduceConnection:
@@ -99,17 +124,16 @@ class ProduceConnection:
         self._node = node
         self._name = name_of(address)
         self.pace = endpoints.pace(address, node)
-        needs = ((ProduceRequest, LOWEST_PRODUCE_VERSION),)
+        needs = ((ProduceRequest, LOWEST_VERSION),)
         self._connection = endpoints.make_connection(address, node, needs=needs)
         self._version = 0
-        self._flights: dict[Exchange, _Flight] = {}
 
     async def open(self) -> None:
         """Raises `SetupFailed`."""
         await self.pace.wait()
         self.pace.attempt()
         await self._connection.open()
-        self._version = self._connection.usable_version(ProduceRequest, LOWEST_PRODUCE_VERSION)
+        self._version = min(self._connection.usable_version(ProduceRequest, LOWEST_VERSION), HIGHEST_VERSION)
 
     async def serve(self) -> None:
         self._events.observe("connected", broker=self._name)
@@ -126,62 +150,49 @@ class ProduceConnection:
 
     def send(self, request: Request) -> None:
         timeout = self._settings.request_timeout
-        message = produce_request(request, version=self._version, acks=self._settings.acks, timeout=timeout)
-        exchange = Exchange(
-            message,
-            timeout,
-            self._on_answer,
-            read=partial(produce_answers, request, message.API_VERSION),
-            on_handed=self._on_handed,
-            on_sent=self._on_sent,
-        )
-        self._flights[exchange] = _Flight(request, trio.current_time())
-        self._connection.send(exchange)
+        message = produce_message(request, version=self._version, acks=self._settings.acks, timeout=timeout)
+        self._connection.send(_ProduceExchange(message, timeout, self))
 
-    def _on_handed(self, exchange: Exchange) -> None:
-        self._flights[exchange].request.handed = True
-
-    def _on_sent(self, exchange: Exchange) -> None:
+    def sent(self, exchange: _ProduceExchange) -> None:
         if not exchange.expects_answer:
-            flight = self._flights.pop(exchange)
-            self._events.sent(flight.request)
-            self._observe(exchange, flight)
+            self._observe(exchange)
+            self._events.sent(exchange.request)
 
-    def _on_answer(self, exchange: Exchange, told: ProduceAnswers) -> None:
-        flight = self._flights.pop(exchange)
+    def answered(self, exchange: _ProduceExchange, told: ProduceAnswers) -> None:
         self.pace.answered()
-        self._endpoints.addresses.update(told.moved)
-        self._events.answered(flight.request, told.answers)
-        self._observe(exchange, flight)
+        if told.moved:
+            self._endpoints.addresses.update(told.moved)
+        self._observe(exchange)
+        self._events.answered(exchange.request, told.answers)
 
     def _tell_lost(self, cause: BaseException) -> None:
         requests: list[Request] = []
         for exchange in self._connection.unanswered():
-            flight = self._flights.pop(exchange)
-            flight.request.handed = exchange.handed
-            requests.append(flight.request)
-            self._observe(exchange, flight, cause)
-        self._events.lost(self._node, requests, cause)
+            assert isinstance(exchange, _ProduceExchange)
+            exchange.request.handed = exchange.handed
+            requests.append(exchange.request)
+            self._observe(exchange, cause)
         self._events.observe("disconnected", broker=self._name, error=cause)
+        self._events.lost(self._node, requests, cause)
 
-    def _observe(self, exchange: Exchange, flight: _Flight, error: BaseException | None = None) -> None:
-        if not self._settings.instruments:
-            return
-        duration = trio.current_time() - flight.started
-        count = sum(len(batch.entries) for batch in flight.request.batches)
-        self._events.observe(
-            "request",
-            broker=self._name,
-            api=exchange.name,
-            request_bytes=exchange.request_bytes,
-            response_bytes=exchange.response_bytes,
-            duration=duration,
-            error=error,
-        )
-        self._events.observe(
-            "send_messages",
-            broker=self._name,
-            message_count=count,
-            sent_message_count=0 if error else count,
-            duration=duration,
-        )
+    def _observe(self, exchange: _ProduceExchange, error: BaseException | None = None) -> None:
+        duration = trio.current_time() - exchange.started
+        if self._events.wants("request"):
+            self._events.observe(
+                "request",
+                broker=self._name,
+                api=exchange.name,
+                request_bytes=exchange.request_bytes,
+                response_bytes=exchange.response_bytes,
+                duration=duration,
+                error=error,
+            )
+        if self._events.wants("send_messages"):
+            count = sum(len(batch.entries) for batch in exchange.request.batches)
+            self._events.observe(
+                "send_messages",
+                broker=self._name,
+                message_count=count,
+                sent_message_count=0 if error else count,
+                duration=duration,
+            )

@@ -4,10 +4,12 @@ Two loops run side by side, the user's and the client's, and only three things c
 flags, and wake-ups by ``TrioToken.run_sync_soon``, one for many batches. Nothing that happens in the user's
 loop (a cancelled scope, a mock clock, a task that hogs it) reaches a delivery.
 
-Inside, one task feeds the produce core: everything that happens, on connections or in the user's loop, is
-an event in one queue; a *step* tells the core of all that has come, does what it says, and passes its
-reports on. The core is touched in steps only, under `_lock`, so that a client stuck in somebody's
-partitioner can be abandoned by the other thread (`Client.abandon`), which then knows the core to be whole.
+Inside, everything that happens, on connections or in the user's loop, is an event in one queue; a *step*
+tells the produce core of all that has come, does what it says, and passes its reports on. What a message
+waits for, its submission and its answer, is stepped on where it comes in; the rest, and what time brings,
+by one task that feeds the core. The core is touched in steps only, under `_lock`, so that a client stuck in
+somebody's partitioner can be abandoned by the other thread (`Client.abandon`), which then knows the core to
+be whole.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +34,7 @@ from ._core._partitioners import Partitioner, adapt
 from ._core._reports import Observed, Opened, Report, Settled
 from ._core._shared import Rules
 from ._errors import ConnectFailed, DeliveryAborted
+from ._instruments import overridden
 from ._protocol import ClusterMetadata
 from ._transport import Fence, Network, TcpNetwork
 
@@ -75,7 +79,8 @@ class Client:
         self._network = network or TcpNetwork(settings, self._fence)
         self._lock = threading.Lock()  # held by whoever touches the core
         self._core = ProduceCore(self._rules(breathe), Random())
-        events = _Events(self, self._core, observed=bool(settings.instruments))
+        wanted = {hook for one in settings.instruments for hook in overridden(one)}
+        events = _Events(self, self._core, frozenset(wanted))
         self._brokers = Brokers(settings, self._network, self._fence, events)
         self._inbox: deque[Sequence[Entry] | str] = deque()  # messages; or a topic somebody asks about
         self._events: deque[Callable[[float], object]] = deque()
@@ -83,6 +88,11 @@ class Client:
         self._token: trio.lowlevel.TrioToken | None = None
         self._wake_up = trio.Event()
         self._woken = False
+        self._feeding = False
+        self._sleep = trio.CancelScope()  # of the task that feeds the core
+        self._sleeps_until = inf
+        self._bug: BaseException | None = None
+        self._untold = False  # whether there are reports that nobody was woken for
         self._stopping = False
         self._why = "the producer was stopped"
         self._stopped = False
@@ -158,17 +168,44 @@ class Client:
         scope.cancel()  # no broker could be reached: there is nothing to feed
 
     async def _feed(self) -> None:
-        while not self._stopped:
-            self._wake_up = trio.Event()
-            self._woken = False
-            self._step()
-            if not (self._stopped or self._inbox or self._events):
-                with trio.move_on_after(max(0.0, self._core.deadline - self._clock())):
+        self._feeding = True
+        try:
+            while not self._stopped:
+                self._wake_up = trio.Event()
+                self._sleeps_until = inf
+                self._sleep = trio.CancelScope()
+                self._turn()
+                with self._sleep:
                     await self._wake_up.wait()
-            await trio.lowlevel.checkpoint()
+                if self._bug is not None:
+                    raise self._bug
+        finally:
+            self._feeding = False
 
     def _wake_here(self) -> None:
-        self._wake_up.set()
+        self._woken = False
+        self._turn()
+
+    def _turn(self) -> None:
+        """Make a step here: in the task that feeds, a callback of the loop, or the reader of a connection.
+
+        From those two, waking the feeding task would cost more than the step. Whatever a step raises, that
+        task raises; nobody steps after it has ended.
+        """
+        if not self._feeding:
+            return
+        try:
+            self._step()
+        except BaseException as error:
+            self._bug = error
+            self._feeding = False
+        left = self._events or (self._inbox and not self._woken)  # else `_wake_here` is about to be called
+        if left or self._stopped or self._bug is not None:
+            self._wake_up.set()
+        elif self._core.deadline < self._sleeps_until:
+            self._sleeps_until = self._core.deadline
+            # In this order, or rounding wakes it too early, again and again where time stands still.
+            self._sleep.deadline = trio.current_time() + (self._sleeps_until - self._clock())
 
     def _step(self) -> None:
         """Tell the core what has happened, and do what it says."""
@@ -184,7 +221,8 @@ class Client:
                 self._take_from_inbox()
             for action in self._core.actions(self._clock()):
                 self._do(action)
-        if self.reports:
+        if self._untold:
+            self._untold = False
             self._notify()
 
     def _tell_events(self) -> None:
@@ -219,7 +257,7 @@ class Client:
         elif isinstance(action, AskProducerId):
             self._brokers.questions.ask_producer_id()
         else:
-            self.reports.append(action)
+            self.put(action)
 
     # ---- what the parts get ------------------------------------------------------------------------------
 
@@ -228,9 +266,21 @@ class Client:
         self._events.append(event)
         self._wake_up.set()
 
-    def report(self, report: Report) -> None:
+    def happens(self, event: Callable[[float], object]) -> None:
+        """Tell the core now, in a step of its own. Not for what a step calls."""
+        self._events.append(event)
+        self._turn()
+
+    def tell(self) -> None:
+        """Have what was put among the reports read, though nothing else happens."""
+        self._wake_up.set()
+
+    def put(self, report: Report) -> None:
+        """Have a report read when something has happened."""
         self.reports.append(report)
-        self._notify()
+        # Reports are read until none is left. So whoever was woken for those before this one reads it, too.
+        if len(self.reports) == 1:
+            self._untold = True
 
     def _rules(self, breathe: Callable[[], object]) -> Rules:
         settings = self._settings
@@ -272,13 +322,14 @@ class _Abandoned(BaseException):
 class _Events:
     """Turns what `Brokers` tells into events for the core."""
 
-    def __init__(self, client: Client, core: ProduceCore, *, observed: bool) -> None:
+    def __init__(self, client: Client, core: ProduceCore, wanted: frozenset[str]) -> None:
         self._client = client
         self._core = core
-        self._observed = observed
+        self._wanted = wanted
 
     def opened(self, failure: ConnectFailed | None) -> None:
-        self._client.report(Opened(failure))
+        self._client.put(Opened(failure))
+        self._client.tell()
 
     def connected(self, node: int) -> None:
         self._client.happened(lambda now: self._core.connected(node, now))
@@ -293,7 +344,7 @@ class _Events:
         self._client.happened(lambda now: self._core.sent(request, now))
 
     def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer]) -> None:
-        self._client.happened(lambda now: self._core.answered(request, answers, now))
+        self._client.happens(lambda now: self._core.answered(request, answers, now))
 
     def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None:
         self._client.happened(lambda now: self._core.metadata(metadata.topics, asked, now))
@@ -307,9 +358,16 @@ class _Events:
     def producer_id_failed(self, refusal: BaseException | None) -> None:
         self._client.happened(lambda now: self._core.producer_id_failed(refusal, now))
 
+    def wants(self, hook: str) -> bool:
+        return hook in self._wanted
+
     def observe(self, hook: str, **payload: Any) -> None:
-        if self._observed:
-            self._client.report(Observed(hook, payload))
+        if hook in self._wanted:
+            self._client.put(Observed(hook, payload))
+
+    def tell_observed(self) -> None:
+        if self._wanted:
+            self._client.tell()
 
 
 class Host(Protocol):

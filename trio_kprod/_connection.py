@@ -24,10 +24,10 @@ import trio
 from kafka.protocol.metadata.api_versions import ApiVersionsRequest
 
 from ._errors import ConnectionLost, ProducerError
-from ._exchange import Exchange, Frames, decode
+from ._exchange import ApiExchange, Exchange, Frames, decode
 from ._reasons import STREAM_ERRORS, causes, is_about_certificate, is_mute, losing, reason
 from ._sasl import AuthenticationFailed, Authenticator
-from ._transport import RECEIVE_SIZE, Fence, Network
+from ._transport import RECEIVE_SIZE, Fence, FencedStream, Network
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -56,19 +56,18 @@ class SetupFailed(ProducerError):
         self.fatal = fatal
 
 
-class _Question(Exchange):
+class _Question(ApiExchange):
     """A request of the connection's own."""
 
     __slots__ = ("answer",)
 
-    def __init__(self, request: Any, timeout: float, expect_answer: bool | None) -> None:
-        super().__init__(request, timeout, _keep_answer, expect_answer=expect_answer)
+    def __init__(self, request: Any, timeout: float, expects_answer: bool | None) -> None:
+        super().__init__(request, timeout, _keep_answer, expects_answer=expects_answer)
         self.answer: Any = None
 
 
-def _keep_answer(exchange: Exchange, response: Any) -> None:
-    assert isinstance(exchange, _Question)
-    exchange.answer = response
+def _keep_answer(question: _Question, response: Any) -> None:
+    question.answer = response
 
 
 class Connection:
@@ -114,11 +113,17 @@ class Connection:
         self._frames = Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))
         self._queue: deque[Exchange] = deque()
         self._in_flight: deque[Exchange] = deque()
+        # A request that was begun outside of the writer's task, and what is left of it for the writer.
+        self._unsent: tuple[Exchange, memoryview] | None = None
+        self._failure: ConnectionLost | None = None  # of a write outside of the writer's task
+        # What the writer waits for, and how it is woken.
+        self._awaited: Callable[[], bool] | None = None
         self._changed = trio.Event()
         self._correlation_id = 0
         self._versions: dict[int, tuple[int, int]] = {}
         self._answers = 0
         self._max_idle = float("inf")
+        self._quiet_since = 0.0
         self._throttled_until = -float("inf")
         self._authenticate_at = float("inf")
 
@@ -236,12 +241,14 @@ class Connection:
     # Serving
 
     def send(self, exchange: Exchange) -> None:
-        """Queue a request for the writer, which writes them in this order. Never blocks.
+        """Have a request written after those before it: at once, or by the writer. Never blocks.
 
         At any time: what is queued before `serve` waits for it, what is queued too late is `unanswered`.
         """
         self._queue.append(exchange)
-        self._changed.set()
+        if self._is_writable_now():
+            self._write_now()
+        self._notice()
 
     def close(self) -> None:
         """Make `serve` close the connection and return. Idempotent; not a checkpoint."""
@@ -267,6 +274,7 @@ class Connection:
         assert self._stream is not None, "open() comes first"
         self._frames.limit = self._settings.receive_message_max_bytes
         self._max_idle = self._settings.connections_max_idle
+        self._quiet_since = trio.current_time()
         self._answers = 0
         try:
             with self._scope:
@@ -309,56 +317,102 @@ class Connection:
     async def _write_queue(self) -> None:
         while True:
             with trio.move_on_at(self._authenticate_at):
-                await self._until(lambda: bool(self._queue))
-            if trio.current_time() >= self._authenticate_at:
+                await self._until(self._has_work)
+                await trio.lowlevel.checkpoint()  # the reader first: perhaps there is no connection any more
+            if self._failure is not None:
+                raise self._failure
+            if self._unsent is not None:
+                await self._write(*self._unsent)
+                self._unsent = None
+            elif trio.current_time() >= self._authenticate_at:
                 await self._authenticate_again()
             elif trio.current_time() < self._throttled_until:
                 await trio.sleep_until(self._throttled_until)
             else:
                 await self._write_next()
 
+    def _has_work(self) -> bool:
+        return bool(self._queue or self._unsent or self._failure)
+
+    def _is_writable_now(self) -> bool:
+        """Whether the writer has nothing to do but the next request, and that without waiting for anything.
+
+        Then whoever sends it writes it, which saves the writer a turn. Over TLS a write may have to wait. And
+        what has come comes first: if it is the end, nothing more may be written, and should be told as such.
+        """
+        return (
+            self._awaited == self._has_work
+            and self._stream is self._transport
+            and isinstance(self._stream, FencedStream)
+            and not (len(self._queue) > 1 or self._unsent or self._failure)
+            and trio.current_time() >= self._throttled_until
+            and self._stream.is_quiet()
+        )
+
+    def _write_now(self) -> None:
+        assert isinstance(self._stream, FencedStream)
+        try:
+            with losing():
+                exchange, data = self._next()
+                sent = self._stream.send_nowait(data)
+        except ConnectionLost as error:  # the writer's to tell: whoever called knows nothing of connections
+            self._failure = error
+        else:
+            if sent < len(data):
+                self._unsent = exchange, memoryview(data)[sent:]
+            else:
+                self._sent(exchange)
+
     async def _write_next(self) -> None:
+        with losing():
+            exchange, data = self._next()
+        await self._write(exchange, data)
+
+    def _next(self) -> tuple[Exchange, bytes]:
+        """Take a request from the queue, as handed over, and its bytes."""
         exchange = self._queue[0]
         data = self._encode(exchange)
         self._hand_over(exchange)
         self._queue.popleft()
-        await self._write(exchange, data)
+        return exchange, data
 
-    def _encode(self, exchange: Exchange) -> bytes | bytearray:
+    def _encode(self, exchange: Exchange) -> bytes:
         self._correlation_id = (self._correlation_id + 1) % 2**31
         exchange.correlation_id = self._correlation_id
-        request = exchange.request
-        request.with_header(correlation_id=self._correlation_id, client_id=self._settings.client_id)
-        return request.encode(framed=True, header=True)  # type: ignore[no-any-return]
-
-    async def _write(self, exchange: Exchange, data: bytes | bytearray) -> None:
-        assert self._stream is not None
+        data = exchange.encode(self._settings.client_id)
         exchange.request_bytes = len(data)
+        return data
+
+    async def _write(self, exchange: Exchange, data: bytes | memoryview) -> None:
+        assert self._stream is not None
         with losing():
             await self._stream.send_all(data)
+        self._sent(exchange)
+
+    def _sent(self, exchange: Exchange) -> None:
         if not exchange.expects_answer:
             self._in_flight.pop()
-            self._rearm()
         if exchange.on_sent is not None:
             exchange.on_sent(exchange)
 
     def _hand_over(self, exchange: Exchange) -> None:
         """From here on it is perhaps written; the fence's lock makes that one step with being let through."""
-        with losing(), self._fence.lock:
+        with self._fence.lock:
             self._fence.check()
             exchange.mark = getattr(self._transport, "bytes_sent", None)
-            exchange.handed = True
-            exchange.deadline = trio.current_time() + exchange.timeout
+            self._quiet_since = trio.current_time()
+            exchange.deadline = self._quiet_since + exchange.timeout
             self._in_flight.append(exchange)
-            if exchange.on_handed is not None:
-                exchange.on_handed(exchange)
-        self._rearm()
+            exchange.hand_over()
+        if exchange.deadline < self._patience.deadline:
+            self._patience.deadline = exchange.deadline
 
     async def _ask(self, request: Any, expect_answer: bool | None = None) -> Any:
         """Send a request of our own and return its response; only for the task that writes."""
         question = _Question(request, self._settings.request_timeout, expect_answer)
         data = self._encode(question)
-        self._hand_over(question)
+        with losing():
+            self._hand_over(question)
         await self._write(question, data)
         if question.expects_answer:
             await self._until(lambda: question.answer is not None)
@@ -376,22 +430,31 @@ class Connection:
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             self._changed = trio.Event()
-            await self._changed.wait()
+            self._awaited = condition
+            try:
+                await self._changed.wait()
+            finally:
+                self._awaited = None
+
+    def _notice(self) -> None:
+        """Something has changed."""
+        if self._awaited is not None and self._awaited():
+            self._changed.set()
 
     # -----------------------------------------------------------------------------------------------------
     # The reader
 
     async def _read(self) -> None:
         while True:
-            with trio.CancelScope() as self._patience:
-                self._rearm()
+            self._patience = trio.CancelScope(deadline=self._patient_until())
+            with self._patience:
                 await self._receive()
             late = [one for one in self._in_flight if one.deadline <= trio.current_time()]
             if late:
                 what = "no answer to" if late[0].expects_answer else "no room to write"
                 raise ConnectionLost(f"{what} {late[0].name} within {late[0].timeout:g} s")
-            if not self._in_flight and not self._queue:
-                return  # idle; else something came in between
+            if not self._in_flight and not self._queue and trio.current_time() >= self._patient_until():
+                return  # idle
 
     async def _receive(self) -> None:
         assert self._stream is not None
@@ -411,26 +474,30 @@ class Connection:
             text += " instead of answering; perhaps this listener wants SASL (security_protocol)"
         return text
 
-    def _rearm(self) -> None:
+    def _patient_until(self) -> float:
+        """For how long the reader has nothing to complain of.
+
+        Its scope may end earlier, at the time of something that was answered: it is not moved each time.
+        """
         if self._in_flight:
-            self._patience.deadline = min(exchange.deadline for exchange in self._in_flight)
-        else:
-            self._patience.deadline = trio.current_time() + self._max_idle
+            return min(exchange.deadline for exchange in self._in_flight)
+        return self._quiet_since + self._max_idle
 
     def _answer(self, frame: bytes) -> None:
         if not self._in_flight or not self._in_flight[0].expects_answer:
             raise ConnectionLost(f"an answer of {len(frame)} bytes that nobody asked for")
-        response, meaning = decode(self._in_flight[0], frame)
+        throttle_ms, meaning = decode(self._in_flight[0], frame)
         exchange = self._in_flight.popleft()
         exchange.response_bytes = len(frame)
         self._answers += 1
-        self._rearm()
-        self._changed.set()
-        # KIP-219: the broker answers at once and then does not read for that time. Its quotas span seconds;
-        # no longer than a request may take, so that one answer cannot silence the connection.
-        throttle = min(getattr(response, "throttle_time_ms", 0) / 1000, self._settings.request_timeout)
-        self._throttled_until = max(self._throttled_until, trio.current_time() + throttle)
+        self._quiet_since = trio.current_time()
+        if throttle_ms > 0:
+            # KIP-219: the broker answers at once and then does not read for that time. Its quotas span
+            # seconds; no longer than a request may take, so that one answer cannot silence the connection.
+            throttle = min(throttle_ms / 1000, self._settings.request_timeout)
+            self._throttled_until = max(self._throttled_until, self._quiet_since + throttle)
         exchange.on_answer(exchange, meaning)
+        self._notice()
 
 
 class _End:

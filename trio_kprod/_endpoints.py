@@ -39,7 +39,18 @@ class Events(Protocol):
     def metadata_failed(self, asked: tuple[str, ...]) -> None: ...
     def producer_id(self, producer_id: int) -> None: ...
     def producer_id_failed(self, refusal: BaseException | None) -> None: ...
-    def observe(self, hook: str, **payload: Any) -> None: ...
+
+    def wants(self, hook: str) -> bool:
+        """Whether any instrument has this hook."""
+        ...
+
+    def observe(self, hook: str, **payload: Any) -> None:
+        """For instruments: told together with the next event."""
+        ...
+
+    def tell_observed(self) -> None:
+        """No event follows: tell what was observed."""
+        ...
 
 
 class Pace:
@@ -130,6 +141,7 @@ class Endpoints:
         """An attempt to connect failed."""
         self._tell_trouble(pace, error)
         self.events.observe("disconnected", broker=name_of(pace.address), error=error)
+        self.events.tell_observed()
 
     def tell_end(self, pace: Pace, error: BaseException) -> None:
         """A connection ended."""

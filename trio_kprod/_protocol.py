@@ -10,17 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kafka.protocol.metadata import MetadataRequest
-from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
+from kafka.protocol.producer import InitProducerIdRequest
 
 from ._core._answers import Answer
-from ._core._batch import Batch, Request
+from ._core._batch import Request
 from ._core._topic import NO_TOPIC_ID, PartitionMetadata, TopicMetadata
-
-#: From this version on produce requests name topics by their ids (KIP-516).
-_TOPIC_IDS = 13
-
-#: The lowest version with record batches of format v2, which is all that we write (KIP-98, Kafka 0.11).
-LOWEST_PRODUCE_VERSION = 3
+from ._produce_codec import OFFSET_LIMIT, TOPIC_IDS, ProduceMessage
 
 #: The lowest version whose empty list of topics means "none", not "all" (Kafka 0.10).
 LOWEST_METADATA_VERSION = 1
@@ -34,9 +29,6 @@ _MOST_PARTITIONS = 100_000
 
 #: UNKNOWN_SERVER_ERROR, for a topic whose partitions are not numbered from 0 without a gap.
 _NONSENSE = -1
-
-#: No log gets there: offsets are 64 bits wide, and the records of one batch have to fit in.
-_OFFSET_LIMIT = 2**63 - 2**31
 
 
 class ClusterMetadata(NamedTuple):
@@ -53,29 +45,9 @@ class ProduceAnswers(NamedTuple):
     moved: Mapping[int, tuple[str, int]]
 
 
-def produce_request(request: Request, *, version: int, acks: int, timeout: float) -> Any:
-    """A ProduceRequest with every batch of `request`; `timeout` is how long we wait for the answer."""
-    by_topic: dict[Any, list[Batch]] = {}
-    for batch in request.batches:
-        by_topic.setdefault(batch.partition.topic, []).append(batch)
-    if any(topic.id == NO_TOPIC_ID for topic in by_topic):
-        version = min(version, _TOPIC_IDS - 1)
-    return ProduceRequest(
-        version=version,
-        transactional_id=None,
-        acks=acks,
-        timeout_ms=max(1, int(timeout * 1000 * _BROKER_SHARE)),
-        topic_data=[_topic_data(topic, batches, version) for topic, batches in by_topic.items()],
-    )
-
-
-def _topic_data(topic: Any, batches: Iterable[Batch], version: int) -> Any:
-    name: dict[str, Any] = {"topic_id": topic.id} if version >= _TOPIC_IDS else {"name": topic.name}
-    data = ProduceRequest.TopicProduceData
-    partitions = [
-        data.PartitionProduceData(index=batch.partition.index, records=batch.data) for batch in batches
-    ]
-    return data(partition_data=partitions, **name)
+def produce_message(request: Request, *, version: int, acks: int, timeout: float) -> ProduceMessage:
+    """A produce request with every batch of `request`; `timeout` is how long we wait for the answer."""
+    return ProduceMessage(request, version, acks, max(1, int(timeout * 1000 * _BROKER_SHARE)))
 
 
 def produce_answers(request: Request, version: int, response: Any) -> ProduceAnswers:
@@ -84,7 +56,7 @@ def produce_answers(request: Request, version: int, response: Any) -> ProduceAns
     moved = _addresses(response.node_endpoints or ())
     answers: dict[tuple[str, int], Answer] = {}
     for topic in response.responses:
-        name = names.get(topic.topic_id) if version >= _TOPIC_IDS else topic.name
+        name = names.get(topic.topic_id) if version >= TOPIC_IDS else topic.name
         for partition in topic.partition_responses:
             if (name, partition.index) in answers:
                 raise ValueError(f"two answers for partition {partition.index} of one topic")
@@ -94,7 +66,7 @@ def produce_answers(request: Request, version: int, response: Any) -> ProduceAns
 
 
 def _answer(partition: Any, moved: Mapping[int, Any]) -> Answer:
-    if not -1 <= partition.base_offset < _OFFSET_LIMIT:
+    if not -1 <= partition.base_offset < OFFSET_LIMIT:
         raise ValueError(f"{partition.base_offset} is no offset")
     if not partition.error_code:
         return Answer(0, partition.base_offset, partition.log_append_time_ms)

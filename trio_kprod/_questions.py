@@ -23,7 +23,7 @@ from ._connection import Connection, SetupFailed
 from ._core._answers import Verdict, refusal, row
 from ._endpoints import Address, Endpoints, Pace, name_of
 from ._errors import ConnectFailed, ConnectionLost
-from ._exchange import Exchange
+from ._exchange import ApiExchange, Exchange
 from ._protocol import (
     LOWEST_METADATA_VERSION,
     ClusterMetadata,
@@ -311,6 +311,7 @@ class _Link:
 
     async def serve(self, endpoints: Endpoints) -> None:
         endpoints.events.observe("connected", broker=self.name)
+        endpoints.events.tell_observed()
         try:
             await self.connection.serve()
         except ConnectionLost as error:
@@ -320,6 +321,7 @@ class _Link:
             self.ended.set()
             self._changed.set()
         endpoints.events.observe("disconnected", broker=self.name, error=self._cause)
+        endpoints.events.tell_observed()
 
     async def ask(self, question: _Question, timeout: float) -> Any:
         """Raises `ConnectionLost`, `SetupFailed`."""
@@ -330,7 +332,8 @@ class _Link:
             self._changed.set()
 
         version = self.connection.usable_version(question.kind, question.lowest)
-        self.connection.send(Exchange(question.make(version), timeout, on_answer, read=question.read))
+        request = ApiExchange(question.make(version), timeout, on_answer, read=question.read)
+        self.connection.send(request)
         while not answers and not self.ended.is_set():
             self._changed = trio.Event()
             await self._changed.wait()

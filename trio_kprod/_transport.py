@@ -14,8 +14,8 @@ import importlib
 import os
 import socket
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -91,14 +91,19 @@ class _OneAtATime:
         self._taken = False
 
 
-@contextmanager
-def _stream_errors() -> Generator[None, None, None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EBADF:
-            raise trio.ClosedResourceError("this stream was closed") from None
-        raise trio.BrokenResourceError(str(error)) from error
+class _StreamErrors:
+    """A block whose OSErrors become trio's. A class, since a generator would cost ten times as much."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            if error.errno == errno.EBADF:
+                raise trio.ClosedResourceError("this stream was closed") from None
+            raise trio.BrokenResourceError(str(error)) from error
+
+
+_stream_errors = _StreamErrors()
 
 
 class FencedStream(trio.abc.Stream):
@@ -117,6 +122,7 @@ class FencedStream(trio.abc.Stream):
         self._sock = sock
         self._fence = fence
         self._broken = False
+        self._drained = False  # the last read took all there was
         self._sending = _OneAtATime("another task is sending on this stream")
         sock.setblocking(False)
         try:
@@ -131,12 +137,24 @@ class FencedStream(trio.abc.Stream):
         Cancelled, or after any other error, it may have sent some, all or none of it (`bytes_sent` tells),
         and the stream takes no more. Raises `Fenced` at the first step after the fence was raised.
         """
-        with self._sending, _stream_errors():
+        with self._sending, _stream_errors:
             self._check()
             self._broken = True
             with memoryview(data).cast("B") as view:
                 await self._send_steps(view)
             self._broken = False
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the operating system takes at once, and return how much that was; no checkpoint.
+
+        Raises what `send_all` does, and breaks the stream as that does.
+        """
+        with self._sending, _stream_errors:
+            self._check()
+            self._broken = True
+            sent = self._send_step(data)
+            self._broken = False
+            return sent
 
     def _check(self) -> None:
         if self._sock.fileno() == -1:
@@ -158,7 +176,7 @@ class FencedStream(trio.abc.Stream):
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def _send_step(self, data: memoryview) -> int:
+    def _send_step(self, data: bytes | bytearray | memoryview) -> int:
         with self._fence.lock:
             self._fence.check()
             try:
@@ -168,9 +186,19 @@ class FencedStream(trio.abc.Stream):
             self.bytes_sent += sent
             return sent
 
+    def is_quiet(self) -> bool:
+        """Whether all that has come was read, also that there comes no more."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
-        with self._sending, _stream_errors():
+        with self._sending, _stream_errors:
             self._check()
             await trio.lowlevel.wait_writable(self._sock)
 
@@ -180,19 +208,23 @@ class FencedStream(trio.abc.Stream):
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
         await trio.lowlevel.checkpoint_if_cancelled()
-        with _stream_errors():
-            try:
-                data = self._sock.recv(size)
-            except BlockingIOError:
-                return await self._receive_later(size)
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return data
+        with _stream_errors:
+            data = None if self._drained else self._receive_step(size)
+            if data is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+            while data is None:  # once, but for spurious wake-ups
+                await trio.lowlevel.wait_readable(self._sock)
+                data = self._receive_step(size)
+            return data
 
-    async def _receive_later(self, size: int) -> bytes:
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            with suppress(BlockingIOError):  # a spurious wake-up
-                return self._sock.recv(size)
+    def _receive_step(self, size: int) -> bytes | None:
+        try:
+            data = self._sock.recv(size)
+        except BlockingIOError:
+            return None
+        self._drained = len(data) < size
+        return data
 
     async def aclose(self) -> None:
         """Close at once, whatever is unsent; a checkpoint. Tasks that wait get `trio.ClosedResourceError`."""
@@ -205,6 +237,7 @@ class FencedStream(trio.abc.Stream):
             self._fence.unregister(self._sock)
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            self._drained = False  # who reads later shall hear of it
 
 
 class Network(Protocol):
