@@ -1,8 +1,11 @@
 """Every figure there is, one command after the other, and ``RESULTS.md`` from what they found.
 
     python -m benchmarks [--rounds N] [--quick] [--bootstrap-servers HOST:PORT] [--only COMMAND ...]
+    python -m benchmarks --readme
 
-``--only`` measures some of them again; the page is rebuilt from all that has been kept.
+``--only`` measures some of them again, or none, if none is named; the page is rebuilt from all that has been
+kept. ``--readme`` measures nothing, and prints what the README says of them. With five rounds all take about
+three quarters of an hour on two cores, and proportionally more with more.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ from pathlib import Path
 
 from benchmarks.harness.results import DIRECTORY, Results
 from benchmarks.page import page
+from benchmarks.readme import lines
 
 COMMANDS = ("throughput", "latency", "responsiveness", "cost", "memory", "recovery", "growth")
 PAGE = Path(__file__).with_name("RESULTS.md")
+
+#: What is written by hand, such as why a target is missed; it becomes part of the page.
+NOTES = Path(__file__).with_name("NOTES.md")
 
 #: They stop Kafka, so they start one of their own.
 WITH_OWN_KAFKA = ("growth", "memory", "recovery")
@@ -32,9 +39,14 @@ def main() -> None:
     parser.add_argument("--bootstrap-servers")
     parser.add_argument("--only", nargs="*", choices=COMMANDS, default=COMMANDS, metavar="COMMAND")
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--readme", action="store_true")
     given = parser.parse_args()
+    directory = given.results or DIRECTORY
+    if given.readme:
+        print("\n".join(lines(kept(directory))))
+        return
     failed = [name for name in given.only if not measure(name, given)]
-    write(given.results or DIRECTORY)
+    write(directory)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
@@ -51,10 +63,15 @@ def measure(name: str, given: argparse.Namespace) -> bool:
     return subprocess.run(command, check=False).returncode == 0
 
 
+def kept(directory: Path) -> dict[str, Results]:
+    """What has been found so far, by command."""
+    every = {name: Results.load_from(directory, name) for name in COMMANDS}
+    return {name: results for name, results in every.items() if results is not None}
+
+
 def write(directory: Path) -> None:
     """Rebuild the page from what is kept in `directory`; it stands beside the directory."""
-    kept = {name: Results.load_from(directory, name) for name in COMMANDS}
-    text = page({name: results for name, results in kept.items() if results is not None}, directory.name)
+    text = page(kept(directory), directory.name, NOTES.read_text("utf-8") if NOTES.exists() else "")
     (directory.parent / PAGE.name).write_text(text, "utf-8")
 
 

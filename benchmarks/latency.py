@@ -18,13 +18,12 @@ from benchmarks.harness.tables import Table
 from benchmarks.harness.turns import Case, Rounds, make_job
 from benchmarks.peers import PEERS
 
-RATES = (100, 1_000, 10_000, 50_000)
-TASKS = (1, 10, 100)
-PERCENTILES = ("p50", "p99", "p99.9", "max")
+#: Messages a second, and for how many seconds.
+RATES = {100: 2, 1_000: 3, 10_000: 2, 50_000: 2}
 
-#: How long a paced round takes, and how many messages an awaited one has.
-SECONDS = 5
-AWAITED = 5_000
+#: Tasks, and how many messages all of them await.
+TASKS = {1: 1_500, 10: 4_000, 100: 8_000}
+PERCENTILES = ("p50", "p99", "p99.9", "max")
 
 
 def paced_at(rate: int) -> str:
@@ -39,15 +38,15 @@ def awaited_by(tasks: int) -> str:
 
 def paced(share: float = 1.0) -> Iterator[Case]:
     """A case for each rate."""
-    for each in RATES:
-        job = make_job(task="paced", rate=each, messages=max(100, int(each * SECONDS * share)))
+    for each, seconds in RATES.items():
+        job = make_job(task="paced", rate=each, messages=max(100, int(each * seconds * share)))
         yield Case(paced_at(each), job, fast=False)
 
 
 def awaited(share: float = 1.0) -> Iterator[Case]:
     """A case for each number of tasks."""
-    for tasks in TASKS:
-        job = make_job(task="waited", tasks=tasks, messages=int(AWAITED * share))
+    for tasks, messages in TASKS.items():
+        job = make_job(task="waited", tasks=tasks, messages=int(messages * share))
         yield Case(awaited_by(tasks), job, fast=False)
 
 

@@ -40,7 +40,9 @@ def _full(count: int, partitions: int) -> Case:
     name = f"full, max_buffer_size: {count:,}, partitions: {partitions}"
     # So much that it is messages that fill it, and not bytes.
     bounds = {"max_buffer_size": count, "max_buffer_bytes": count * SIZE * 2}
-    return Case(name, make_job(task="full", size=SIZE, partitions=partitions, settings=bounds))
+    return Case(
+        name, make_job(task="full", size=SIZE, partitions=partitions, settings=bounds), own_topics=True
+    )
 
 
 def over_time(share: float) -> Case:

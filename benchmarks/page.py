@@ -13,18 +13,20 @@ from benchmarks.targets import table as targets_table
 _HEAD = """\
 # Benchmark results
 
-Made by `python -m benchmarks` from `{directory}/*.json`; not written by hand. Every producer has
-`acks=all` and is idempotent, runs in a process of its own, and takes its turn in each round
-(A B C A B C ...), beside one Apache Kafka on the same machine. Figures are medians of the rounds, ratios
-the medians of each round's ratio. A round counts only if the topic's end offsets say that its messages are
-in the log. The clock starts when connections, topics and producer ids are there, and stops when every
-message is acknowledged.
+Made by `python -m benchmarks` from `{directory}/*.json`; by hand only `NOTES.md`, if it is there. Every
+producer has `acks=all` and is idempotent, runs in a process of its own, and takes its turn in each round (A B
+C A B C ...), beside one Apache Kafka on the same machine, which has been warmed up. Figures are medians of
+the rounds, ratios the medians of each round's ratio. A round counts only if the topic's end offsets say that
+its messages are in the log. The clock starts when connections, topics and producer ids are there and each
+partition has been written to, and stops when every message is acknowledged.
 """
 
 
-def page(every: Mapping[str, Results], directory: str) -> str:
-    """The whole page."""
+def page(every: Mapping[str, Results], directory: str, notes: str = "") -> str:
+    """The whole page; `notes` are Markdown written by hand, and follow the targets."""
     parts = [_HEAD.format(directory=directory), "## Targets\n", targets_table(every).markdown()]
+    if notes:
+        parts.append(notes)
     parts += [
         "## Machine\n",
         machines(every),
@@ -47,13 +49,12 @@ def machines(every: Mapping[str, Results]) -> str:
 
 def settings_table() -> Table:
     """Who is compared, and how each is driven."""
-    rows = [[f"`{peer.name}`", peer.how, _shown(peer.fast), _shown(peer.prompt)] for peer in PEERS.values()]
-    return Table(
-        "What is compared",
-        ["name", "driven by", "settings for rates", "for acknowledgements"],
-        rows,
-        words=True,
-    )
+    rows = [
+        [f"`{peer.name}`", peer.how, _shown(peer.fast), peer.tried, _shown(peer.prompt)]
+        for peer in PEERS.values()
+    ]
+    columns = ["name", "driven by", "settings for rates", "the best of", "settings for acknowledgements"]
+    return Table("What is compared; all else is as each has it by default", columns, rows, words=True)
 
 
 def _shown(settings: Mapping[str, object]) -> str:
@@ -63,7 +64,7 @@ def _shown(settings: Mapping[str, object]) -> str:
 def section(results: Results, directory: str) -> Iterator[str]:
     """One command's."""
     yield f"## {results.title}\n"
-    yield f"`{results.command}` (load of the machine before: {results.load:.1f})\n"
+    yield f"`{results.command}` took {results.seconds:,} s (load of the machine before: {results.load:.1f})\n"
     for plot in results.plots:
         yield f"![{results.title}]({directory}/{plot})\n"
     for note in results.notes:

@@ -19,7 +19,7 @@ from benchmarks.harness.turns import Case, Rounds, make_job
 from benchmarks.peers import PEERS
 
 RATE = 10_000
-SECONDS = 5
+SECONDS = 2
 PERCENTILES = ("p50", "p99", "max")
 
 
@@ -29,7 +29,7 @@ def cases(share: float = 1.0) -> tuple[Case, ...]:
     paced = make_job(task="paced", timer=True, rate=RATE, messages=int(RATE * SECONDS * share))
     idle = replace(paced, rate=2, messages=max(2, int(2 * SECONDS * share)))
     return (
-        Case(FULL_SPEED, flood, scaled=True),
+        Case(FULL_SPEED, flood, scaled=2.0),
         Case(f"{RATE:,} messages/s", paced, fast=False),
         Case("idle", idle, fast=False),
     )

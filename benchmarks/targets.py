@@ -15,7 +15,7 @@ from benchmarks.harness.turns import Rounds
 from benchmarks.latency import awaited_by, paced_at
 from benchmarks.memory import full_cases, of_payload
 from benchmarks.peers import PYTHON_LOOPS, REFERENCE
-from benchmarks.throughput import BASE, with_key
+from benchmarks.throughput import BASE, KILO, with_key
 
 Every = Mapping[str, Results]
 
@@ -81,7 +81,7 @@ def _rates(idiom: str) -> Iterator[Target]:
     ):
         yield Target(f"100 B, `{idiom}`: against {peer}", _rate_ratio(BASE, idiom, peer), bound, stretch)
     for peer in PYTHON_LOOPS:
-        yield Target(f"1 KB, `{idiom}`: against {peer}", _rate_ratio("1 KB", idiom, peer), 2, 3.5)
+        yield Target(f"1 KB, `{idiom}`: against {peer}", _rate_ratio(KILO, idiom, peer), 2, 3.5)
     keyed = _rate_ratio(with_key(BASE), idiom, "aiokafka")
     yield Target(f"100 B with key, `{idiom}`: against aiokafka", keyed, 1.8, 2.5)
 

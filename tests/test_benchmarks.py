@@ -11,23 +11,30 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, throughput
+from benchmarks import latency, smoke, throughput
+from benchmarks.__main__ import NOTES, kept, write
+from benchmarks.cost import FULL_SPEED
 from benchmarks.growth import slope
 from benchmarks.harness import plots, watch
+from benchmarks.harness.command import Options
 from benchmarks.harness.figures import ack_ms, middle, rate, ratio
 from benchmarks.harness.job import Job, Round
-from benchmarks.harness.results import Results
+from benchmarks.harness.results import DIRECTORY, Results
 from benchmarks.harness.rows import KEYS, Rows
 from benchmarks.harness.tables import Table
-from benchmarks.harness.topics import Topics
+from benchmarks.harness.topics import Lent, Topics
 from benchmarks.harness.turns import Case, RoundFailed, Turns, brief, can, make_job, run_job
+from benchmarks.memory import full_cases
 from benchmarks.page import page
 from benchmarks.peers import PEERS, PYTHON_LOOPS, REFERENCE, Peer, is_installed
+from benchmarks.readme import lines as readme_lines
 from benchmarks.recovery import recovered_after, waiting_at
 from benchmarks.targets import Target, table, targets
 from tests.kafka.cluster import Kafka
+from tests.kafka.jars import Unavailable
 from trio_kprod.testing import Broker, open_broker
 
+PROJECT = Path(__file__).parents[1]
 JOB = Job(peer="send_nowait", task="flood", servers="", topics=["events"], messages=1000)
 
 
@@ -207,12 +214,61 @@ def test_the_page_has_every_part() -> None:
         assert f"| `{name}` |" in text
 
 
+def test_what_is_written_by_hand_becomes_part_of_the_page(tmp_path: Path) -> None:
+    """As what follows the targets; rebuilding the page keeps it."""
+    assert "why it is slow\n## Machine" in page({}, "results", "## Missed\n\nwhy it is slow")
+    write(tmp_path / "results")
+    assert (tmp_path / "RESULTS.md").read_text("utf-8").startswith("# Benchmark results")
+
+
+def test_every_missed_target_is_explained() -> None:
+    """Of those that are kept here, by its name, in what is written by hand."""
+    missed = [row[0] for row in table(kept(DIRECTORY)).rows if row[-1] == "MISSED"]
+    explained = NOTES.read_text("utf-8") if NOTES.exists() else ""
+    assert [name for name in missed if name not in explained] == []
+
+
+def test_the_readme_has_the_figures_that_are_kept() -> None:
+    """Wherever it breaks their lines; as soon as it shows the plot."""
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    if "(benchmarks/results/throughput.svg)" in readme:
+        text = " ".join(readme.split())
+        assert [line for line in readme_lines(kept(DIRECTORY)) if line not in text] == []
+
+
+def test_the_readme_has_four_lines_of_figures() -> None:
+    """Each from another command."""
+    acks, late = {"p50": 0.001, "p99": 0.002}, {"p99": 0.004}
+    names = ("send_nowait", *PYTHON_LOOPS, REFERENCE)
+    rounds = {
+        name: [a_round(2.0 if name == "send_nowait" else 8.0, acks=acks, lateness=late)] for name in names
+    }
+    memory = {case.name: {"send_nowait": [a_round(1.0, extra={"held": 10, "bytes": 23_000})]}
+              for case in full_cases()}  # fmt: skip
+    cases = {
+        "throughput": {throughput.BASE: rounds},
+        "latency": {latency.paced_at(1_000): rounds},
+        "responsiveness": {FULL_SPEED: rounds},
+        "cost": {FULL_SPEED: rounds},
+        "memory": memory,
+    }
+    first, second, third, fourth = readme_lines(
+        {name: Results(name, name, "", {}, 0.0, found=found) for name, found in cases.items()}
+    )
+    assert "`send_nowait`: 50 messages/s; 4.00 x `KafkaProducer`, 4.00 x `aiokafka`" in first
+    assert "`send_nowait` 1.00 / 2.00; `KafkaProducer` 1.00 / 2.00" in second
+    assert "`send_nowait` 4.0; `KafkaProducer` 4.0" in third
+    assert "`send_nowait` 10000.0; `KafkaProducer` 40000.0" in fourth
+    assert fourth.endswith("a message of 1,000 bytes takes 2,300.")
+
+
 @pytest.mark.skipif(not plots.can_plot(), reason="matplotlib is not installed")
 def test_plots_are_drawn(tmp_path: Path) -> None:
     by_case = {case: dict.fromkeys((*PYTHON_LOOPS, REFERENCE), 1_000.0) for case in "abcd"}
     by_size = {"aiokafka": {1: 2.0, 10: 3.0}}
     plots.bars(tmp_path / "bars.svg", "Bars", "ms", by_case)
     plots.lines(tmp_path / "lines.svg", "Lines", "rate", "ms", by_size, log="xy")
+    plots.headline(tmp_path / "headline.svg", "Headline", by_case["a"], [REFERENCE])
     plots.panels(tmp_path / "panels.svg", "Panels", "us", {"topics": by_size, "partitions": by_size})
     for path in tmp_path.iterdir():
         assert "</svg>" in path.read_text("utf-8")
@@ -286,14 +342,120 @@ def test_a_round_fails_whose_messages_are_not_in_the_log_once(
 ) -> None:
     """Beside them there is one in each partition that warmed up."""
     turns, case = Turns(Kafka("nowhere:1"), rounds=1), Case("base", make_job(task="flood", messages=100))
-    monkeypatch.setattr(Topics, "make", lambda *_: ["topic"])
-    monkeypatch.setattr(Topics, "delete", lambda *_: None)
     monkeypatch.setattr("benchmarks.harness.turns.run_job", lambda *_: a_round(1.0))
-    monkeypatch.setattr(Topics, "written", lambda *_: 104)
+    made = fake_topics(monkeypatch, [8, 112, 112 + 4 + written])
     assert turns.once(case, PEERS["aiokafka"]) == a_round(1.0)
-    monkeypatch.setattr(Topics, "written", lambda *_: written + 4)
     with pytest.raises(RoundFailed, match=f"100 messages sent, 0 failed, but {written} in the log"):
         turns.once(case, PEERS["aiokafka"])
+    assert made == ["+topic-0", "-topic-0"]
+
+
+def fake_topics(monkeypatch: pytest.MonkeyPatch, written: list[int]) -> list[str]:
+    """Topics that hold what is listed, one after the other; tells which are made and removed."""
+    told: list[str] = []
+
+    def make(*_: object) -> list[str]:
+        told.append(f"+topic-{len(told) // 2}")
+        return [told[-1][1:]]
+
+    monkeypatch.setattr(Topics, "make", make)
+    monkeypatch.setattr(Topics, "delete", lambda _, names: told.extend(f"-{name}" for name in names))
+    monkeypatch.setattr(Topics, "written", lambda *_: written.pop(0))
+    return told
+
+
+def test_rounds_share_topics_until_they_hold_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or until a case wants others; what was in them before is not counted."""
+    made = fake_topics(monkeypatch, [8, 20, 8, 8])
+    lent = Lent(Topics("nowhere:1"))
+    assert lent.take(1, 4, 600_000_000) == lent.take(1, 4, 300_000_000) == ["topic-0"]
+    assert lent.count() == 12
+    assert lent.take(1, 4, 300_000_000) == ["topic-1"]
+    assert lent.take(1, 1, 0) == ["topic-2"]
+    lent.give_up()
+    lent.give_up()
+    assert made == ["+topic-0", "-topic-0", "+topic-1", "-topic-1", "+topic-2", "-topic-2"]
+
+
+def test_a_round_that_harms_kafka_has_topics_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.harness.turns.run_job", lambda *_: a_round(1.0))
+    made = fake_topics(monkeypatch, [8, 112])
+    case = Case("outage", make_job(task="flood", messages=100), own_topics=True)
+    Turns(Kafka("nowhere:1"), rounds=1).once(case, PEERS["aiokafka"])
+    assert made == ["+topic-0", "-topic-0"]
+
+
+# -- the smoke test ----------------------------------------------------------------------------------------
+
+
+def run_smoke(monkeypatch: pytest.MonkeyPatch, *factors: float) -> tuple[object, list[str]]:
+    """Its exit status, and the rounds it took, if we are so many times as fast in the rounds."""
+    order: list[str] = []
+    ours = iter(factors)
+
+    def once(_: Turns, __: Case, peer: Peer) -> Round:
+        order.append(peer.name)
+        return a_round(1.0 if peer.name == smoke.BASELINE else 1 / next(ours))
+
+    monkeypatch.setattr(Turns, "once", once)
+    monkeypatch.setattr("sys.argv", ["smoke", "--rounds", "1", "--bootstrap-servers", "nowhere:1"])
+    with pytest.raises(SystemExit) as ended:
+        smoke.main()
+    return ended.value.code, order
+
+
+def test_smoke_passes_where_we_are_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_smoke(monkeypatch, 3.0) == (False, ["KafkaProducer", "send_nowait"])
+
+
+@pytest.mark.parametrize(("second", "failed"), [(4.5, False), (3.5, True)])
+def test_smoke_looks_twice_before_it_fails(
+    second: float, failed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And both count: their median is 3.25 and 2.75."""
+    assert run_smoke(monkeypatch, 2.0, second) == (failed, ["KafkaProducer", "send_nowait"] * 2)
+
+
+def test_smoke_fails_where_a_producer_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(_: Turns, __: Case, peer: Peer) -> Round:
+        raise RoundFailed("it did not get ready")
+
+    monkeypatch.setattr(Turns, "once", once)
+    monkeypatch.setattr("sys.argv", ["smoke", "--bootstrap-servers", "nowhere:1"])
+    with pytest.raises(SystemExit, match="KafkaProducer is missing in 100 B: it did not get ready"):
+        smoke.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_kept"),
+    [([], True), (["--rounds", "4"], False), (["--quick"], False), (["--peers", "aiokafka"], False)],
+)
+def test_only_whole_runs_replace_what_is_kept(
+    arguments: list[str], is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["throughput", *arguments])
+    assert (Options.parse("").directory == DIRECTORY) == is_kept
+
+
+@pytest.mark.parametrize("where", ["", "true"])
+def test_smoke_fails_without_kafka_only_in_ci(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the tests against a real Kafka do."""
+
+    def no_cluster() -> Kafka:
+        raise Unavailable("no java on the PATH")
+
+    monkeypatch.setattr("tests.kafka.cluster.Cluster", no_cluster)
+    monkeypatch.setattr("sys.argv", ["smoke"])
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("CI", where)
+    if where:
+        with pytest.raises(SystemExit, match="no Apache Kafka: no java on the PATH"):
+            smoke.main()
+    else:
+        smoke.main()
+        assert capsys.readouterr().out == "skipped: no Apache Kafka: no java on the PATH\n"
 
 
 def test_a_producer_that_is_not_installed_is_known() -> None:

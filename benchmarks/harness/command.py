@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MakeTable = Callable[[str, Rounds], Table]
 
+#: Fewer say little of a machine that does other things too.
+ROUNDS = 5
+
 #: What part of a round's messages ``--quick`` sends.
 QUICK = 0.1
 
@@ -44,7 +48,7 @@ class Options:
     @property
     def directory(self) -> Path | None:
         """Where to keep what is found: a part, or a quick look, does not replace what is kept already."""
-        whole = not self.quick and not self.cases and set(self.peers) == set(PEERS)
+        whole = self.rounds >= ROUNDS and not self.quick and not self.cases and set(self.peers) == set(PEERS)
         return self.results or (DIRECTORY if whole else None)
 
     @property
@@ -56,7 +60,7 @@ class Options:
         return not self.cases or any(fnmatchcase(case, pattern) for pattern in self.cases)
 
     @classmethod
-    def parse(cls, doc: str | None, default_rounds: int = 5) -> Self:
+    def parse(cls, doc: str | None, default_rounds: int = ROUNDS) -> Self:
         given = vars(_parser(doc).parse_args())
         rounds = given.pop("rounds") or (1 if given["quick"] else default_rounds)
         return cls(rounds=rounds, **given)
@@ -83,6 +87,7 @@ class Bench:
     """One run of one command, beside one Kafka."""
 
     def __init__(self, name: str, title: str, options: Options, kafka: Kafka) -> None:
+        self._began = time.monotonic()
         self.options = options
         self.kafka = kafka
         self.turns = Turns(kafka, options.rounds, options.share)
@@ -108,10 +113,12 @@ class Bench:
     def finish(self) -> None:
         """Print and keep what was found; the exit status is 1 if anybody failed."""
         self.results.notes += self.turns.problems
+        self.results.seconds = round(time.monotonic() - self._began)
         for table in self.results.tables:
             print("\n" + table.text(), end="")
         for note in self.results.notes:
             print(note)
+        print(f"{self.results.name}: {self.results.seconds} s with {self.options.rounds} rounds")
         if self.options.directory is not None:
             self.results.save(self.options.directory)
         if self.turns.problems:
@@ -134,6 +141,10 @@ class Bench:
         return [peer for peer in wanted if is_installed(peer)]
 
 
+class NoKafka(SystemExit):
+    """There is none, and none can be started; the message says why."""
+
+
 def _version(kafka: Kafka) -> dict[str, str]:
     return {"Apache Kafka": KAFKA_VERSION} if isinstance(kafka, Cluster) else {}
 
@@ -148,7 +159,10 @@ def bench(name: str, title: str, options: Options) -> Generator[Bench, None, Non
     try:
         with some_kafka(options.bootstrap_servers) as kafka:
             running = Bench(name, title, options, kafka)
-            yield running
+            with contextlib.closing(running.turns):
+                if isinstance(kafka, Cluster):
+                    running.turns.warm_up(running.peers)
+                yield running
     except Unavailable as error:
-        raise SystemExit(f"no Apache Kafka: {error}") from None
+        raise NoKafka(f"no Apache Kafka: {error}") from None
     running.finish()

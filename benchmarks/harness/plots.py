@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 #: The same colour for a producer wherever it appears; ours are of one kind.
 COLOURS = {
+    "ours": "#2f81f7",
+    "theirs": "#8b949e",
     "send_nowait": "#08519c",
     "await send": "#3182bd",
     "send_many": "#9ecae1",
@@ -18,6 +20,9 @@ COLOURS = {
     "AIOProducer": "#7570b3",
     "Producer (C)": "#666666",
 }
+
+#: Readable on white and on black, as a README is shown.
+_INK = "#7d8590"
 
 #: With so many points a line needs no markers.
 _MANY = 20
@@ -63,10 +68,30 @@ def _few_ticks() -> Any:
     return MaxNLocator(4)
 
 
+def headline(path: Path, title: str, figures: Mapping[str, float], ours: Sequence[str]) -> None:
+    """A bar for each producer, the longest first, with its figure; for light and for dark pages."""
+    figures = dict(sorted(figures.items(), key=lambda one: -one[1]))
+    figure, (axes,) = _figure(1, 1, 7.2, 0.8 + 0.32 * len(figures))
+    colours = [COLOURS["ours" if name in ours else "theirs"] for name in figures]
+    drawn = axes.barh(list(figures), list(figures.values()), 0.66, color=colours)
+    axes.bar_label(drawn, [f"{each:,.0f}" for each in figures.values()], padding=5, fontsize=10, color=_INK)
+    axes.invert_yaxis()
+    axes.margins(x=0.14, y=0.02)
+    axes.xaxis.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=10, labelcolor=_INK)
+    for label in axes.get_yticklabels():
+        if label.get_text() in ours:
+            label.set(weight="bold", color=COLOURS["ours"])
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, x=0)
+    _save(figure, path, transparent=True)
+
+
 def lines(path: Path, title: str, along: str, up: str, series: Series, *, log: str = "") -> None:
     """A line for each producer; `log` names the axes that are logarithmic."""
     figure, (axes,) = _figure(1, 1, 7.5, 4.5)
     _draw(axes, along, up, series, log)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))  # beside all lines
     _finish(figure, title, path)
 
 
@@ -76,7 +101,17 @@ def panels(path: Path, title: str, up: str, every: Mapping[str, Series]) -> None
     for axes, (along, series) in zip(grid, every.items(), strict=True):
         _draw(axes, along, up if axes is grid[0] else "", series, "x")
         axes.set_ylim(bottom=0)
+    _name_lines(grid)
     _finish(figure, title, path)
+
+
+def _name_lines(grid: Sequence[Any]) -> None:
+    """Each once, beside all panels."""
+    named = {
+        name: line for axes in grid for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    last = grid[-1]
+    last.legend(named.values(), named, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _draw(axes: Any, along: str, up: str, series: Series, log: str) -> None:
@@ -84,16 +119,22 @@ def _draw(axes: Any, along: str, up: str, series: Series, log: str) -> None:
         places, heights = list(figures), list(figures.values())
         marker = "o" if len(figures) < _MANY else ""
         axes.plot(places, heights, label=name, color=COLOURS.get(name), marker=marker)
-    if "x" in log:
-        axes.set_xscale("log")
-    if "y" in log:
-        axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda figure, _: _short(figure))
+    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+        if name in log:
+            _make_logarithmic(axes, name, axis)
+        axis.set_major_formatter(lambda figure, _: _short(figure))
     axes.set_xlabel(along)
     axes.set_ylabel(up)
     axes.grid(color="#dddddd", linewidth=0.6)
-    axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _make_logarithmic(axes: Any, name: str, axis: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set(**{f"{name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1,) if name == "x" else (1, 2, 5)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _figure(rows: int, columns: int, width: float, height: float, **more: Any) -> tuple[Any, list[Any]]:
@@ -110,11 +151,17 @@ def _figure(rows: int, columns: int, width: float, height: float, **more: Any) -
 
 
 def _finish(figure: Any, title: str, path: Path) -> None:
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path, **more: Any) -> None:
     import matplotlib.pyplot as plt
 
-    figure.suptitle(title, fontsize=11)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(
+        path, bbox_inches="tight", metadata={"Date": None} if path.suffix == ".svg" else None, **more
+    )
     plt.close(figure)
 
 

@@ -23,6 +23,7 @@ class Results:
         found: the rounds of each case and producer.
         plots: file names beside the JSON.
         notes: what a reader must know.
+        seconds: how long the command took.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Results:
     tables: list[Table] = field(default_factory=list)
     plots: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    seconds: int = 0
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ from .job import Job
 #: So many different keys there are; the same key comes again as another object, as it would from a parser.
 KEYS = 10_000
 
+#: So many different events there are, but for their numbers: to make each anew takes longer than to send it.
+_BODIES = 10_000
+
 HEADERS = [("trace", b"4bf92f3577b34da6"), ("source", b"benchmark")]
 
 #: What is sent to each partition before the clock starts: the first message is slow for everybody.
@@ -53,13 +56,14 @@ def digits(count: int, size: int) -> list[bytes]:
 
 
 def _events(count: int) -> list[bytes]:
+    """Each with a number of its own; what follows it comes again only after more than a batch holds."""
     chance = random.Random(1)
-    return [json.dumps(_event(number, chance)).encode() for number in range(count)]
+    bodies = [json.dumps(_event(number, chance)).encode()[1:] for number in range(min(count, _BODIES))]
+    return [b'{"id": %d, %b' % (number, bodies[number % _BODIES]) for number in range(count)]
 
 
 def _event(number: int, chance: random.Random) -> dict[str, object]:
     return {
-        "id": number,
         "time": f"2026-01-01T{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}Z",
         "user": f"user-{chance.randrange(KEYS)}",
         "action": chance.choice(_ACTIONS),

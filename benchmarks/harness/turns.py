@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks.peers import PEERS, Peer
 
 from .job import Job, Round
-from .topics import Topics
+from .topics import Lent, Topics
 
 if TYPE_CHECKING:
     from tests.kafka.cluster import Kafka
@@ -24,8 +25,11 @@ _ROOT = Path(__file__).parents[2]
 #: A round that takes longer hangs.
 PATIENCE = 600.0
 
+#: For so long a Kafka that has just been started is warmed up at least, in seconds.
+_WARMING_UP = 9.0
+
 #: Values of one round take at most so much memory.
-_BYTES = 256_000_000
+_BYTES = 160_000_000
 
 #: Tasks in which it is not `messages` that get into the log.
 _SENT_OTHERWISE = ("full", "calls")
@@ -50,14 +54,16 @@ class Case(NamedTuple):
 
     Attributes:
         fast: whether to give each its settings for rates; else those for acknowledgements.
-        scaled: whether `messages` of the job is left to each producer's own pace.
+        scaled: how many times what each producer sends in a second the job has; 0 leaves its `messages`.
+        own_topics: whether each round has new ones, because of what it does to Kafka.
     """
 
     name: str
     job: Job
     topics: int = 1
     fast: bool = True
-    scaled: bool = False
+    scaled: float = 0.0
+    own_topics: bool = False
 
 
 def make_job(**what: object) -> Job:
@@ -80,21 +86,19 @@ class Turns:
 
     def __init__(self, kafka: Kafka, rounds: int, share: float = 1.0) -> None:
         self._kafka = kafka
-        self._topics = Topics(kafka.bootstrap_servers)
+        self._lent = Lent(Topics(kafka.bootstrap_servers))
         self._rounds = rounds
         self._share = share
         self.problems: list[str] = []
 
-    def take(
-        self, case: Case, peers: Iterable[Peer], once: Once | None = None, rounds: int | None = None
-    ) -> Rounds:
+    def take(self, case: Case, peers: Iterable[Peer], once: Once | None = None) -> Rounds:
         """A B C A B C ...: what else the machine does falls on all alike.
 
         `once` runs a round, by default `self.once`. A producer that fails in one is left out of the case.
         """
         once = once or self.once
         taken: Rounds = {peer.name: [] for peer in peers if can(peer, case)}
-        for number, name in itertools.product(range(1, (rounds or self._rounds) + 1), list(taken)):
+        for number, name in itertools.product(range(1, self._rounds + 1), list(taken)):
             if name in taken:
                 try:
                     taken[name].append(once(case, PEERS[name]))
@@ -104,6 +108,20 @@ class Turns:
                 else:
                     print(f"{case.name}, round {number}, {name}: {brief(taken[name][-1])}", flush=True)
         return taken
+
+    def warm_up(self, peers: Iterable[Peer]) -> None:
+        """Let Kafka do for a while what it is about to do: it is twice as fast once it has been compiled.
+
+        For all of them, since one sends many small requests and another few large ones.
+        """
+        case = Case("warming up", make_job(task="flood"), scaled=1.0)
+        able = [peer for peer in peers if can(peer, case)]
+        until = time.monotonic() + max(_WARMING_UP, 3 * len(able))
+        for peer in itertools.cycle(able):
+            if time.monotonic() > until:
+                break
+            with contextlib.suppress(RoundFailed):  # it will be told where it counts
+                self.once(case, peer)
 
     def _report(self, problem: str) -> None:
         self.problems.append(problem)
@@ -118,30 +136,41 @@ class Turns:
         during: Callable[[], object] = _nothing,
         after: Callable[[], object] = _nothing,
     ) -> Round:
-        """One round; `before` is called when all is warm, `during` once it has begun, `after` always."""
-        topics = self._topics.make(case.topics, case.job.partitions)
-        job = replace(self._fitted(case, peer), topics=topics)
+        """One round; `before` is called when all is warm, `during` once it has begun, `after` always.
+
+        Rounds use the same topics as long as all goes well.
+        """
+        job = self._fitted(case, peer)
+        topics = self._lent.take(case.topics, job.partitions, job.messages * job.size)
+        job = replace(job, topics=topics)
         try:
-            with contextlib.ExitStack() as stack:
-                stack.callback(after)
+            try:
                 done = run_job(job, before, during)
-            if case.job.task not in _SENT_OTHERWISE:
-                self._check(job, done)
-        finally:
-            self._topics.delete(topics)
+            finally:
+                after()
+            self._check(job, done)
+        except BaseException:
+            self._lent.give_up()
+            raise
+        if case.own_topics:
+            self._lent.give_up()
         return done
+
+    def close(self) -> None:
+        """Remove the last topics."""
+        self._lent.give_up()
 
     def _fitted(self, case: Case, peer: Peer) -> Job:
         job = replace(case.job, peer=peer.name, servers=self._kafka.bootstrap_servers)
         if case.scaled:
-            count = min(peer.messages * self._share, _BYTES / job.size)
+            count = min(peer.messages * case.scaled * self._share, _BYTES / job.size)
             job = replace(job, messages=max(1, int(count)))
         return replace(job, settings={**(peer.fast if case.fast else peer.prompt), **job.settings})
 
     def _check(self, job: Job, done: Round) -> None:
         warming = len(job.topics) * job.partitions
-        written = self._topics.written(job.topics) - warming
-        if not job.messages - done.failed <= written <= job.messages:
+        written = self._lent.count() - warming
+        if job.task not in _SENT_OTHERWISE and not job.messages - done.failed <= written <= job.messages:
             raise RoundFailed(f"{job.messages} messages sent, {done.failed} failed, but {written} in the log")
 
 

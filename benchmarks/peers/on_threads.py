@@ -130,8 +130,9 @@ class _Confluent(_Driver):
             self.watch.fail()
 
     def pause(self, seconds: float) -> None:
+        # It waits for whole milliseconds, rounded down, where loops round up: at nought it would spin.
         deadline = perf_counter() + seconds
-        while self._producer.poll(max(0.0, deadline - perf_counter())) and perf_counter() < deadline:
+        while self._producer.poll(max(0.001, deadline - perf_counter())) and perf_counter() < deadline:
             pass
 
     def wait(self, topic: str, value: bytes) -> None:
