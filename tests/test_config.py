@@ -77,7 +77,7 @@ def test_defaults() -> None:
         "client_id": "trio_kprod",
         "acks": -1,
         "compression": 0,
-        "batch_size": 131_072,
+        "batch_size": 524_288,
         "max_request_size": 1_048_576,
         "partitioner": None,
         "request_timeout": 30.0,

@@ -208,7 +208,7 @@ _CONFIG: Mapping[str, _Option] = {
     "acks": _Option("acks", "all", one_of({0: 0, 1: 1, -1: -1, "all": -1})),
     "compression_type": _Option("compression", None, _options.compression),
     # By measurement; kafka-python's 16384 holds 150 messages of 100 bytes, and every batch has its cost.
-    "batch_size": _Option("batch_size", 131_072, _options.batch_size),
+    "batch_size": _Option("batch_size", 524_288, _options.batch_size),
     "max_request_size": _Option("max_request_size", 1_048_576, integer(1, INT32)),
     "partitioner": _Option("partitioner", None, optional(_options.partitioner)),
     "request_timeout_ms": _Option("request_timeout", 30_000, duration("milliseconds", most=INT32)),

@@ -300,7 +300,7 @@ def made_anew(leaders: tuple[int, ...], topic_id: UUID = NO_TOPIC_ID) -> Bench:
     bench.core.connected(1, 0)
     bench.step()
     for _ in range(20):
-        if bench.requests:
+        while bench.requests:
             bench.answer(3)
         bench.pass_time(0.5)
         if bench.asked:

@@ -113,7 +113,8 @@ class Outbox:
 
     def wake(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            self.ready_partitions[partition] = None
+            if partition.has_unsent:
+                self.ready_partitions[partition] = None
             if partition.topic.keyless:
                 self.ready_topics[partition.topic] = None
 

@@ -67,6 +67,10 @@ class Partition:
         return not self.batches and not self.queue
 
     @property
+    def has_unsent(self) -> bool:
+        return bool(self.queue) or self._lowest_unsent() is not None
+
+    @property
     def unsettled_bytes(self) -> int:
         return self.queue_bytes + sum(batch.size for batch in self.batches)
 

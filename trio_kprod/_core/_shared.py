@@ -35,7 +35,7 @@ class Rules:
     """The settings the core goes by; times in seconds. See `open_producer` for their meaning."""
 
     idempotent: bool = True
-    batch_size: int = 131_072
+    batch_size: int = 524_288
     max_request_size: int = 1_048_576
     compression: int = 0
     retry_backoff: float = 0.1
