@@ -161,7 +161,10 @@ class Producer:
         if self._delivery.refusal is not None:
             self._check()
         known = self._topics[topic]
-        key, value = _pair(item) if isinstance(item, tuple) else (None, item)
+        if isinstance(item, tuple):
+            key, value = _pair(item)
+        else:
+            key, value = None, item
         message = self._intake.message(known.name, value, key, None, None, None)
         if not self._room.accept(message, known):
             return message, known
