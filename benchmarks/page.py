@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from benchmarks.harness.results import Results
 from benchmarks.harness.tables import Table
 from benchmarks.peers import PEERS
-from benchmarks.targets import table as targets_table
+from benchmarks.targets import other_idiom, table as targets_table
 
 _HEAD = """\
 # Benchmark results
@@ -24,7 +24,8 @@ partition has been written to, and stops when every message is acknowledged.
 
 def page(every: Mapping[str, Results], directory: str, notes: str = "") -> str:
     """The whole page; `notes` are Markdown written by hand, and follow the targets."""
-    parts = [_HEAD.format(directory=directory), "## Targets\n", targets_table(every).markdown()]
+    parts = [_HEAD.format(directory=directory), "## Targets\n"]
+    parts += [targets_table(every).markdown(), other_idiom(every).markdown()]
     if notes:
         parts.append(notes)
     parts += [

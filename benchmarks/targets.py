@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 from benchmarks.cost import CHANNEL, FULL_SPEED, call_ratio
 from benchmarks.harness.figures import Measure, ack_ms, cpu_us, late_ms, middle, rate, ratio
@@ -43,11 +42,19 @@ class Target:
         """As it stands in the table."""
         sign = "<=" if self.at_most else ">="
         bounds = [f"{sign} {bound:g} {self.unit}" for bound in (self.bound, self.stretch)]
+        figure = self._figure(every)
+        return [self.name, *bounds, self.found(every), "" if figure is None else self.verdict(figure)]
+
+    def found(self, every: Every) -> str:
+        """The figure with its unit."""
+        figure = self._figure(every)
+        return "not measured" if figure is None else f"{figure:.2f} {self.unit}"
+
+    def _figure(self, every: Every) -> float | None:
         try:
-            found = self.figure(every)
+            return self.figure(every)
         except (KeyError, ValueError):  # ValueError: only one of two has been measured as often
-            return [self.name, *bounds, "not measured", ""]
-        return [self.name, *bounds, f"{found:.2f} {self.unit}", self.verdict(found)]
+            return None
 
     def verdict(self, found: float) -> str:
         """How good that is."""
@@ -63,13 +70,33 @@ def table(every: Every) -> Table:
     return Table("Targets", ["figure", "at least", "stretch", "found", ""], rows)
 
 
+def other_idiom(every: Every) -> Table:
+    """The same figures where each message is awaited; what is wanted of them nobody has said."""
+    rows = [[target.name, target.found(every)] for target in _of_idiom("await send")]
+    title = "The same with `await send` for each message, which yields to the other tasks each time"
+    return Table(title, ["figure", "found"], rows)
+
+
 def targets() -> Iterator[Target]:
     """In the order in which they are told."""
-    for idiom in _IDIOMS:
-        yield from _rates(idiom)
+    yield from _of_idiom("send_nowait")
     yield Target("send_many: against the faster of our other two", _send_many, 1.0, 1.3)
-    yield from _latencies()
-    yield from _costs()
+    one = _ack_ratio(awaited_by(1), "send_and_wait", "p50", ("aiokafka",))
+    yield Target("`send_and_wait` p50 from one task: against aiokafka", one, 1.5, 1.0, at_most=True)
+    call = _median("cost", CHANNEL, "send_nowait", call_ratio)
+    yield Target("`send_nowait` against a bare channel's", call, 5, 3.5, at_most=True)
+    for beside, bound in ((350, 2.5), (250, 2.0)):
+        name = f"memory when full, 1 KB, worst case: less {beside} B a message"
+        yield Target(name, _memory(beside), bound, bound, "x payload", at_most=True)
+
+
+def _of_idiom(idiom: str) -> Iterator[Target]:
+    yield from _rates(idiom)
+    yield from _latencies(idiom)
+    late = _median("responsiveness", FULL_SPEED, idiom, late_ms("p99"))
+    yield Target(f"timer lateness p99 at full speed, `{idiom}`", late, 10, 5, "ms", at_most=True)
+    cost = _median("cost", FULL_SPEED, idiom, cpu_us)
+    yield Target(f"CPU a message at full speed, 100 B, `{idiom}`", cost, 4, 2.5, "us", at_most=True)
 
 
 def _rates(idiom: str) -> Iterator[Target]:
@@ -86,27 +113,11 @@ def _rates(idiom: str) -> Iterator[Target]:
     yield Target(f"100 B with key, `{idiom}`: against aiokafka", keyed, 1.8, 2.5)
 
 
-def _latencies() -> Iterator[Target]:
-    for percentile, idiom in product(("p50", "p99"), _IDIOMS):
+def _latencies(idiom: str) -> Iterator[Target]:
+    for percentile in ("p50", "p99"):
         for whom, peers in (("the best peer", PYTHON_LOOPS), ("the best, C too", (*PYTHON_LOOPS, REFERENCE))):
             name = f"ack {percentile} at 1,000/s, `{idiom}`: against {whom}"
             yield Target(name, _ack_ratio(paced_at(1_000), idiom, percentile, peers), 1.5, 1.0, at_most=True)
-    one = _ack_ratio(awaited_by(1), "send_and_wait", "p50", ("aiokafka",))
-    yield Target("`send_and_wait` p50 from one task: against aiokafka", one, 1.5, 1.0, at_most=True)
-
-
-def _costs() -> Iterator[Target]:
-    for idiom in _IDIOMS:
-        late = _median("responsiveness", FULL_SPEED, idiom, late_ms("p99"))
-        yield Target(f"timer lateness p99 at full speed, `{idiom}`", late, 10, 5, "ms", at_most=True)
-    for idiom in _IDIOMS:
-        cost = _median("cost", FULL_SPEED, idiom, cpu_us)
-        yield Target(f"CPU a message at full speed, 100 B, `{idiom}`", cost, 4, 2.5, "us", at_most=True)
-    call = _median("cost", CHANNEL, "send_nowait", call_ratio)
-    yield Target("`send_nowait` against a bare channel's", call, 5, 3.5, at_most=True)
-    for beside, bound in ((350, 2.5), (250, 2.0)):
-        name = f"memory when full, 1 KB, worst case: less {beside} B a message"
-        yield Target(name, _memory(beside), bound, bound, "x payload", at_most=True)
 
 
 def _rounds(every: Every, command: str, case: str) -> Rounds:
