@@ -177,7 +177,8 @@ def test_a_table_is_aligned_text_and_markdown() -> None:
 
 def found(**taken: list[Round]) -> Results:
     results = Results("throughput", "Throughput", "python -m benchmarks.throughput", {"Python": "3"}, 0.5)
-    results.found[throughput.BASE] = {name.replace("await_", "await "): rounds for name, rounds in taken.items()}
+    named = {name.replace("await_", "await "): rounds for name, rounds in taken.items()}
+    results.found[throughput.BASE] = named
     results.tables.append(Table("Rates", ["producer"], [["ours"]]))
     results.plots.append("throughput.svg")
     return results
@@ -204,7 +205,7 @@ def test_targets_are_told_from_results() -> None:
     assert rows["100 B, `send_nowait`: against KafkaProducer"] == ["5.00 x", "met"]
     assert rows["100 B, `send_nowait`: against aiokafka"] == ["not measured", ""]
     assert len(rows) == len(list(targets()))
-    others = dict(other_idiom({"throughput": results}).rows)
+    others = {row[0]: row[1] for row in other_idiom({"throughput": results}).rows}
     assert others["100 B, `await send`: against KafkaProducer"] == "2.50 x"
 
 
