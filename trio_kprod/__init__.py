@@ -15,11 +15,11 @@ Where what lives, each knowing only what is below it:
 `_scope`               the order of leaving, and which exception the user sees
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
 `_telling`             who is told of a message that was not delivered
-`_ledger`              which accepted messages are unsettled
 `_intake`, `_room`     what a message must be to come in; who comes in and who waits
+`_ledger`              which accepted messages are unsettled
 `_waiting`             one task waits, another ends that, or it is cancelled: never both
 `_client`              the client: a private trio loop in a worker thread
-`_brokers`             its connections; below it `_questions`, `_endpoints`, `_protocol`,
+`_brokers`             its connections; below it `_questions`, `_endpoints`, `_protocol`, `_produce_codec`,
                        `_connection`, `_sasl`, `_exchange`, `_reasons`, `_transport`
 `_core`                what is sent when and what an answer means, without I/O
 `_config`              the settings; below it `_options`, `_security`, `_checks`
