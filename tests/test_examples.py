@@ -108,9 +108,9 @@ def test_failures_says_who_is_told_what() -> None:
 
 @pytest.fixture
 def lines() -> list[bytes]:
-    """More than queue and buffer hold, so that reading stops when nothing is acknowledged."""
+    """More than queue, buffer and two requests hold: reading stops when no more than those are answered."""
     pytest.importorskip("tqdm")
-    return [b"line %d" % number for number in range(30_000)]
+    return [b"line %d" % number for number in range(100_000)]
 
 
 def test_load_file_sends_a_message_per_line(tmp_path: Path, lines: list[bytes]) -> None:
@@ -123,7 +123,7 @@ def test_load_file_sends_a_message_per_line(tmp_path: Path, lines: list[bytes]) 
             "load_file.py", str(path), "--bootstrap-servers", broker.bootstrap_servers, "--topic", "t"
         )
         assert [record.value for record in broker.records("t")] == lines
-    assert re.fullmatch(r"30000 of 30000 lines delivered to t in \d+\.\d\d s: \d+/s\n", printed)
+    assert re.fullmatch(r"100000 of 100000 lines delivered to t in \d+\.\d\d s: \d+/s\n", printed)
 
 
 @contextmanager
@@ -168,5 +168,5 @@ def test_load_file_delivers_what_it_read_before_ctrl_c(tmp_path: Path, lines: li
     assert process.returncode == 1
     assert 0 < len(records) < len(lines)
     assert [record.value for record in records] == lines[: len(records)]
-    assert printed.startswith(f"{len(records)} of 30000 lines delivered to t")
+    assert printed.startswith(f"{len(records)} of 100000 lines delivered to t")
     assert printed.endswith(f"they are lines 1 to {len(records)}; nothing of the rest was sent\n")
