@@ -32,6 +32,7 @@ class FakeClient:
     opening: what `Opened` carries: None, an exception, or "never" for a broker that does not answer.
     deaf (bool): do not react to `stop`, as a client whose loop is blocked.
     handed_over (bool): whether what is given up counts as perhaps written.
+    behind (bool): what `is_behind` says; who sets it to False calls `catch_up` instead.
     """
 
     def __init__(self, *, automatic: bool = False, opening: Any = None, deaf: bool = False) -> None:
@@ -43,6 +44,7 @@ class FakeClient:
         self.opening = opening
         self.deaf = deaf
         self.handed_over = False
+        self.behind = False
         self.stops = 0
         self.why = ""
         self.abandoned = 0
@@ -64,6 +66,14 @@ class FakeClient:
         self.held += entries
         if self.automatic:
             self.acknowledge()
+
+    def is_behind(self) -> bool:
+        return self.behind
+
+    def catch_up(self) -> None:
+        """It has taken all that was submitted."""
+        self.behind = False
+        self._wake()
 
     def want_partitions(self, topic: str) -> None:
         self.asked.append(topic)

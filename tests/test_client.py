@@ -20,7 +20,7 @@ from trio_kprod._client import ThreadHost
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._endpoints import Endpoints
 from trio_kprod._transport import Fence
-from trio_kprod.testing import Broker, open_broker
+from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
 
 @pytest.fixture
@@ -344,3 +344,20 @@ def test_two_runs_one_after_the_other(broker: Broker) -> None:
     for _ in range(2):
         trio.run(one)
     assert len(broker.records("t")) == 2
+
+
+async def test_what_was_held_back_is_handed_over_when_the_client_is_free(autojump_clock: object) -> None:
+    """Without anything else that would wake the delivery task."""
+    broker = MemoryBroker()
+    async with open_memory_producer(broker, delivery_threshold=1) as producer:
+        await producer.send_and_wait("t", b"0")
+        broker.silence("Produce")
+        client = producer._delivery._client
+        client._inbox.append([])  # it has yet to take this
+        producer.send_nowait("t", b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        assert producer.statistics().in_flight == 0
+        client._wake()
+        await trio.testing.wait_all_tasks_blocked()
+        assert producer.statistics().in_flight == 1
+        broker.resume()

@@ -481,6 +481,37 @@ async def test_what_is_kept_is_bounded_and_the_rest_is_logged_and_counted(
     check_sums(producer)
 
 
+async def test_nothing_is_handed_over_to_a_client_that_is_behind(autojump_clock: object) -> None:
+    """It would only wait there; meanwhile the senders have all of the queue and the buffer."""
+    client = FakeClient()
+    async with open_fake(client, delivery_threshold=1, max_queue_size=4, max_buffer_size=6) as producer:
+        client.behind = True
+        for number in range(10):
+            await producer.send("topic", b"%d" % number)
+        await settle_down()
+        assert client.submitted == []
+        with pytest.raises(errors.BufferOverflow):
+            producer.send_nowait("topic", b"10")
+        client.catch_up()
+        await settle_down()
+        assert [len(entries) for entries in client.submitted] == [6]
+        client.automatic = True
+        client.acknowledge()
+    assert producer.statistics().delivered == 10
+
+
+async def test_a_flush_waits_for_a_client_that_is_behind(autojump_clock: object) -> None:
+    client = FakeClient(automatic=True)
+    async with trio.open_nursery() as nursery, open_fake(client) as producer:
+        client.behind = True
+        producer.send_nowait("topic", b"1")
+        nursery.start_soon(producer.flush)
+        await settle_down()
+        assert client.submitted == []
+        client.catch_up()
+    assert producer.statistics().delivered == 1
+
+
 async def test_the_kept_are_bounded_in_bytes(autojump_clock: object) -> None:
     limits: Any = {"max_buffer_bytes": 3000, "max_request_size": 2000}
     client = FakeClient()

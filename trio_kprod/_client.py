@@ -93,6 +93,7 @@ class Client:
         self._sleeps_until = inf
         self._bug: BaseException | None = None
         self._untold = False  # whether there are reports that nobody was woken for
+        self._awaited = False  # whether the user's loop waits for the inbox to be empty
         self._stopping = False
         self._why = "the producer was stopped"
         self._stopped = False
@@ -109,6 +110,14 @@ class Client:
         for start in range(0, len(entries), _PER_STEP):
             self._inbox.append(entries[start : start + _PER_STEP])
         self._wake()
+
+    def is_behind(self) -> bool:
+        """Whether it has yet to take what was submitted before; then it wakes the user's loop when it has.
+
+        More would have to wait there, and each wake-up takes time from the thread that is to do the work.
+        """
+        self._awaited = bool(self._inbox)
+        return bool(self._inbox)
 
     def want_partitions(self, topic: str) -> None:
         """Ask for the number of partitions of a topic; a `Topics` report answers."""
@@ -239,6 +248,9 @@ class Client:
                 self._core.submit(item, self._clock())
                 taken += len(item)
         self._core.advance(self._clock())
+        if self._awaited and not self._inbox:
+            self._awaited = False
+            self._untold = True
 
     def _give_up_all(self) -> None:
         error = DeliveryAborted(f"not acknowledged before {self._why}{self._brokers.troubles()}")

@@ -7,7 +7,8 @@ only owner of the buffer, which is what waits and what is in flight.
 One rule says when all that waits is handed over: somebody asked for it (`_deliver_mark` is beyond what was
 handed over), or enough of it waits (`delivery_threshold`), or there is no room for more. Asking moves the
 mark and nothing else, so it never blocks, never piles up and is never lost: if the buffer has no room for all
-of it, the rest follows as room appears.
+of it, the rest follows as room appears. Nor is anything handed over as long as the client has yet to take what
+it was given: it would wait there just as well, and each hand-over takes time from the client's thread.
 
 `settle` is the only way out: every accepted message goes through it once.
 """
@@ -127,6 +128,7 @@ class Delivery:
         self._waiting: list[Entry] = []
         self._in_flight = 0
         self._deliver_mark = 0
+        self._held_back = False  # it is time to hand over what waits, but the client has enough to do
         self._delivered_bytes = self._undelivered_bytes = 0
         self._dropped = 0
         self._receipts: dict[int | None, Receipt] = {}  # by their tickets
@@ -205,7 +207,7 @@ class Delivery:
         if self._settings.delivery_interval > 0 and not self._waiting:
             return 1
         count = max(1, self._settings.max_queue_size // 2)
-        if self._settings.delivery_threshold:
+        if self._settings.delivery_threshold and not self._held_back:
             count = min(count, self._settings.delivery_threshold - len(self._waiting))
         return count
 
@@ -226,7 +228,9 @@ class Delivery:
             self._take()
             admitted = self.room.admit()  # before it is decided: it finds out if bytes are short
             if self._is_due():
-                self._hand_over()
+                self._held_back = self._client.is_behind()
+                if not self._held_back:
+                    self._hand_over()
         if self._waiting and self._deadline is None:
             self._arm_timer()
 
@@ -247,13 +251,17 @@ class Delivery:
         count = len(self._waiting)
         if not count:
             return False
-        if self._in_flight + count >= self._settings.max_buffer_size or self.room.short_of_bytes:
-            self._tell_full()
-            return True
         threshold = self._settings.delivery_threshold
-        return self.room.taken - count < self._deliver_mark or 0 < threshold <= count
+        asked = self.room.taken - count < self._deliver_mark
+        return asked or 0 < threshold <= count or self._is_full()
+
+    def _is_full(self) -> bool:
+        held = self._in_flight + len(self._waiting)
+        return held >= self._settings.max_buffer_size or self.room.short_of_bytes
 
     def _hand_over(self) -> None:
+        if self.instruments.buffer_full and self._is_full():
+            self._tell_full()
         messages = self._waiting
         self._client.submit(messages)
         self._waiting = []
@@ -481,12 +489,11 @@ class Delivery:
         )
 
     def _tell_full(self) -> None:
-        if self.instruments.buffer_full:
-            self.instruments.tell(
-                "buffer_full",
-                buffer_size=self._in_flight + len(self._waiting),
-                max_buffer_size=self._settings.max_buffer_size,
-            )
+        self.instruments.tell(
+            "buffer_full",
+            buffer_size=self._in_flight + len(self._waiting),
+            max_buffer_size=self._settings.max_buffer_size,
+        )
 
     def _settle_trigger(self, trigger: Any, count: int, report: Settled) -> None:
         trigger.settle(count, report)
