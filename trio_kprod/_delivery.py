@@ -7,8 +7,8 @@ only owner of the buffer, which is what waits and what is in flight.
 One rule says when all that waits is handed over: somebody asked for it (`_deliver_mark` is beyond what was
 handed over), or enough of it waits (`delivery_threshold`), or there is no room for more. Asking moves the
 mark and nothing else, so it never blocks, never piles up and is never lost: if the buffer has no room for all
-of it, the rest follows as room appears. Nor is anything handed over as long as the client has yet to take what
-it was given: it would wait there just as well, and each hand-over takes time from the client's thread.
+of it, the rest follows as room appears. Nor is anything handed over as long as the client has yet to take
+what it was given: it would wait there just as well, and each hand-over takes time from the client's thread.
 
 `settle` is the only way out: every accepted message goes through it once.
 """
