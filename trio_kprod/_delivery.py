@@ -28,7 +28,6 @@ from ._instruments import Instruments
 from ._messages import (
     ACCEPTED_AT,
     RUN,
-    SIZE,
     TICKET,
     TIMESTAMP_MS,
     TOPIC,
@@ -37,6 +36,7 @@ from ._messages import (
     ProducerStatistics,
     RecordMetadata,
     Undelivered,
+    total_size,
 )
 from ._room import Asker, Room, Topic
 from ._telling import Flush, Teller
@@ -273,7 +273,10 @@ class Delivery:
 
     def _begin_trigger(self, messages: list[Entry]) -> None:
         """A run is part of one delivery only, but some of the last one may still be in the queue."""
-        self.room.relabel(self._ledger.cut(self.room.taken), self.room.taken)
+        position = self.room.taken
+        divided = self._ledger.cut(position)
+        if divided != position:
+            self.room.relabel(divided, position)
         trigger = _Trigger(len(messages), self._clock())
         for run, _, _ in self._ledger.parts(messages):
             run.delivery = trigger
@@ -483,7 +486,7 @@ class Delivery:
         self.instruments.tell(
             "produce_messages",
             message_count=len(messages),
-            message_bytes=sum(message[SIZE] for message in messages),
+            message_bytes=total_size(messages),
             buffer_size=self._in_flight + len(self._waiting),
             max_buffer_size=self._settings.max_buffer_size,
         )
@@ -516,5 +519,5 @@ def _metadata(report: Settled, index: int, message: Entry) -> RecordMetadata:
 
 def _given_up(topic: str, entries: list[Entry], reason: str) -> Settled:
     cause = DeliveryAborted(f"not sent before {reason}")
-    size = sum(message[SIZE] for message in entries)
+    size = total_size(entries)
     return Settled(topic, -1, -1, -1, entries, size, 0, cause, maybe_written=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -36,6 +36,10 @@ SIZE: Final = 6  # the upper bound of the encoded, uncompressed size: what every
 ACCEPTED_AT: Final = 7  # seconds on the client's clock, for `delivery_timeout` and the age of the oldest
 TICKET: Final = 8  # of the `send_and_wait` that waits for it; nobody but the delivery task looks at it
 RUN: Final = 9  # see `_ledger`; nor at this
+
+
+def total_size(entries: Iterable[Entry]) -> int:
+    return sum([entry[SIZE] for entry in entries])
 
 
 class Message(NamedTuple):

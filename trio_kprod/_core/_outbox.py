@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._messages import SIZE, Entry
+from .._messages import Entry, total_size
 from ._reports import Observed, Report, Settled
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Outbox:
                 base_offset,
                 timestamp_ms,
                 entries,
-                sum([entry[SIZE] for entry in entries]) if size is None else size,
+                total_size(entries) if size is None else size,
                 attempts,
                 error,
                 maybe_written,

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .._messages import BATCH_OVERHEAD, SIZE, Entry
+from .._messages import BATCH_OVERHEAD, SIZE, Entry, total_size
 from ._batch import LAST_EPOCH, Batch, Chain
 from ._records import encode
 from ._shared import Shared
@@ -281,7 +281,3 @@ def take(queue: deque[Entry], limit: int) -> tuple[list[Entry], int]:
         size = held
         count += 1
     return [queue.popleft() for _ in range(count)], size
-
-
-def total_size(entries: Iterable[Entry]) -> int:
-    return sum([entry[SIZE] for entry in entries])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
-from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, Entry
+from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, Entry, total_size
 from ._answers import Verdict, refusal, row
 from ._batch import Batch, Chain
 from ._partition import Partition, take
@@ -428,7 +428,7 @@ class Topic:
         kept = [message for message in room if id(message) not in gone]
         room.clear()
         room.extend(kept)
-        size = sum(message[SIZE] for message in expired)
+        size = total_size(expired)
         if room is self.keyless:
             self.keyless_bytes -= size
         if partition is not None:
