@@ -16,11 +16,11 @@ from typing import Any
 import trio
 
 from trio_kprod._client import LoopHost
-from trio_kprod._config import make_settings
 from trio_kprod._core._reports import Opened, Report, Settled
 from trio_kprod._errors import DeliveryAborted
 from trio_kprod._messages import SIZE, TOPIC, Entry
 from trio_kprod._producer import Producer, ProducerScope
+from trio_kprod._settings._config import make_settings
 
 
 class FakeClient:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import trio
 
 import trio_kprod
-from trio_kprod._client import Client
+from trio_kprod._client._client import Client
 from trio_kprod.testing import Broker, open_broker
 
 #: Says nothing: whoever collects what is logged, as pytest does, holds errors with all that they lead to.

@@ -22,8 +22,8 @@ from kafka.protocol.producer import ProduceResponse
 
 from tests.scripted_peer import Peer
 from trio_kprod._client import Client, LoopHost
-from trio_kprod._config import NAMED, make_settings
 from trio_kprod._producer import ProducerScope
+from trio_kprod._settings._config import NAMED, make_settings
 from trio_kprod.testing import MemoryBroker
 
 Address = tuple[str, int]
@@ -253,7 +253,7 @@ def open_on(cluster: ScriptedCluster, *, bootstrap: Iterable[int] = (1,), **opti
     client_config = {name: value for name, value in options.items() if name not in NAMED}
     settings = make_settings(servers, **named, client_config=client_config)
     host = _Host(cluster)
-    client = Client(settings, clock=host.clock, network=cluster, breathe=host.breathe)
+    client = Client(settings, clock=host.clock, network=cluster, yield_gil=host.yield_gil)
     return ProducerScope(settings, client, host)
 
 

@@ -16,10 +16,10 @@ from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, Met
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-from trio_kprod._connection import Connection
+from trio_kprod._client._connection import Connection
+from trio_kprod._client._exchange import ApiExchange, Exchange
+from trio_kprod._client._transport import Fence, FencedStream
 from trio_kprod._errors import ConnectionLost
-from trio_kprod._exchange import ApiExchange, Exchange
-from trio_kprod._transport import Fence, FencedStream
 
 REQUESTS = {
     request.API_KEY: request
@@ -195,7 +195,7 @@ class Client:
             MetadataRequest(version=12, topics=[]) if request is None else request,
             timeout,
             lambda exchange, _: self._tell("answer", exchange),
-            on_handed=lambda exchange: self._tell("handed", exchange),
+            on_write_started=lambda exchange: self._tell("write_started", exchange),
             on_sent=lambda exchange: self._tell("sent", exchange),
         )
         self.connection.send(exchange)

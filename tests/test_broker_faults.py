@@ -328,14 +328,14 @@ async def test_an_acknowledgement_that_comes_with_the_stop_counts(autojump_clock
     broker = MemoryBroker()
     scope = open_memory_producer(broker)
     client = scope._client
-    happened = client.happened
+    post = client.post
 
-    def stop_at_the_answer(event: Callable[[float], object]) -> None:
-        happened(event)
+    def stop_at_the_answer(event: Callable[[], object]) -> None:
+        post(event)
         if values(broker):
             client.stop("it was stopped")
 
-    client.happened = stop_at_the_answer  # type: ignore[method-assign]
+    client.post = stop_at_the_answer  # type: ignore[method-assign]
     with pytest.raises(trio_kprod.ProducerCrashed):  # as nobody told it to
         async with scope as producer:
             assert (await producer.send_and_wait("t", b"x")).offset == 0

@@ -17,9 +17,9 @@ import trio_kprod
 from tests import cycles
 from tests.scripted_peer import settings
 from trio_kprod._client import ThreadHost
+from trio_kprod._client._endpoints import Endpoints
+from trio_kprod._client._transport import Fence
 from trio_kprod._core._core import ProduceCore
-from trio_kprod._endpoints import Endpoints
-from trio_kprod._transport import Fence
 from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
 

@@ -26,9 +26,9 @@ from kafka.partitioner import DefaultPartitioner, StickyPartitioner
 from kafka.serializer import JsonSerializer, Serializer
 
 import trio_kprod
-from trio_kprod import _checks, _config, _options, _security
-from trio_kprod._config import ClientConfig, Settings, make_settings
 from trio_kprod._instruments import Instrument
+from trio_kprod._settings import _checks, _config, _options, _security
+from trio_kprod._settings._config import ClientConfig, Settings, make_settings
 
 LOGIN = {"sasl_plain_username": "ada", "sasl_plain_password": "s3cret"}
 PLAIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", **LOGIN}
@@ -955,8 +955,8 @@ import socket
 def refuse(*_, **__): raise AssertionError("a socket was made")
 socket.socket.__init__ = refuse
 socket.getaddrinfo = refuse
-from trio_kprod._config import make_settings
+from trio_kprod._settings._config import make_settings
 make_settings("broker.invalid:1", client_config={"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN",
               "sasl_plain_username": "u", "sasl_plain_password": "p", "compression_type": "gzip"})
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(_config.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(_config.__file__).parents[2])

@@ -22,11 +22,11 @@ from tests.scripted_peer import (
     serving,
     settings,
 )
-from trio_kprod import _connection
-from trio_kprod._connection import Connection, SetupFailed
+from trio_kprod._client import _connection
+from trio_kprod._client._connection import Connection, SetupFailed
+from trio_kprod._client._exchange import ApiExchange, Exchange
+from trio_kprod._client._transport import Fence, FencedStream, TcpNetwork
 from trio_kprod._errors import ConnectionLost
-from trio_kprod._exchange import ApiExchange, Exchange
-from trio_kprod._transport import Fence, FencedStream, TcpNetwork
 
 
 def produce(acks: int = 0) -> Any:
@@ -197,7 +197,7 @@ async def test_an_answer_that_cannot_be_read_is_none() -> None:
             await client.loss() == "the answer to Metadata cannot be decoded: ZeroDivisionError('no sense')"
         )
         assert client.connection.unanswered() == [exchange]
-        assert exchange.handed
+        assert exchange.write_started
         assert_nothing_open(client)
 
 
@@ -226,7 +226,7 @@ async def test_closed_at_the_first_request_hints_at_tls() -> None:
 
 async def test_fence_raised_before_open() -> None:
     async with client_of(Peer.until_closed) as client:
-        client.fence.raise_()
+        client.fence.shut()
         with pytest.raises(SetupFailed, match="gave this connection up"):
             await client.connection.open()
 
@@ -396,7 +396,7 @@ async def test_answers_come_in_order() -> None:
         exchanges = [client.ask() for _ in range(3)]
         await client.until("answer", exchanges[-1])
         assert [one for told, one in client.record if told == "answer"] == exchanges
-        assert client.told(exchanges[0]) == ["handed", "sent", "answer"]
+        assert client.told(exchanges[0]) == ["write_started", "sent", "answer"]
         assert client.connection.unanswered() == []
         assert "0 queued, 0 in flight" in repr(client.connection)
     assert client.lost is None
@@ -425,7 +425,7 @@ async def test_answer_together_with_the_end_counts() -> None:
         assert (await client.loss()).startswith("the broker closed the connection")
         assert "answer" in client.told(first)
         assert client.connection.unanswered() == [second]
-        assert second.handed
+        assert second.write_started
         assert_nothing_open(client)
 
 
@@ -447,7 +447,7 @@ async def test_request_without_answer_is_told_when_sent() -> None:
     async with serving(script) as client:
         exchange, after = client.ask(produce()), client.ask()
         await client.until("answer", after)
-        assert client.told(exchange) == ["handed", "sent"]
+        assert client.told(exchange) == ["write_started", "sent"]
 
 
 async def test_callback_that_raises_is_a_bug_and_leaves_serve() -> None:
@@ -502,7 +502,7 @@ async def test_nonsense_ends_the_connection_at_once(said: bytes, cause: str) -> 
         exchange = client.ask()
         assert cause in await client.loss()
         assert client.connection.unanswered() == [exchange]
-        assert exchange.handed
+        assert exchange.write_started
         assert_nothing_open(client)
 
 
@@ -629,7 +629,7 @@ async def test_peer_that_never_reads(autojump_clock: trio.testing.MockClock) -> 
         assert await client.loss() == "no answer to Produce within 30 s"
         assert trio.current_time() == 30
         assert client.connection.unanswered() == exchanges
-        assert [one.handed for one in exchanges] == [True, False, False, False, False]
+        assert [one.write_started for one in exchanges] == [True, False, False, False, False]
 
 
 def large(size: int = 4_000_000) -> Any:
@@ -653,7 +653,7 @@ async def test_request_without_answer_has_its_time_to_be_written(
         exchange = client.ask(request, timeout=7)
         assert await client.loss() == "no room to write Produce within 7 s"
         assert client.connection.unanswered() == [exchange]
-        assert exchange.handed
+        assert exchange.write_started
 
 
 async def test_request_is_written_at_once_if_the_writer_is_idle() -> None:
@@ -668,7 +668,7 @@ async def test_request_is_written_at_once_if_the_writer_is_idle() -> None:
         for _ in range(2):
             await trio.testing.wait_all_tasks_blocked()
             exchange = client.ask()
-            assert client.told(exchange) == ["handed", "sent"]
+            assert client.told(exchange) == ["write_started", "sent"]
             await client.until("answer", exchange)
 
 
@@ -709,12 +709,12 @@ async def test_what_does_not_fit_at_once_is_left_to_the_writer() -> None:
         request.acks = 0
         exchange = client.ask(request)
         after = client.ask()
-        assert client.told(exchange) == ["handed"]
+        assert client.told(exchange) == ["write_started"]
         await trio.testing.wait_all_tasks_blocked()
-        assert client.record == [("handed", exchange)]
+        assert client.record == [("write_started", exchange)]
         begin.set()
         await client.until("answer", after)
-        assert client.told(exchange) == ["handed", "sent"]
+        assert client.told(exchange) == ["write_started", "sent"]
 
 
 async def test_an_answer_to_what_is_not_sent_yet(autojump_clock: trio.testing.MockClock) -> None:
@@ -736,7 +736,7 @@ async def test_an_answer_to_what_is_not_sent_yet(autojump_clock: trio.testing.Mo
         await client.until("answer", exchange)
         answered.set()
         await client.until("answer", client.ask())
-        assert client.told(exchange) == ["handed", "answer", "sent"]
+        assert client.told(exchange) == ["write_started", "answer", "sent"]
 
 
 async def test_a_buffer_that_is_full_takes_nothing_at_once() -> None:
@@ -752,12 +752,12 @@ async def test_a_buffer_that_is_full_takes_nothing_at_once() -> None:
             while True:
                 stream._sock.send(bytes(100_000))
         first, second = client.ask(), client.ask()
-        assert [client.told(one) for one in (first, second)] == [["handed"], []]
+        assert [client.told(one) for one in (first, second)] == [["write_started"], []]
         await trio.testing.wait_all_tasks_blocked()
         client.connection.close()
         await client.ended.wait()
     assert client.connection.unanswered() == [first, second]
-    assert [one.handed for one in (first, second)] == [False, False]
+    assert [one.write_started for one in (first, second)] == [False, False]
 
 
 async def test_cancelled_serve_closes(autojump_clock: trio.testing.MockClock) -> None:
@@ -787,7 +787,7 @@ async def test_close_is_prompt_for_a_stuck_writer() -> None:
         await client.ended.wait()
         assert client.lost is None
         assert client.connection.unanswered() == [exchange]
-        assert exchange.handed
+        assert exchange.write_started
         assert_nothing_open(client)
 
 
@@ -815,9 +815,9 @@ async def test_nothing_is_handed_when_no_byte_left(idle: bool) -> None:
         client.network.opened[0].__class__ = BrokenAtWriting
         exchange, queued = client.ask(), client.ask()
         assert await client.loss() == "[Errno 104] Connection reset by peer"
-        assert client.told(exchange) == ["handed"]
+        assert client.told(exchange) == ["write_started"]
         assert client.connection.unanswered() == [exchange, queued]
-        assert (exchange.handed, queued.handed) == (False, False)
+        assert (exchange.write_started, queued.write_started) == (False, False)
 
 
 async def test_without_a_count_the_mark_stands() -> None:
@@ -840,7 +840,7 @@ async def test_without_a_count_the_mark_stands() -> None:
         nursery.start_soon(connection.serve)
         await trio.testing.wait_all_tasks_blocked()
         connection.close()
-    assert exchange.handed
+    assert exchange.write_started
     assert connection.unanswered() == [exchange]
 
 
@@ -863,7 +863,7 @@ async def test_reader_finishes_after_the_writer_broke() -> None:
         assert "a frame of -1 bytes" in await client.loss()
         assert "answer" in client.told(first)
         assert client.connection.unanswered() == [second]
-        assert not second.handed
+        assert not second.write_started
 
 
 async def test_reader_that_has_nothing_to_say(autojump_clock: trio.testing.MockClock) -> None:
@@ -884,13 +884,13 @@ async def test_fence_stops_a_request_before_its_first_byte(idle: bool) -> None:
         if idle:
             await trio.testing.wait_all_tasks_blocked()
         with client.fence.lock:
-            client.fence.raised = True  # as `raise_` does first, in another thread
+            client.fence.is_shut = True  # as `raise_` does first, in another thread
         exchange = client.ask()
-        client.fence.raise_()
+        client.fence.shut()
         await client.loss()
         assert client.told(exchange) == []
         assert client.connection.unanswered() == [exchange]
-        assert not exchange.handed
+        assert not exchange.write_started
         assert_nothing_open(client)
 
 
@@ -914,14 +914,14 @@ async def test_fence_stops_a_request_in_the_middle(idle: bool) -> None:
         before = stream.bytes_sent
         exchange = client.ask(large())
         await trio.testing.wait_all_tasks_blocked()
-        client.fence.raise_()
+        client.fence.shut()
         count = stream.bytes_sent
         raised.set()
         await done.wait()
         await client.loss()
         assert received == count - before == stream.bytes_sent - before > 0
         assert client.connection.unanswered() == [exchange]
-        assert exchange.handed
+        assert exchange.write_started
 
 
 @pytest.mark.parametrize("idle", [False, True])
@@ -934,7 +934,7 @@ async def test_handed_over_under_the_lock(idle: bool) -> None:
             MetadataRequest(version=1, topics=[]),
             30,
             lambda *_: None,
-            on_handed=lambda _: locked.append(
+            on_write_started=lambda _: locked.append(
                 (client.fence.lock.locked(), client.network.opened[0].bytes_sent)
             ),
         )

@@ -25,10 +25,10 @@ from kafka.protocol.producer import ProduceResponse
 import trio_kprod
 from tests.scripted_cluster import Asked, Close, Script, ScriptedCluster, framed, open_on
 from tests.scripted_peer import settings
-from trio_kprod._endpoints import Endpoints
-from trio_kprod._exchange import Frames
-from trio_kprod._protocol import cluster_metadata
-from trio_kprod._transport import Fence
+from trio_kprod._client._endpoints import Endpoints
+from trio_kprod._client._exchange import Frames
+from trio_kprod._client._protocol import cluster_metadata
+from trio_kprod._client._transport import Fence
 
 HONEST, HOSTILE = 1, 2
 

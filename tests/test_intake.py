@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from trio_kprod._config import make_settings
 from trio_kprod._errors import MessageTooLarge
 from trio_kprod._intake import MAX_IDLE_TOPICS, Intake
 from trio_kprod._ledger import Ledger
@@ -22,6 +21,7 @@ from trio_kprod._messages import (
     Entry,
     Message,
 )
+from trio_kprod._settings._config import make_settings
 
 
 def intake(**settings: Any) -> Intake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,22 +18,10 @@ ROOT = Path(trio_kprod.__file__).parent
 #: below; those on one line belong together. A new module must be given its place.
 LAYERS = [
     {"_version", "_messages", "_errors"},
-    {"_checks", "_waiting"},
+    {"_waiting"},
     {"_instruments"},
-    {"_security"},
-    {"_options"},
-    {"_config"},
+    {"_settings"},
     {"_core"},
-    {"_transport"},
-    {"_reasons"},
-    {"_exchange"},
-    {"_sasl"},
-    {"_connection"},
-    {"_produce_codec"},
-    {"_protocol"},
-    {"_endpoints"},
-    {"_questions"},
-    {"_brokers"},
     {"_client"},
     {"_intake", "_ledger", "_room", "_telling"},
     {"_delivery"},
@@ -42,17 +30,40 @@ LAYERS = [
     {"__init__"},
 ]
 
+#: The same within the packages.
+INNER_LAYERS = {
+    "_settings": [{"_checks"}, {"_security"}, {"_options"}, {"_config"}, {"__init__"}],
+    "_client": [
+        {"_transport"},
+        {"_reasons"},
+        {"_exchange"},
+        {"_sasl"},
+        {"_connection"},
+        {"_produce_codec"},
+        {"_protocol"},
+        {"_endpoints"},
+        {"_any_broker"},
+        {"_brokers"},
+        {"_client"},
+        {"_host"},
+        {"__init__"},
+    ],
+}
+
+#: Packages of which others may import the face only, which is their `__init__`.
+FACES = {"_settings", "_core", "_client"}
+
 #: The only modules that may import kafka-python, and those that may do so inside of functions.
 KAFKA_USERS = {
-    "_brokers",
-    "_connection",
+    "_client/_any_broker",
+    "_client/_brokers",
+    "_client/_connection",
+    "_client/_protocol",
+    "_client/_sasl",
     "_core/_partitioners",
     "_core/_records",
-    "_protocol",
-    "_questions",
-    "_sasl",
 }
-KAFKA_USERS_WHEN_ASKED = {"_options", "_security"}
+KAFKA_USERS_WHEN_ASKED = {"_settings/_options", "_settings/_security"}
 
 #: What the produce core does without: it is told what happened, and when.
 NOT_IN_CORE = {"trio", "socket", "ssl", "select", "selectors", "threading", "time", "asyncio", "concurrent"}
@@ -105,12 +116,19 @@ def existing(parts: list[str]) -> str | None:
     return package if package in MODULES else None
 
 
-def layer(module: str) -> int:
-    top = module.split("/")[0]
-    for number, names in enumerate(LAYERS):
-        if top in names:
+def layer(module: str) -> tuple[int, ...]:
+    top, *inner = module.split("/")
+    place = [number_of(top, LAYERS)]
+    if top in INNER_LAYERS:
+        place.append(number_of(inner[0], INNER_LAYERS[top]))
+    return tuple(place)
+
+
+def number_of(name: str, layers: Sequence[set[str]]) -> int:
+    for number, names in enumerate(layers):
+        if name in names:
             return number
-    raise AssertionError(f"{module} has no place in LAYERS")
+    raise AssertionError(f"{name} has no place in the layers")
 
 
 def is_testing(module: str) -> bool:
@@ -124,6 +142,16 @@ def test_imports_go_one_way(module: str) -> None:
         return
     upward = [other for other in own_imports(module, MODULES[module]) if layer(other) > layer(module)]
     assert not upward
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_packages_are_entered_by_their_face(module: str) -> None:
+    """Outside of a package, only its `__init__` is imported."""
+    own = module.split("/")[0]
+    for other in own_imports(module, MODULES[module]):
+        package, *inside = other.split("/")
+        if package in FACES and package != own:
+            assert inside == ["__init__"]
 
 
 @pytest.mark.parametrize("module", MODULES)

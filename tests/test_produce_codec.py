@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
-from trio_kprod._core._answers import Answer
+from trio_kprod._client._exchange import decode_api
+from trio_kprod._client._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, OFFSET_LIMIT, ProduceMessage
+from trio_kprod._client._protocol import produce_answers
+from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._topic import NO_TOPIC_ID
-from trio_kprod._exchange import decode_api
-from trio_kprod._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, OFFSET_LIMIT, ProduceMessage
-from trio_kprod._protocol import produce_answers
 
 VERSIONS = range(LOWEST_VERSION, HIGHEST_VERSION + 1)
 
@@ -174,7 +174,7 @@ def test_plain_answers_are_read_as_kafka_python_reads_them(version: int, shape: 
     answers, throttle_ms = plain
     assert throttle_ms == 1234
     assert len(answers) == len(request.batches)
-    assert list(answers.values())[-1] == Answer(0, -1, 99)
+    assert list(answers.values())[-1] == PartitionResponse(0, -1, 99)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

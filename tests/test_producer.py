@@ -18,7 +18,7 @@ import trio.testing
 
 import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
-from trio_kprod._core._reports import Recovered, Stalled, Topics
+from trio_kprod._core._reports import PartitionCount, Recovered, Stalled
 from trio_kprod._messages import (
     HEADERS,
     KEY,
@@ -705,10 +705,10 @@ async def test_partitions_for_asks_once_and_remembers(autojump_clock: object) ->
             nursery.start_soon(ask)
             nursery.start_soon(ask)
             await settle_down()
-            client.report(Topics("topic", 3), Topics("of no interest", 1))
+            client.report(PartitionCount("topic", 3), PartitionCount("of no interest", 1))
         with trio.testing.assert_checkpoints():
             assert await producer.partitions_for("topic") == [0, 1, 2]
-        client.report(Topics("topic", 4))
+        client.report(PartitionCount("topic", 4))
         await settle_down()
         assert await producer.partitions_for("topic") == [0, 1, 2, 3]
     assert client.asked == ["topic", "topic"]
@@ -725,7 +725,7 @@ async def test_partitions_for_tells_why_nobody_knows(autojump_clock: object) -> 
 
             nursery.start_soon(ask)
             await settle_down()
-            client.report(Topics("topic", 0, errors.UnknownTopic("topic")))
+            client.report(PartitionCount("topic", 0, errors.UnknownTopic("topic")))
         with trio.move_on_after(1) as scope:
             await producer.partitions_for("topic")
         assert scope.cancelled_caught

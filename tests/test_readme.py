@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 import trio_kprod
-from trio_kprod import _config, _security
+from trio_kprod._settings import _config, _security
 
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent

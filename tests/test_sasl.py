@@ -17,7 +17,7 @@ from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.sasl import SaslAuthenticateResponse, SaslHandshakeResponse
 
 from tests.scripted_peer import Client, Peer, client_of, metadata
-from trio_kprod._connection import SetupFailed
+from trio_kprod._client._connection import SetupFailed
 
 PLAIN: dict[str, Any] = {
     "sasl_mechanism": "PLAIN",
@@ -551,7 +551,7 @@ async def test_refused_again_loses_the_connection(autojump_clock: trio.testing.M
         expected = "SASL PLAIN authentication, again: authentication failed: account closed"
         assert await client.loss() == expected
         assert client.connection.unanswered() == exchanges
-        assert not exchanges[0].handed
+        assert not exchanges[0].write_started
 
 
 async def test_silence_when_authenticating_again(autojump_clock: trio.testing.MockClock) -> None:

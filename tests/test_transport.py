@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.scripted_peer import settings
-from trio_kprod._transport import Fence, Fenced, FencedStream, TcpNetwork
+from trio_kprod._client._transport import Fence, Fenced, FencedStream, TcpNetwork
 
 
 def pair(fence: Fence | None = None) -> tuple[FencedStream, FencedStream]:
@@ -131,7 +131,7 @@ async def test_send_nowait_that_fails() -> None:
     with pytest.raises(trio.ClosedResourceError):
         ours.send_nowait(b"x")
     ours, theirs = pair(fence)
-    fence.raise_()
+    fence.shut()
     with pytest.raises(Fenced):
         ours.send_nowait(b"x")
     assert ours.bytes_sent == 0
@@ -216,7 +216,7 @@ async def test_raised_fence_stops_a_send_midway() -> None:
 
         nursery.start_soon(send)
         await trio.testing.wait_all_tasks_blocked()
-        await trio.to_thread.run_sync(fence.raise_)
+        await trio.to_thread.run_sync(fence.shut)
         count = ours.bytes_sent
         received = 0
         while data := await theirs.receive_some():
@@ -234,12 +234,12 @@ async def test_raised_fence_wakes_the_reader() -> None:
 
         nursery.start_soon(read)
         await trio.testing.wait_all_tasks_blocked()
-        fence.raise_()
+        fence.shut()
 
 
 async def test_no_new_stream_behind_a_raised_fence() -> None:
     fence = Fence()
-    fence.raise_()
+    fence.shut()
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(Fenced):
         FencedStream(ours, fence)
@@ -253,7 +253,7 @@ async def test_raised_fence_leaves_closed_streams_alone() -> None:
     await ours.aclose()
     await ours.aclose()
     left, right = socket.socketpair()  # takes the number that is free now
-    fence.raise_()
+    fence.shut()
     with left, right:
         assert left.send(b"x") == 1
     await theirs.aclose()
@@ -434,7 +434,7 @@ async def test_black_hole_does_not_hide_the_living() -> None:
 
 async def test_nothing_is_open_after_a_raised_fence_met_a_new_connection() -> None:
     fence = Fence()
-    fence.raise_()
+    fence.shut()
     async with listening() as listener:
         with pytest.raises(Fenced):
             await TcpNetwork(settings(), fence).open_stream(*listener.socket.getsockname())

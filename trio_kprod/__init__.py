@@ -8,9 +8,12 @@
 
 It is not a consumer, has no transactions, and needs trio.
 
-Where what lives, each knowing only what is below it:
+Two loops run in two threads: yours, and the client's in a worker thread. Where what lives, each knowing only
+what is below it:
 
 =====================  ==================================================================================
+in your loop
+-------------------------------------------------------------------------------------------------------
 `_producer`            `open_producer` and `Producer`: accept, refuse, wait
 `_scope`               the order of leaving, and which exception the user sees
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
@@ -18,20 +21,23 @@ Where what lives, each knowing only what is below it:
 `_intake`, `_room`     what a message must be to come in; who comes in and who waits
 `_ledger`              which accepted messages are unsettled
 `_waiting`             one task waits, another ends that, or it is cancelled: never both
-`_client`              the client: a private trio loop in a worker thread
-`_brokers`             its connections; below it `_questions`, `_endpoints`, `_protocol`, `_produce_codec`,
-                       `_connection`, `_sasl`, `_exchange`, `_reasons`, `_transport`
-`_core`                what is sent when and what an answer means, without I/O
-`_config`              the settings; below it `_options`, `_security`, `_checks`
+in the client's loop
+-------------------------------------------------------------------------------------------------------
+`_client`              connections, requests, SASL, sockets: all I/O
+`_core`                what is sent when and what a response means, without I/O
+on both sides
+-------------------------------------------------------------------------------------------------------
+`_settings`            every option and its check
 `_instruments`         the hooks of those who watch
 `_messages`, `_errors` the values and the errors
+for tests
+-------------------------------------------------------------------------------------------------------
 `testing`              an embedded broker, a fault proxy, and a producer in virtual time
 =====================  ==================================================================================
 """
 
 from __future__ import annotations
 
-from ._config import ClientConfig as ClientConfig
 from ._errors import (
     BufferOverflow as BufferOverflow,
     ConnectFailed as ConnectFailed,
@@ -56,6 +62,7 @@ from ._messages import (
     Undelivered as Undelivered,
 )
 from ._producer import Producer as Producer, open_producer as open_producer
+from ._settings import ClientConfig as ClientConfig
 from ._version import __version__ as __version__
 
 __all__ = [

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ._core._reports import Observed, Opened, Recovered, Report, Settled, Stalled, Topics
+from ._core import Observed, Opened, PartitionCount, Recovered, Report, Settled, Stalled
 from ._errors import DeliveryAborted, DeliveryFailed, ProducerClosed, ProducerCrashed
 from ._instruments import Instruments
 from ._messages import (
@@ -38,14 +38,14 @@ from ._messages import (
     Undelivered,
     total_size,
 )
-from ._room import Asker, Room, Topic
+from ._room import Asker, Room, TopicAccount
 from ._telling import Flush, Teller
 from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._client import Client
-    from ._config import Settings
     from ._ledger import Ledger
+    from ._settings import Settings
 
 
 class Receipt(Wait):
@@ -104,7 +104,7 @@ class Delivery:
         settings: Settings,
         client: Client,
         clock: Callable[[], float],
-        topics: dict[str, Topic],
+        topics: dict[str, TopicAccount],
         ledger: Ledger,
     ) -> None:
         self.refusal: tuple[type[Exception], str] | None = None
@@ -163,7 +163,7 @@ class Delivery:
     def forget(self, ticket: int) -> None:
         self._receipts.pop(ticket, None)
 
-    def ask_partitions(self, topic: Topic) -> Asker:
+    def ask_partitions(self, topic: TopicAccount) -> Asker:
         asker = Asker()
         topic.askers.append(asker)
         self._client.want_partitions(topic.name)
@@ -217,12 +217,12 @@ class Delivery:
         if self.stopping.is_set():
             self._give_up()
         else:
-            self._take_and_hand_over()
+            self._take_and_submit()
         self._conclude()
 
     # -- on the way to the client --------------------------------------------------------------------
 
-    def _take_and_hand_over(self) -> None:
+    def _take_and_submit(self) -> None:
         admitted = True
         while admitted:
             self._take()
@@ -230,7 +230,7 @@ class Delivery:
             if self._is_due():
                 self._held_back = self._client.is_behind()
                 if not self._held_back:
-                    self._hand_over()
+                    self._submit_waiting()
         if self._waiting and self._deadline is None:
             self._arm_timer()
 
@@ -259,7 +259,7 @@ class Delivery:
         held = self._in_flight + len(self._waiting)
         return held >= self._settings.max_buffer_size or self.room.short_of_bytes
 
-    def _hand_over(self) -> None:
+    def _submit_waiting(self) -> None:
         if self.instruments.buffer_full and self._is_full():
             self._tell_full()
         messages = self._waiting
@@ -306,7 +306,7 @@ class Delivery:
             if topic is not None:
                 self._read_about(topic, report)
 
-    def _read_about(self, topic: Topic, report: Topics | Stalled | Recovered) -> None:
+    def _read_about(self, topic: TopicAccount, report: PartitionCount | Stalled | Recovered) -> None:
         if isinstance(report, Stalled):
             self.room.stalled(topic)
         elif isinstance(report, Recovered):

@@ -1,8 +1,8 @@
 """From the arguments of a send to an `Entry`: every check there is, made before anything is queued.
 
 This runs for each message, so it is written for speed: a topic's name is checked once and remembered with
-its `Topic`, the types that are right are recognised with one comparison, and only an argument that looks
-wrong pays for finding out what exactly is wrong with it.
+its `TopicAccount`, one comparison recognises the right type, and only an argument that looks wrong pays
+for finding out what exactly is wrong with it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from math import inf
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from ._checks import integer, shown, wrong_type, wrong_value
 from ._errors import MessageTooLarge
 from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD
-from ._room import Topic
+from ._room import TopicAccount
+from ._settings import integer, shown, wrong_type, wrong_value
 
 if TYPE_CHECKING:
-    from ._config import Settings
     from ._ledger import Ledger
     from ._messages import Entry, Headers
+    from ._settings import Settings
 
 #: Names nobody sends to any more are forgotten when there are this many: one that makes topic names up
 #: as it goes must not make us grow for ever.
@@ -33,17 +33,17 @@ _check_partition = integer(0, 2**31 - 1)
 _check_timestamp = integer(0, 2**63 - 1)
 
 
-class Topics(dict[str, Topic]):
+class TopicAccounts(dict[str, TopicAccount]):
     """Every topic somebody sent to, by its name; asking for a new name checks it."""
 
     _limit = MAX_IDLE_TOPICS
 
-    def __missing__(self, name: str) -> Topic:
+    def __missing__(self, name: str) -> TopicAccount:
         check_topic(name)
         if len(self) >= self._limit:
             self._forget_idle()
         # `str` of a subclass could be anything (an enum's is not its value), this is its characters.
-        self[name] = topic = Topic("".join(name))
+        self[name] = topic = TopicAccount("".join(name))
         return topic
 
     def _forget_idle(self) -> None:
@@ -56,7 +56,7 @@ class Intake:
     """Makes entries of what the user gives. Reads clocks, changes nothing."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float], ledger: Ledger) -> None:
-        self.topics = Topics()
+        self.topics = TopicAccounts()
         self._ledger = ledger
         self._clock = clock
         self._millisecond = 0
@@ -66,7 +66,7 @@ class Intake:
         self._max_request_size = settings.max_request_size
         self._max_message_size = settings.max_request_size - BATCH_OVERHEAD
 
-    def topic(self, name: str) -> Topic:
+    def topic(self, name: str) -> TopicAccount:
         try:
             return self.topics[name]
         except TypeError:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import trio
 from trio.lowlevel import current_trio_token
 
-from ._checks import shown, wrong_type
 from ._client import Client, ThreadHost
-from ._config import make_settings
 from ._delivery import Delivery, Receipt
 from ._intake import Intake, check_topic
 from ._ledger import Ledger
 from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
-from ._room import Topic
+from ._room import TopicAccount
 from ._scope import Scope
+from ._settings import make_settings, shown, wrong_type
 
 if TYPE_CHECKING:
     import logging
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._client import Host
-    from ._config import ClientConfig, Settings
     from ._instruments import Instrument
     from ._messages import Entry
+    from ._settings import ClientConfig, Settings
 
 
 class Producer:
@@ -156,7 +155,7 @@ class Producer:
         return count
 
     @trio.lowlevel.enable_ki_protection
-    def _accept_item(self, topic: str, item: Any) -> tuple[Entry, Topic] | None:
+    def _accept_item(self, topic: str, item: Any) -> tuple[Entry, TopicAccount] | None:
         """Queue an item; if there is no room for it, return its message, and the topic."""
         if self._delivery.refusal is not None:
             self._check()
@@ -311,12 +310,12 @@ class Producer:
         partition: int | None,
         timestamp_ms: int | None,
         ticket: int | None = None,
-    ) -> tuple[Entry, Topic]:
+    ) -> tuple[Entry, TopicAccount]:
         self._check()
         known = self._intake.topic(topic)
         return self._intake.message(known.name, value, key, headers, partition, timestamp_ms, ticket), known
 
-    def _accept(self, message: Entry, known: Topic) -> bool:
+    def _accept(self, message: Entry, known: TopicAccount) -> bool:
         """Queue it, and see to what follows; False if there is no room."""
         if not self._room.accept(message, known):
             return False
@@ -324,14 +323,14 @@ class Producer:
             self._tell_enqueued(known)
         return True
 
-    def _overflow(self, message: Entry, known: Topic) -> NoReturn:
+    def _overflow(self, message: Entry, known: TopicAccount) -> NoReturn:
         self._delivery.deliver_nowait()
         if self._instruments.buffer_overflow:
             self._instruments.tell("buffer_overflow", topic=known.name)
         raise self._room.refusal(message, known)
 
     @trio.lowlevel.enable_ki_protection
-    async def _wait_for_room(self, message: Entry, known: Topic) -> None:
+    async def _wait_for_room(self, message: Entry, known: TopicAccount) -> None:
         """Always a checkpoint. If it raises, the message was not accepted."""
         self._delivery.deliver_nowait()
         await self._room.wait_for_room(message, known)
@@ -339,7 +338,7 @@ class Producer:
         if self._instruments.enqueue_message:
             self._tell_enqueued(known)
 
-    def _tell_enqueued(self, known: Topic) -> None:
+    def _tell_enqueued(self, known: TopicAccount) -> None:
         self._instruments.tell(
             "enqueue_message",
             topic=known.name,
@@ -556,4 +555,4 @@ def open_producer(
     """
     settings = make_settings(**locals())
     host = ThreadHost()
-    return ProducerScope(settings, Client(settings, clock=host.clock, breathe=host.breathe), host)
+    return ProducerScope(settings, Client(settings, clock=host.clock, yield_gil=host.yield_gil), host)

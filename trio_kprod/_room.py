@@ -29,12 +29,12 @@ from ._messages import ACCEPTED_AT, RUN, SIZE
 from ._waiting import Wait
 
 if TYPE_CHECKING:
-    from ._config import Settings
     from ._ledger import Ledger
     from ._messages import Entry
+    from ._settings import Settings
 
 
-class Topic:
+class TopicAccount:
     """What the producer knows of one topic: how much of it is unsettled, and whether it is stalled."""
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Waiter(Wait):
 
     __slots__ = ("error", "message", "topic")
 
-    def __init__(self, message: Entry, topic: Topic) -> None:
+    def __init__(self, message: Entry, topic: TopicAccount) -> None:
         super().__init__()
         self.message = message
         self.topic = topic
@@ -111,7 +111,7 @@ class Room:
         self._quota = max(1, settings.max_buffer_size // 2)
         self._quota_bytes = settings.max_buffer_bytes // 2
         self._line: OrderedDict[Waiter, None] = OrderedDict()
-        self._stalled: dict[Topic, None] = {}
+        self._stalled: dict[TopicAccount, None] = {}
         self._stalled_count = 0
         self._stalled_bytes = 0
         self.taken = 0  # how many of the accepted messages have left the queue
@@ -136,7 +136,7 @@ class Room:
     # -- coming in -----------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    def accept(self, message: Entry, topic: Topic, *, first_in_line: bool = False) -> bool:
+    def accept(self, message: Entry, topic: TopicAccount, *, first_in_line: bool = False) -> bool:
         """Queue the message, or return False: there is no room, or others wait for it."""
         size = message[SIZE]
         if self._line and not first_in_line:
@@ -164,7 +164,7 @@ class Room:
     def _within_quota(self, size: int) -> bool:
         return self._stalled_count < self._quota and self._stalled_bytes + size <= self._quota_bytes
 
-    def refusal(self, message: Entry, topic: Topic) -> BufferOverflow:
+    def refusal(self, message: Entry, topic: TopicAccount) -> BufferOverflow:
         """Why `accept` returned False."""
         if topic.parked or (topic.stalled and not self._within_quota(message[SIZE])):
             text = (
@@ -181,7 +181,7 @@ class Room:
     # -- the line ------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def wait_for_room(self, message: Entry, topic: Topic) -> None:
+    async def wait_for_room(self, message: Entry, topic: TopicAccount) -> None:
         """Stand in line until the message is in the queue; if Cancelled leaves, it never will be."""
         waiter = Waiter(message, topic)
         self._line[waiter] = None
@@ -215,7 +215,7 @@ class Room:
         waiter.error = error
         waiter.end()
 
-    def _count_waiter(self, topic: Topic, change: int) -> None:
+    def _count_waiter(self, topic: TopicAccount, change: int) -> None:
         self.tasks_waiting += change
         topic.waiters += change
 
@@ -225,7 +225,7 @@ class Room:
             if topic.parked and self._within_quota(topic.parked[0].message[SIZE]):
                 self._return_to_line(topic)
 
-    def _return_to_line(self, topic: Topic) -> None:
+    def _return_to_line(self, topic: TopicAccount) -> None:
         for waiter in reversed(topic.parked):
             self._line[waiter] = None
             self._line.move_to_end(waiter, last=False)
@@ -262,7 +262,7 @@ class Room:
             moved.append((*self._queue.popleft()[:RUN], new))
         self._queue.extendleft(reversed(moved))
 
-    def release(self, topic: Topic, count: int, size: int) -> None:
+    def release(self, topic: TopicAccount, count: int, size: int) -> None:
         """`count` messages of the topic are settled."""
         self.unsettled_bytes -= size
         self.short_of_bytes = False
@@ -272,14 +272,14 @@ class Room:
             self._stalled_count -= count
             self._stalled_bytes -= size
 
-    def stalled(self, topic: Topic) -> None:
+    def stalled(self, topic: TopicAccount) -> None:
         if not topic.stalled:
             topic.stalled = True
             self._stalled[topic] = None
             self._stalled_count += topic.unsettled
             self._stalled_bytes += topic.unsettled_bytes
 
-    def recovered(self, topic: Topic) -> None:
+    def recovered(self, topic: TopicAccount) -> None:
         if topic.stalled:
             self._return_to_line(topic)
             topic.stalled = False

@@ -28,8 +28,8 @@ from ._errors import ProducerCrashed
 
 if TYPE_CHECKING:
     from ._client import Client, Host
-    from ._config import Settings
     from ._delivery import Delivery
+    from ._settings import Settings
 
 #: Seconds that the client has for stopping, before it is abandoned. It needs milliseconds, unless a callback
 #: of the user holds its loop.

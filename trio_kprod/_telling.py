@@ -14,9 +14,9 @@ from ._errors import DeliveryFailed
 from ._waiting import Wait
 
 if TYPE_CHECKING:
-    from ._config import Settings
     from ._instruments import Instruments
     from ._messages import Undelivered
+    from ._settings import Settings
 
 
 class _Failure:

@@ -15,7 +15,8 @@ import trio._core._run
 from trio.testing import MockClock
 
 from tests.chaos.storm import Storm
-from trio_kprod import _client, open_producer
+from trio_kprod import open_producer
+from trio_kprod._client import _client
 from trio_kprod.testing import MemoryBroker, open_broker, open_memory_producer
 
 #: What would be a second takes so long where the time is real.

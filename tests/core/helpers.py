@@ -9,10 +9,10 @@ from uuid import UUID
 
 from kafka.record.default_records import DefaultRecordBatch
 
-from trio_kprod._core._answers import Answer
 from trio_kprod._core._batch import Request
 from trio_kprod._core._core import ProduceCore
-from trio_kprod._core._outbox import Action, AskMetadata, AskProducerId, Connect, Send
+from trio_kprod._core._error_codes import PartitionResponse
+from trio_kprod._core._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
 from trio_kprod._core._partition import Partition
 from trio_kprod._core._reports import Report, Settled
 from trio_kprod._core._shared import Rules
@@ -99,7 +99,6 @@ class Bench:
         rules.setdefault("batch_size", 61 + 2 * SIZE)
         rules.setdefault("retry_backoff", 0.1)
         self.core = ProduceCore(Rules(**rules), Random(1))
-        self.now = 0.0
         self.requests: list[Request] = []  # sent and not answered yet
         self.settled: list[Settled] = []
         self.reports: list[Report] = []
@@ -108,21 +107,29 @@ class Bench:
         self.connects: list[int] = []
         if ready:
             if rules.get("idempotent", True):
-                self.core.producer_id(PRODUCER_ID, self.now)
-            self.core.want_partitions(TOPIC, self.now)
+                self.core.producer_id(PRODUCER_ID)
+            self.core.want_partitions(TOPIC)
             self.step()
             self.learn(metadata(leaders))
             for node in set(leaders) - {-1}:
-                self.core.connected(node, self.now)
+                self.core.connected(node)
             self.step()
             self.ids_asked = 0
             self.reports.clear()
+
+    @property
+    def now(self) -> float:
+        return self.core.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.core.now = now
 
     # ---- what happens ------------------------------------------------------------------------------------
 
     def step(self) -> None:
         """Take what the core wants done."""
-        for action in self.core.actions(self.now):
+        for action in self.core.actions():
             self._take(action)
 
     def _take(self, action: Action) -> None:
@@ -131,9 +138,9 @@ class Bench:
             self.requests.append(action.request)
         elif isinstance(action, Connect):
             self.connects.append(action.node)
-        elif isinstance(action, AskMetadata):
+        elif isinstance(action, RequestMetadata):
             self.asked.append(action.topics)
-        elif isinstance(action, AskProducerId):
+        elif isinstance(action, RequestProducerId):
             self.ids_asked += 1
         else:
             self.reports.append(action)
@@ -142,13 +149,13 @@ class Bench:
 
     def submit(self, entries: Iterable[Entry] | str, **how: Any) -> None:
         how.setdefault("partition", 0)
-        self.core.submit(messages(entries, **how) if isinstance(entries, str) else entries, self.now)
+        self.core.submit(messages(entries, **how) if isinstance(entries, str) else entries)
         self.step()
 
     def learn(self, *topics: TopicMetadata) -> None:
-        """Answer the question for metadata that is open."""
+        """PartitionResponse the question for metadata that is open."""
         asked = self.asked.pop(0) if self.asked else ()
-        self.core.metadata(topics, asked, self.now)
+        self.core.metadata(topics, asked)
         self.step()
 
     def pass_time(self, seconds: float) -> None:
@@ -156,34 +163,34 @@ class Bench:
         end = self.now + seconds
         while self.core.deadline <= end:
             self.now = max(self.now, self.core.deadline)
-            self.core.advance(self.now)
+            self.core.advance()
             self.step()
         self.now = end
 
     def take(self) -> Request:
         """The request that was sent first of those not answered yet; its bytes reach the socket."""
         request = self.requests.pop(0)
-        request.handed = True
+        request.write_started = True
         return request
 
     def answer(self, code: int, base_offset: int = -1, *, request: Request | None = None, **how: Any) -> None:
-        """Answer the oldest request, the same for each of its batches."""
+        """PartitionResponse the oldest request, the same for each of its batches."""
         request = request or self.take()
-        answer = Answer(code, base_offset, **how)
+        answer = PartitionResponse(code, base_offset, **how)
         places = [(batch.partition.topic.name, batch.partition.index) for batch in request.batches]
-        self.core.answered(request, dict.fromkeys(places, answer), self.now)
+        self.core.answered(request, dict.fromkeys(places, answer))
         self.step()
 
-    def lose(self, node: int = 1, *, handed: bool = True, reconnect: bool = True) -> None:
+    def lose(self, node: int = 1, *, write_started: bool = True, reconnect: bool = True) -> None:
         """The connection to a node ends, with all that is in flight there."""
         lost = [request for request in self.requests if request.node == node]
         self.requests = [request for request in self.requests if request.node != node]
         for request in lost:
-            request.handed = handed
-        self.core.lost(node, lost, ConnectionLost("it ended"), self.now)
+            request.write_started = write_started
+        self.core.lost(node, lost, ConnectionLost("it ended"))
         self.step()
         if reconnect:
-            self.core.connected(node, self.now)
+            self.core.connected(node)
             self.step()
 
     # ---- what came of it -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from trio_kprod._errors import DeliveryAborted, Refused
 
 
 def stop(bench: Bench, *late: str) -> list[Outcome]:
-    bench.core.stop([message(value) for value in late], DeliveryAborted("stopped"), bench.now)
+    bench.core.stop([message(value) for value in late], DeliveryAborted("stopped"))
     bench.step()
     return bench.outcomes()
 
@@ -19,7 +19,7 @@ def stop(bench: Bench, *late: str) -> list[Outcome]:
 
 def test_a_request_carries_one_batch_of_each_partition() -> None:
     bench = Bench(leaders=(1, 1, 2))
-    bench.core.submit([one for index in range(3) for one in messages("abcd", partition=index)], 0)
+    bench.core.submit([one for index in range(3) for one in messages("abcd", partition=index)])
     bench.step()
     assert [[(seen.partition, seen.values) for seen in request] for request in bench.sent] == [
         [(0, "ab"), (1, "ab")],
@@ -29,7 +29,7 @@ def test_a_request_carries_one_batch_of_each_partition() -> None:
 
 def test_a_request_is_no_larger_than_allowed() -> None:
     bench = Bench(leaders=(1, 1, 1), max_request_size=150)
-    bench.core.submit([message(partition=index) for index in range(3)], 0)
+    bench.core.submit([message(partition=index) for index in range(3)])
     bench.step()
     assert [len(request) for request in bench.sent] == [2, 1]
     assert all(sum(len(seen.data) for seen in request) <= 150 for request in bench.sent)
@@ -37,18 +37,18 @@ def test_a_request_is_no_larger_than_allowed() -> None:
 
 def test_a_batch_larger_than_a_request_may_be_travels_alone() -> None:
     bench = Bench(leaders=(1, 1), max_request_size=50)
-    bench.core.submit([message(partition=index) for index in range(2)], 0)
+    bench.core.submit([message(partition=index) for index in range(2)])
     bench.step()
     assert [len(request) for request in bench.sent] == [1, 1]
 
 
 def test_topics_share_a_request() -> None:
     bench = Bench()
-    bench.core.submit([message(topic="other")], 0)
+    bench.core.submit([message(topic="other")])
     bench.step()
     bench.learn(metadata(name="other"))
     bench.answer(0, 0)
-    bench.core.submit([message(), message(topic="other")], 0)
+    bench.core.submit([message(), message(topic="other")])
     bench.step()
     assert sorted(seen.topic for seen in bench.sent[0]) == ["other", TOPIC]
 
@@ -68,7 +68,7 @@ def test_a_leader_that_cannot_be_reached_is_tried_again_and_looked_up() -> None:
     bench = Bench()
     bench.lose(reconnect=False)
     bench.submit("a")
-    bench.core.unreachable(1, bench.now)
+    bench.core.unreachable(1)
     bench.step()
     assert bench.connects == [1, 1]
     assert bench.asked == [(TOPIC,)]
@@ -97,11 +97,11 @@ def test_a_dead_leader_delays_no_other() -> None:
 def test_nothing_is_sent_without_a_producer_id() -> None:
     bench = Bench(ready=False)
     bench.submit("a")
-    bench.core.connected(1, 0)
+    bench.core.connected(1)
     bench.learn(metadata())
     assert not bench.requests
     assert bench.ids_asked == 1
-    bench.core.producer_id(5, 0)
+    bench.core.producer_id(5)
     bench.step()
     assert bench.only().producer_id == 5
 
@@ -117,7 +117,7 @@ def test_an_id_that_nobody_gives_is_asked_for_again_after_a_pause() -> None:
     bench.submit("a")
     for _ in range(5):
         asked = bench.ids_asked
-        bench.core.producer_id_failed(None, bench.now)
+        bench.core.producer_id_failed(None)
         bench.step()
         assert bench.ids_asked == asked
         bench.pass_time(1)
@@ -128,7 +128,7 @@ def test_an_id_that_nobody_gives_is_asked_for_again_after_a_pause() -> None:
 def test_an_id_that_is_refused_fails_what_waits_only() -> None:
     bench = Bench(ready=False)
     bench.submit("a")
-    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), bench.now)
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"))
     bench.step()
     assert bench.outcomes() == [Outcome("a", "Refused", False, -1)]
     bench.submit("b")
@@ -147,7 +147,7 @@ def test_an_id_that_is_refused_instead_of_a_spoiled_one_fails_only_what_needs_it
     bench.submit("c", partition=1)
     bench.answer(47)
     assert bench.ids_asked == 1
-    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), bench.now)
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"))
     bench.step()
     assert bench.outcomes() == [Outcome("b", "Refused", False, -1)]
     bench.answer(0, 1)
@@ -158,7 +158,7 @@ def test_what_is_in_flight_needs_no_other_id_yet() -> None:
     bench = Bench().started()
     bench.submit("abcd")
     bench.answer(47)
-    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), bench.now)
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"))
     bench.step()
     assert bench.outcomes() == []
     bench.answer(0, 1)
@@ -171,11 +171,11 @@ def test_an_id_that_is_spoiled_already_is_none() -> None:
     bench.answer(47)
     for asked in range(1, 4):
         assert bench.ids_asked == asked
-        bench.core.producer_id(7, bench.now)
+        bench.core.producer_id(7)
         bench.step()
         assert bench.ids_asked == asked
         bench.pass_time(1)
-    bench.core.producer_id(8, bench.now)
+    bench.core.producer_id(8)
     bench.step()
     assert (bench.only().values, bench.only().producer_id) == ("a", 8)
 
@@ -185,9 +185,9 @@ def test_an_id_that_is_spoiled_already_is_none() -> None:
 
 def test_one_question_is_open_at_a_time_and_nothing_is_forgotten() -> None:
     bench = Bench(ready=False)
-    bench.core.submit([message(topic="a")], 0)
+    bench.core.submit([message(topic="a")])
     bench.step()
-    bench.core.submit([message(topic="b"), message(topic="c")], 0)
+    bench.core.submit([message(topic="b"), message(topic="c")])
     bench.step()
     assert bench.asked == [("a",)]
     bench.learn(metadata(name="a"))
@@ -197,7 +197,7 @@ def test_one_question_is_open_at_a_time_and_nothing_is_forgotten() -> None:
 def test_a_question_that_nobody_answers_is_asked_again_after_a_pause() -> None:
     bench = Bench(ready=False)
     bench.submit("a")
-    bench.core.metadata_failed(bench.asked.pop(), bench.now)
+    bench.core.metadata_failed(bench.asked.pop())
     bench.step()
     assert not bench.asked
     bench.pass_time(0.2)
@@ -222,19 +222,19 @@ def test_metadata_is_looked_up_again_when_it_is_old() -> None:
 # ---- the end -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("handed", [True, False])
-def test_stop_says_of_what_is_in_flight_whether_it_reached_a_socket(handed: bool) -> None:
+@pytest.mark.parametrize("write_started", [True, False])
+def test_stop_says_of_what_is_in_flight_whether_it_reached_a_socket(write_started: bool) -> None:
     bench = Bench()
     bench.submit("ab")
-    bench.requests[0].handed = handed
-    assert stop(bench) == [Outcome("ab", "DeliveryAborted", handed, -1)]
+    bench.requests[0].write_started = write_started
+    assert stop(bench) == [Outcome("ab", "DeliveryAborted", write_started, -1)]
 
 
 def test_stop_remembers_an_earlier_transmission() -> None:
     bench = Bench()
     bench.submit("ab")
     bench.lose()
-    bench.requests[0].handed = False
+    bench.requests[0].write_started = False
     assert stop(bench) == [Outcome("ab", "DeliveryAborted", True, -1)]
 
 
@@ -243,7 +243,7 @@ def test_stop_gives_up_what_waits_anywhere_and_what_comes_late() -> None:
     bench.lose(1, reconnect=False)
     bench.submit("a", partition=0)
     bench.submit("b", partition=7)
-    bench.core.submit([message("c"), message("d", topic="unknown")], 0)
+    bench.core.submit([message("c"), message("d", topic="unknown")])
     assert {one.values for one in stop(bench, "e")} == set("abcde")
     assert not any(one.maybe_written for one in bench.outcomes())
     assert stop(bench) == []
@@ -273,7 +273,7 @@ def test_after_stop_answers_change_nothing() -> None:
     request = bench.take()
     stop(bench)
     bench.answer(0, 0, request=request)
-    bench.core.sent(request, bench.now)
-    bench.core.lost(1, [request], OSError(), bench.now)
+    bench.core.sent(request)
+    bench.core.lost(1, [request], OSError())
     bench.step()
     assert not bench.settled

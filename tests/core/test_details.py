@@ -7,10 +7,10 @@ from uuid import UUID
 import pytest
 
 from tests.core.helpers import TOPIC, Bench, Outcome, message, messages, metadata
+from tests.core.test_responses import pipeline
 from tests.core.test_topic import MISSING, check_counters, keyless
-from tests.core.test_verdicts import pipeline
 from trio_kprod._core._batch import LAST_EPOCH
-from trio_kprod._core._reports import Topics
+from trio_kprod._core._reports import PartitionCount
 from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
 from trio_kprod._errors import ConnectionLost, UnknownTopic
 
@@ -170,7 +170,7 @@ def test_a_fenced_batch_that_is_sealed_anew_goes_on_under_a_new_id() -> None:
     bench.answer(45)
     bench.answer(47)
     assert not bench.settled
-    bench.core.producer_id(8, bench.now)
+    bench.core.producer_id(8)
     bench.step()
     assert (bench.only().values, bench.only().producer_id) == ("ab", 8)
 
@@ -192,7 +192,7 @@ def test_a_fenced_batch_whose_log_is_gone_goes_on_under_a_new_id() -> None:
 def test_an_acknowledgement_by_the_old_leader_lets_nothing_overtake_what_is_still_there() -> None:
     bench = Bench(leaders=(1, 2)).started()
     bench.submit("abcdef")
-    bench.core.want_partitions(TOPIC, bench.now)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(metadata((2, 2), epoch=1))
     bench.submit("gh")
@@ -219,7 +219,7 @@ def test_metadata_that_is_no_news_slows_nothing_down() -> None:
 def test_a_round_takes_one_batch_of_a_partition() -> None:
     for _ in range(20):
         bench = Bench().started()
-        bench.core.submit([*messages("ab", partition=0), *messages("cd")], bench.now)
+        bench.core.submit([*messages("ab", partition=0), *messages("cd")])
         bench.core._shared.random.seed(_)
         bench.step()
         numbers = [batch.number for request in bench.requests for batch in request.batches]
@@ -230,10 +230,10 @@ def test_a_round_takes_one_batch_of_a_partition() -> None:
 def test_what_is_not_written_to_a_former_leader_goes_to_the_new_one_at_once() -> None:
     bench = Bench(leaders=(1, 2)).started()
     bench.submit("ab")
-    bench.core.want_partitions(TOPIC, bench.now)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(metadata((2, 2), epoch=1))
-    bench.lose(1, handed=False, reconnect=False)
+    bench.lose(1, write_started=False, reconnect=False)
     assert [request.node for request in bench.requests] == [2]
 
 
@@ -242,7 +242,7 @@ def test_a_connection_to_a_former_leader_ends_no_pause() -> None:
     bench.learn(metadata((2, 2), epoch=1))
     bench.submit("ab")
     bench.answer(19)
-    bench.core.connected(1, bench.now)
+    bench.core.connected(1)
     bench.step()
     assert not bench.requests
 
@@ -286,7 +286,7 @@ def test_to_a_topic_made_anew_nothing_is_sent_under_the_old_chain() -> None:
     bench.learn(metadata(topic_id=UUID(int=2)))
     bench.pass_time(1)
     assert not bench.requests
-    bench.core.producer_id(8, bench.now)
+    bench.core.producer_id(8)
     bench.step()
     assert (bench.only().values, bench.only().producer_id, bench.only().sequence) == ("ab", 8, 0)
 
@@ -299,12 +299,12 @@ def test_partitions_that_are_no_more_are_led_by_nobody() -> None:
 
 def test_a_topic_without_id_that_was_missing_may_come_back_with_lower_leader_epochs() -> None:
     bench = Bench(ready=False)
-    bench.core.producer_id(1, 0)
-    bench.core.want_partitions(TOPIC, 0)
+    bench.core.producer_id(1)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(metadata((1,), topic_id=NO_TOPIC_ID, epoch=9))
-    bench.core.connected(1, 0)
-    bench.core.connected(2, 0)
+    bench.core.connected(1)
+    bench.core.connected(2)
     bench.submit("a")
     bench.answer(3)
     bench.learn(MISSING)
@@ -332,7 +332,7 @@ def test_failed_messages_are_not_counted_any_more(code: int) -> None:
     bench = Bench(leaders=(-1,))
     keyless(bench, "abc")
     bench.submit("de")
-    bench.core.want_partitions(TOPIC, bench.now)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(TopicMetadata(TOPIC, code))
     check_counters(bench)
@@ -344,10 +344,10 @@ def test_a_count_is_not_refused_for_the_time_in_which_nobody_asked() -> None:
     bench.learn(MISSING)
     bench.pass_time(1)
     bench.asked.clear()
-    bench.core.metadata_failed((), 1.0)
+    bench.core.metadata_failed(())
     bench.pass_time(1000)
     bench.reports.clear()
-    bench.core.want_partitions(TOPIC, bench.now)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(MISSING)
     assert not bench.reports
@@ -355,20 +355,22 @@ def test_a_count_is_not_refused_for_the_time_in_which_nobody_asked() -> None:
 
 def test_who_waits_for_the_count_of_a_missing_topic_is_told_however_many_messages_come() -> None:
     bench = Bench(ready=False, topic_timeout=10.0, delivery_timeout=0.5)
-    bench.core.want_partitions(TOPIC, 0)
+    bench.core.want_partitions(TOPIC)
     bench.step()
-    while bench.now < 13 and not any(isinstance(one, Topics) for one in bench.reports):
+    while bench.now < 13 and not any(isinstance(one, PartitionCount) for one in bench.reports):
         bench.submit("a", accepted_at=bench.now)
         bench.learn(MISSING)
         bench.pass_time(0.6)
-    assert isinstance(next(one for one in bench.reports if isinstance(one, Topics)).error, UnknownTopic)
+    assert isinstance(
+        next(one for one in bench.reports if isinstance(one, PartitionCount)).error, UnknownTopic
+    )
 
 
 def test_a_known_topic_that_is_missing_is_asked_about_until_it_fails() -> None:
     bench = Bench(topic_timeout=10.0)
     bench.lose(reconnect=False)
     bench.submit("a")
-    bench.core.unreachable(1, bench.now)
+    bench.core.unreachable(1)
     bench.step()
     while not bench.settled:
         assert bench.now < 13
@@ -383,7 +385,7 @@ def test_a_topic_that_is_missing_now_and_then_does_not_fail() -> None:
     bench.lose(reconnect=False)
     bench.submit("a")
     for step in range(60):
-        bench.core.want_partitions(TOPIC, bench.now)
+        bench.core.want_partitions(TOPIC)
         bench.step()
         bench.learn(metadata() if step % 3 == 2 else MISSING)
         bench.pass_time(0.5)
@@ -394,13 +396,13 @@ def test_a_topic_that_was_found_is_asked_about_soon_when_it_is_missing_again() -
     bench = Bench(topic_timeout=1000.0)
     bench.lose(reconnect=False)
     bench.submit("a")
-    bench.core.want_partitions(TOPIC, bench.now)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     for _ in range(8):
         bench.learn(MISSING)
         bench.pass_time(2)
     bench.learn(metadata())
-    bench.core.want_partitions(TOPIC, bench.now)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(MISSING)
     bench.pass_time(0.2)
@@ -414,17 +416,17 @@ def test_the_pause_after_an_unanswered_id_question_is_short_again_after_an_answe
     bench = Bench(ready=False)
     for _ in range(8):
         bench.step()
-        bench.core.producer_id_failed(None, bench.now)
+        bench.core.producer_id_failed(None)
         bench.pass_time(2)
-    bench.core.producer_id(5, bench.now)
+    bench.core.producer_id(5)
     bench.submit("a")
     bench.learn(metadata())
-    bench.core.connected(1, bench.now)
+    bench.core.connected(1)
     bench.step()
     asked = bench.ids_asked
     bench.answer(48)
     assert bench.ids_asked == asked + 1
-    bench.core.producer_id_failed(None, bench.now)
+    bench.core.producer_id_failed(None)
     bench.pass_time(0.2)
     assert bench.ids_asked == asked + 2
 
@@ -433,7 +435,7 @@ def test_a_topic_that_an_answer_leaves_out_is_missing() -> None:
     bench = Bench(ready=False)
     bench.submit("a")
     bench.learn()
-    bench.core.metadata((), [TOPIC], bench.now)
+    bench.core.metadata((), [TOPIC])
     bench.step()
     bench.pass_time(0.5)
     assert bench.asked
@@ -443,7 +445,7 @@ def test_a_question_about_a_known_topic_that_nobody_answers_is_asked_again() -> 
     bench = Bench()
     bench.submit("a")
     bench.answer(6)
-    bench.core.metadata_failed(bench.asked.pop(), bench.now)
+    bench.core.metadata_failed(bench.asked.pop())
     bench.step()
     bench.pass_time(0.5)
     assert bench.asked == [(TOPIC,)]
@@ -463,15 +465,15 @@ def test_the_end_of_a_connection_changes_nothing_for_what_was_given_up() -> None
     bench.submit("ab")
     request = bench.requests[0]
     bench.pass_time(1)
-    request.handed = True
-    bench.core.lost(1, [request], OSError(), bench.now)
+    request.write_started = True
+    bench.core.lost(1, [request], OSError())
     bench.step()
     assert bench.outcomes() == [Outcome("ab", "DeliveryTimedOut", True, -1)]
 
 
 def test_what_has_killed_two_connections_travels_alone() -> None:
     bench = Bench(leaders=(1, 1), retry_backoff=0.0)
-    bench.core.submit([message(partition=0), message(partition=1)], bench.now)
+    bench.core.submit([message(partition=0), message(partition=1)])
     bench.step()
     for _ in range(2):
         assert [len(request) for request in bench.sent] == [2]

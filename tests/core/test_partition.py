@@ -91,7 +91,7 @@ def test_a_message_larger_than_a_batch_travels_alone() -> None:
 def test_a_new_leader_gets_nothing_before_the_old_one_has_answered() -> None:
     bench = Bench(leaders=(1, 2)).started()
     bench.submit("abcd")
-    bench.core.want_partitions("topic", bench.now)
+    bench.core.want_partitions("topic")
     bench.step()
     bench.learn(metadata((2, 2), epoch=1))
     bench.submit("efgh")
@@ -129,7 +129,7 @@ def test_a_partition_without_leader_is_asked_about_until_it_has_one() -> None:
     bench = Bench(leaders=(-1, 1))
     bench.submit("a")
     assert not bench.requests
-    bench.core.want_partitions("topic", bench.now)
+    bench.core.want_partitions("topic")
     bench.step()
     for _ in range(3):
         bench.learn(metadata((-1, 1)))
@@ -222,7 +222,7 @@ def test_after_the_last_epoch_comes_a_new_producer_id() -> None:
     bench.submit("cd")
     assert not bench.requests
     assert bench.ids_asked == 1
-    bench.core.producer_id(8, bench.now)
+    bench.core.producer_id(8)
     bench.step()
     seen = bench.only()
     assert (seen.producer_id, seen.epoch, seen.sequence, seen.values) == (8, 0, 0, "cd")

@@ -7,7 +7,7 @@ from kafka import codec
 from kafka.record.default_records import DefaultRecordBatch
 
 from tests.core.helpers import Bench, message, messages
-from trio_kprod._core._records import RECORDS_PER_BREATH, encode
+from trio_kprod._core._records import RECORDS_PER_YIELD, encode
 from trio_kprod._messages import HEADERS, KEY, TIMESTAMP_MS, VALUE, Entry
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -37,14 +37,14 @@ def test_records_come_out_as_they_went_in(name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("count", [1, RECORDS_PER_BREATH, RECORDS_PER_BREATH + 1, 3 * RECORDS_PER_BREATH])
+@pytest.mark.parametrize("count", [1, RECORDS_PER_YIELD, RECORDS_PER_YIELD + 1, 3 * RECORDS_PER_YIELD])
 def test_long_batches_let_other_threads_breathe(count: int) -> None:
     breaths: list[None] = []
     data, _ = encode(
-        [message()] * count, producer_id=1, epoch=0, sequence=0, breathe=lambda: breaths.append(None)
+        [message()] * count, producer_id=1, epoch=0, sequence=0, yield_gil=lambda: breaths.append(None)
     )
     assert len(list(DefaultRecordBatch(bytes(data)))) == count
-    assert len(breaths) == (count - 1) // RECORDS_PER_BREATH
+    assert len(breaths) == (count - 1) // RECORDS_PER_YIELD
 
 
 def test_instruments_hear_of_compression() -> None:

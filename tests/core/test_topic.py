@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from tests.core.helpers import TOPIC, TOPIC_ID, Bench, Outcome, message, messages, metadata
-from trio_kprod._core._reports import Recovered, Stalled, Topics
+from trio_kprod._core._reports import PartitionCount, Recovered, Stalled
 from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
 from trio_kprod._messages import SIZE
 
@@ -16,7 +16,7 @@ MISSING = TopicMetadata(TOPIC, 3)
 
 
 def keyless(bench: Bench, values: str, **how: float) -> None:
-    bench.core.submit(messages(values, **how), bench.now)
+    bench.core.submit(messages(values, **how))
     bench.step()
 
 
@@ -38,7 +38,7 @@ def check_counters(bench: Bench) -> None:
 def test_of_many_partitions_the_one_that_will_do_is_found() -> None:
     """Though only some are looked at first."""
     bench = Bench(leaders=[2] * 500 + [1])
-    bench.core.lost(2, [], OSError(), bench.now)
+    bench.core.lost(2, [], OSError())
     bench.step()
     keyless(bench, "ab")
     [[seen]] = bench.sent
@@ -91,10 +91,10 @@ def test_they_wait_for_the_first_connection() -> None:
     bench.lose(reconnect=False)
     keyless(bench, "ab")
     assert bench.connects == [1]
-    bench.core.unreachable(1, bench.now)
+    bench.core.unreachable(1)
     bench.step()
     assert bench.connects == [1, 1]
-    bench.core.connected(1, bench.now)
+    bench.core.connected(1)
     bench.step()
     assert bench.only().values == "ab"
 
@@ -104,8 +104,8 @@ def test_neither_kind_starves_the_other() -> None:
     bench = Bench().started()
     kinds: Counter[bool] = Counter()
     for _ in range(60):
-        bench.core.submit([message("k", partition=0), message("k", partition=0)], bench.now)
-        bench.core.submit([message("n"), message("n")], bench.now)
+        bench.core.submit([message("k", partition=0), message("k", partition=0)])
+        bench.core.submit([message("n"), message("n")])
         bench.step()
         kinds[bench.sent[0][0].values == "kk"] += 1
         bench.answer(0, 0)
@@ -115,7 +115,7 @@ def test_neither_kind_starves_the_other() -> None:
 def test_their_order_within_a_partition_is_kept_beside_keyed_ones() -> None:
     bench = Bench().started()
     for step in range(20):
-        bench.core.submit([message(f"{step}k,", partition=0), message(f"{step}n,")], bench.now)
+        bench.core.submit([message(f"{step}k,", partition=0), message(f"{step}n,")])
         bench.step()
     log = ""
     while bench.requests:
@@ -130,13 +130,13 @@ def test_their_order_within_a_partition_is_kept_beside_keyed_ones() -> None:
 
 def test_messages_wait_for_metadata_in_order() -> None:
     bench = Bench(ready=False)
-    bench.core.producer_id(1, 0)
+    bench.core.producer_id(1)
     bench.submit("ab")
     bench.submit("c")
     assert bench.asked == [(TOPIC,)]
     bench.learn(metadata())
     assert bench.connects == [1]
-    bench.core.connected(1, 0)
+    bench.core.connected(1)
     bench.step()
     assert bench.only().values == "ab"
     check_counters(bench)
@@ -166,7 +166,7 @@ def test_the_time_of_an_outage_does_not_count() -> None:
     bench.learn(MISSING)
     bench.pass_time(1)
     bench.now += 1000
-    bench.core.metadata_failed(bench.asked.pop(), bench.now)
+    bench.core.metadata_failed(bench.asked.pop())
     bench.step()
     bench.pass_time(2)
     bench.learn(MISSING)
@@ -179,7 +179,7 @@ def test_the_time_in_which_nobody_asked_does_not_count() -> None:
     bench.learn(MISSING)
     bench.pass_time(1000)
     bench.asked.clear()
-    bench.core.metadata_failed((), bench.now - 999)
+    bench.core.metadata_failed(())
     bench.settled.clear()
     bench.submit("b", accepted_at=bench.now)
     bench.learn(MISSING)
@@ -238,10 +238,10 @@ def test_old_metadata_is_looked_up_again_even_if_the_topic_was_idle_then() -> No
 
 def test_who_wants_to_know_is_told_the_count() -> None:
     bench = Bench(ready=False)
-    bench.core.want_partitions(TOPIC, 0)
+    bench.core.want_partitions(TOPIC)
     bench.step()
     bench.learn(metadata((1, 1)))
-    assert bench.reports == [Topics(TOPIC, 2)]
+    assert bench.reports == [PartitionCount(TOPIC, 2)]
 
 
 def test_a_partition_beyond_the_count_is_refused_after_one_refresh() -> None:
@@ -261,7 +261,7 @@ def test_a_partition_that_was_added_is_found_by_that_refresh() -> None:
     bench.submit("a", partition=2)
     bench.learn(metadata((1, 1, 1)))
     assert (bench.only().values, bench.only().partition) == ("a", 2)
-    assert Topics(TOPIC, 3) in bench.reports
+    assert PartitionCount(TOPIC, 3) in bench.reports
 
 
 def test_fewer_partitions_than_before_are_old_news() -> None:
@@ -293,11 +293,11 @@ def no_ids(leaders: tuple[int, ...], epoch: int) -> TopicMetadata:
 def made_anew(leaders: tuple[int, ...], topic_id: UUID = NO_TOPIC_ID) -> Bench:
     """Its leader epochs are lower than those of the old one."""
     bench = Bench(ready=False, topic_timeout=5.0)
-    bench.core.producer_id(7, 0)
+    bench.core.producer_id(7)
     bench.submit("a", partition=0)
     bench.submit("b", partition=1)
     bench.learn(metadata((1, 1), topic_id=topic_id, epoch=4))
-    bench.core.connected(1, 0)
+    bench.core.connected(1)
     bench.step()
     for _ in range(20):
         while bench.requests:
@@ -312,7 +312,7 @@ def made_anew(leaders: tuple[int, ...], topic_id: UUID = NO_TOPIC_ID) -> Bench:
 def test_lower_leader_epochs_are_believed_when_they_are_told_for_long(topic_id: UUID) -> None:
     bench = made_anew((2, 2), topic_id)
     assert bench.connects[-1] == 2
-    bench.core.connected(2, bench.now)
+    bench.core.connected(2)
     bench.step()
     assert [seen.values for seen in bench.sent[-1]] == ["a", "b"]
 
@@ -325,15 +325,15 @@ def test_fewer_partitions_are_believed_when_they_are_told_for_long() -> None:
 def test_a_leader_of_doubtful_epoch_does_not_prove_what_its_log_lacks() -> None:
     """It may have been deposed long ago: what it calls out of order may be in the log of another."""
     bench = Bench(ready=False)
-    bench.core.producer_id(7, 0)
+    bench.core.producer_id(7)
     bench.submit("a")
     bench.learn(no_ids((1,), 4))
-    bench.core.connected(1, 0)
+    bench.core.connected(1)
     bench.step()
     bench.answer(0, 0)
     bench.submit("b")
     bench.answer(7)
-    bench.core.metadata([], [TOPIC], bench.now)
+    bench.core.metadata([], [TOPIC])
     bench.pass_time(1)
     for _ in range(2):
         bench.answer(45)
@@ -384,7 +384,7 @@ def test_messages_expire_wherever_they_wait() -> None:
     bench.submit("a", partition=0)
     bench.submit("b", partition=7)
     keyless(bench, "c")
-    bench.core.submit([message("d", topic="unknown")], 0)
+    bench.core.submit([message("d", topic="unknown")])
     bench.pass_time(0.99)
     assert not bench.settled
     bench.pass_time(0.02)

@@ -12,7 +12,7 @@ from tests.simulation.cluster import Piece, Place
 from tests.simulation.history import Broken
 from tests.simulation.log import Sealed
 from tests.simulation.setting import MESSAGE_SIZE
-from trio_kprod._core._answers import Answer
+from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._shared import Rules
 from trio_kprod._messages import BATCH_OVERHEAD
 
@@ -49,7 +49,13 @@ class Bounds:
                 self._check_window(piece)
             self._flights.setdefault(piece.place, []).append(_Flight(piece.sealed, node))
 
-    def ended(self, pieces: Sequence[Piece], answers: Mapping[Place, Answer], *, handed: bool = True) -> None:
+    def ended(
+        self,
+        pieces: Sequence[Piece],
+        answers: Mapping[Place, PartitionResponse],
+        *,
+        write_started: bool = True,
+    ) -> None:
         """Of a request there is an answer, or (no answer) there will be none."""
         for piece in pieces:
             flights = self._flights[piece.place]
@@ -60,7 +66,7 @@ class Bounds:
             if answer is not None and answer.code == 0:
                 if not self._others(piece):
                     self._trusted[piece.place] = piece.sealed.producer_id, piece.sealed.epoch
-            elif handed:
+            elif write_started:
                 self._trusted.pop(piece.place, None)
 
     def _others(self, piece: Piece) -> list[_Flight]:

@@ -15,7 +15,7 @@ from uuid import UUID
 from tests.simulation.dice import Dice
 from tests.simulation.log import Appended, Lapse, Log, Sealed
 from tests.simulation.setting import Setting
-from trio_kprod._core._answers import Answer
+from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._topic import NO_TOPIC_ID, PartitionMetadata, TopicMetadata
 
 
@@ -201,17 +201,17 @@ class Cluster:
 
     # ---- produce -----------------------------------------------------------------------------------------
 
-    def produce(self, node: int, pieces: Iterable[Piece]) -> dict[Place, Answer | Waiting]:
+    def produce(self, node: int, pieces: Iterable[Piece]) -> dict[Place, PartitionResponse | Waiting]:
         """Process a request at one broker. Of two batches for one partition, it sees the last only."""
         seen = {piece.place: piece for piece in pieces}
         return {place: self._append(node, piece) for place, piece in seen.items()}
 
-    def _append(self, node: int, piece: Piece) -> Answer | Waiting:
+    def _append(self, node: int, piece: Piece) -> PartitionResponse | Waiting:
         topic = self.topics.get(piece.place.topic)
         if not piece.by_name and (topic is None or topic.id != piece.topic_id):
-            return Answer(100)
+            return PartitionResponse(100)
         if topic is None or piece.place.partition >= len(topic.partitions):
-            return Answer(3)
+            return PartitionResponse(3)
         partition = topic.partitions[piece.place.partition]
         log = partition.log if node == partition.leader else partition.deposed.get(node)
         if log is None:
@@ -222,7 +222,7 @@ class Cluster:
             return refusal
         code, known = log.check(piece.sealed, strict_start=self.setting.strict_start)
         if code:
-            return Answer(code)
+            return PartitionResponse(code)
         offset = known if known >= 0 else log.append(piece.sealed, stray=topic.id != piece.topic_id)
         if self.dice.random() >= self.trouble:
             partition.replicate()
@@ -230,44 +230,44 @@ class Cluster:
             return self._fail(partition, offset)
         return Waiting(partition, log, offset, partition.epoch)
 
-    def _not_leader(self, partition: Partition) -> Answer:
+    def _not_leader(self, partition: Partition) -> PartitionResponse:
         if self.dice.random() < 0.5:
-            return Answer(self.dice.choice([3, 6]))
-        return Answer(6, leader=partition.leader, leader_epoch=partition.epoch)
+            return PartitionResponse(self.dice.choice([3, 6]))
+        return PartitionResponse(6, leader=partition.leader, leader_epoch=partition.epoch)
 
-    def _validate(self, partition: Partition, piece: Piece) -> Answer | None:
+    def _validate(self, partition: Partition, piece: Piece) -> PartitionResponse | None:
         values = piece.sealed.values
         if piece.place.topic in self.denied:
-            return Answer(29)
+            return PartitionResponse(29)
         if partition.few_replicas and self.setting.acks != 1:
-            return Answer(19)
+            return PartitionResponse(19)
         if piece.sealed.size > self.size_limit:
-            return Answer(10)
+            return PartitionResponse(10)
         if self.validating:
             bad = {index: "bad" for index, value in enumerate(values) if value in self.bad}
             if bad:
-                return Answer(self.dice.choice([32, 87]), record_errors=bad)
+                return PartitionResponse(self.dice.choice([32, 87]), record_errors=bad)
         if self.trouble and self.dice.random() < self.trouble / 10:
-            return Answer(self.dice.choice([2, 89]))
+            return PartitionResponse(self.dice.choice([2, 89]))
         return None
 
-    def _fail(self, partition: Partition, offset: int) -> Answer:
+    def _fail(self, partition: Partition, offset: int) -> PartitionResponse:
         """Appended, and yet an error: the answer bears the offset, but for an error nobody foresaw."""
         if self.dice.random() < 0.5:
             partition.replicate()
         code = self.dice.choice([7, 20, 6, 3, 56, -1, 9999])
-        return Answer(code, -1 if code in (56, -1, 9999) and self.dice.random() < 0.5 else offset)
+        return PartitionResponse(code, -1 if code in (56, -1, 9999) and self.dice.random() < 0.5 else offset)
 
-    def outcome(self, node: int, waiting: Waiting, *, timed_out: bool) -> Answer | None:
+    def outcome(self, node: int, waiting: Waiting, *, timed_out: bool) -> PartitionResponse | None:
         """The answer to what was appended, once there is one. A duplicate waits as the original does."""
         partition = waiting.partition
         if self.setting.acks == 1:
-            return Answer(0, waiting.offset)
+            return PartitionResponse(0, waiting.offset)
         if node not in partition.deposed and (node, waiting.log) != (partition.leader, partition.log):
-            return Answer(6, waiting.offset)
+            return PartitionResponse(6, waiting.offset)
         if waiting.log is partition.log and waiting.offset < _end(partition):
-            return Answer(0, waiting.offset)
-        return Answer(self.dice.choice([7, 20]), waiting.offset) if timed_out else None
+            return PartitionResponse(0, waiting.offset)
+        return PartitionResponse(self.dice.choice([7, 20]), waiting.offset) if timed_out else None
 
 
 def _end(partition: Partition) -> int:

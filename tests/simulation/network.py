@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from tests.simulation.cluster import Piece, Place, Waiting
-from trio_kprod._core._answers import Answer
 from trio_kprod._core._batch import Request
+from trio_kprod._core._error_codes import PartitionResponse
 
 #: What a request takes beside its batches.
 _FRAME_OVERHEAD = 10
 
-Answers = Mapping[Place, Answer]
+Answers = Mapping[Place, PartitionResponse]
 
 
 class Frame:
@@ -48,7 +48,9 @@ class Work:
 
     __slots__ = ("begun_at", "frame", "parts")
 
-    def __init__(self, frame: Frame, parts: dict[Place, Answer | Waiting], begun_at: float) -> None:
+    def __init__(
+        self, frame: Frame, parts: dict[Place, PartitionResponse | Waiting], begun_at: float
+    ) -> None:
         self.frame = frame
         self.parts = parts
         self.begun_at = begun_at
@@ -78,7 +80,7 @@ class Connection:
         self.written, self.arrived = written, arrived
         for frame in self.under_way:
             if frame.start < written:
-                frame.request.handed = True
+                frame.request.write_started = True
         while self.under_way and self.under_way[0].end <= arrived:
             self.inbox.append(self.under_way.popleft())
 
@@ -91,7 +93,7 @@ class Connection:
         """The client has marked the next request as handed over, and not come to write a byte of it."""
         for frame in self.under_way:
             if frame.start == self.written:
-                frame.request.handed = True
+                frame.request.write_started = True
 
     def unanswered(self) -> list[Frame]:
         """What the client still waits for, in the order in which it was sent."""

@@ -20,17 +20,17 @@ from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from tests.simulation.run import Broken, fast_sealing, run
-from trio_kprod._core import _core, _verdicts
-from trio_kprod._core._answers import TABLE, Answer, Row, Verdict, perhaps_written
+from trio_kprod._core import _core, _responses
 from trio_kprod._core._batch import Batch, Chain, Request
 from trio_kprod._core._core import ProduceCore
+from trio_kprod._core._error_codes import TABLE, PartitionResponse, Reaction, Row, may_have_appended
 from trio_kprod._core._outbox import Action, Outbox, Send
 from trio_kprod._core._partition import Partition
 from trio_kprod._core._topic import Topic
 from trio_kprod._messages import Entry
 
 Plant = Callable[[], AbstractContextManager[object]]
-Judge = Callable[[Batch, Answer, Row, float], None]
+Judge = Callable[[Batch, PartitionResponse, Row], None]
 
 _NAMES, _SAID = 68, 100  # columns of the table
 
@@ -59,9 +59,9 @@ def _bug(within: int | None = 1500) -> Callable[[Plant], Plant]:
     return register
 
 
-def _judge(verdict: Verdict, judge: Judge) -> AbstractContextManager[object]:
-    """Replace what is done at one verdict."""
-    return patch.dict(_verdicts._JUDGES, {verdict: judge})
+def _judge(reaction: Reaction, judge: Judge) -> AbstractContextManager[object]:
+    """Replace what is done at one reaction."""
+    return patch.dict(_responses._REACTIONS, {reaction: judge})
 
 
 @contextmanager
@@ -78,12 +78,12 @@ def _both(*patches: AbstractContextManager[object]) -> Iterator[None]:
 @_bug()
 def a_refusal_clears_perhaps() -> AbstractContextManager[object]:
     """A refusal is taken to speak of every transmission: "not written" is told of what is in the log."""
-    original = _verdicts.answered
+    original = _responses.answered
 
-    def answered(batch: Batch, answer: Answer, now: float) -> None:
-        if TABLE.get(answer.code) and answer.code not in (0, 46) and not perhaps_written(answer):
-            batch.perhaps = batch.tied = False
-        original(batch, answer, now)
+    def answered(batch: Batch, answer: PartitionResponse) -> None:
+        if TABLE.get(answer.code) and answer.code not in (0, 46) and not may_have_appended(answer):
+            batch.maybe_written = batch.tied = False
+        original(batch, answer)
 
     return patch.object(_core, "answered", answered)
 
@@ -92,33 +92,33 @@ def a_refusal_clears_perhaps() -> AbstractContextManager[object]:
 def not_leader_always_means_not_written() -> AbstractContextManager[object]:
     """Code 6 after the append is taken for a refusal before it: "not written" of what is in the log."""
     return patch.object(
-        _verdicts, "perhaps_written", lambda answer: answer.code != 6 and perhaps_written(answer)
+        _responses, "may_have_appended", lambda answer: answer.code != 6 and may_have_appended(answer)
     )
 
 
 @_bug(within=None)
 def a_batch_that_may_be_written_is_split() -> AbstractContextManager[object]:
     """Resent and refused as too large, it is halved although it is in the log: duplicates."""
-    original = _verdicts._JUDGES[Verdict.SPLIT]
+    original = _responses._REACTIONS[Reaction.SPLIT]
 
-    def split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+    def split(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         if len(batch.entries) > 1:
-            batch.perhaps = batch.tied = False
-        original(batch, answer, means, now)
+            batch.maybe_written = batch.tied = False
+        original(batch, answer, means)
 
-    return _judge(Verdict.SPLIT, split)
+    return _judge(Reaction.SPLIT, split)
 
 
 @_bug(within=None)
 def the_first_out_of_order_is_believed() -> AbstractContextManager[object]:
     """A deposed leader's "out of order" is enough to seal anew what is in the log: duplicates."""
-    original = _verdicts._JUDGES[Verdict.OUT_OF_ORDER]
+    original = _responses._REACTIONS[Reaction.OUT_OF_ORDER]
 
-    def out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+    def out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         batch.out_of_order = 1
-        original(batch, answer, means, now)
+        original(batch, answer, means)
 
-    return _judge(Verdict.OUT_OF_ORDER, out_of_order)
+    return _judge(Reaction.OUT_OF_ORDER, out_of_order)
 
 
 @_bug()
@@ -127,7 +127,7 @@ def an_old_answer_settles_a_new_batch() -> AbstractContextManager[object]:
     original = ProduceCore.answered
 
     def answered(
-        self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], Answer], now: float
+        self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]
     ) -> None:
         for place, batch in enumerate(request.batches):
             if batch.request is not request:
@@ -135,7 +135,7 @@ def an_old_answer_settles_a_new_batch() -> AbstractContextManager[object]:
                     if other.request is not None:
                         request.batches[place], other.request = other, request
                         break
-        original(self, request, answers, now)
+        original(self, request, answers)
 
     return patch.object(ProduceCore, "answered", answered)
 
@@ -146,7 +146,7 @@ def an_old_answer_settles_a_new_batch() -> AbstractContextManager[object]:
 @_bug()
 def sealed_anew_in_the_same_epoch() -> AbstractContextManager[object]:
     """After a refusal the rest takes the refused one's sequences: an old copy still lands, a duplicate."""
-    original, original_delivered = Partition._next_chain, _verdicts.delivered
+    original, original_delivered = Partition._next_chain, _responses.delivered
     reached: WeakKeyDictionary[Partition, tuple[Chain | None, int]] = WeakKeyDictionary()
 
     def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
@@ -164,7 +164,7 @@ def sealed_anew_in_the_same_epoch() -> AbstractContextManager[object]:
         return again
 
     return _both(
-        patch.object(Partition, "_next_chain", next_chain), patch.object(_verdicts, "delivered", delivered)
+        patch.object(Partition, "_next_chain", next_chain), patch.object(_responses, "delivered", delivered)
     )
 
 
@@ -291,14 +291,14 @@ def the_leader_epoch_goes_back_and_the_first_out_of_order_is_believed() -> Abstr
 @_bug(within=None)
 def a_hint_about_a_log_that_is_gone_is_followed() -> AbstractContextManager[object]:
     """Its leader epoch is above any of the new log's, so whoever leads that is never sent to: stuck."""
-    original = _verdicts._JUDGES[Verdict.RETRY]
+    original = _responses._REACTIONS[Reaction.RETRY]
 
-    def retry(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+    def retry(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         gone, batch.partition.log_is_gone = batch.partition.log_is_gone, False
-        original(batch, answer, means, now)
+        original(batch, answer, means)
         batch.partition.log_is_gone = gone
 
-    return _judge(Verdict.RETRY, retry)
+    return _judge(Reaction.RETRY, retry)
 
 
 # ---- outcomes and order ------------------------------------------------------------------------------------
@@ -335,13 +335,13 @@ def a_batch_is_settled_twice() -> AbstractContextManager[object]:
     original = ProduceCore.answered
 
     def answered(
-        self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], Answer], now: float
+        self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]
     ) -> None:
         for batch in request.batches:
             answer = answers.get((batch.partition.topic.name, batch.partition.index))
             if batch.request is not request and answer is not None and answer.code == 0:
                 self._outbox.settle(batch.partition.topic, batch.entries, base_offset=answer.base_offset)
-        original(self, request, answers, now)
+        original(self, request, answers)
 
     return patch.object(ProduceCore, "answered", answered)
 
@@ -349,7 +349,7 @@ def a_batch_is_settled_twice() -> AbstractContextManager[object]:
 @_bug()
 def a_retried_batch_goes_behind_the_next() -> AbstractContextManager[object]:
     """The order of the log is not that of the calls."""
-    original = _verdicts._retry_later
+    original = _responses._retry_later
 
     def retry_later(batch: Batch, *args: Any) -> None:
         original(batch, *args)
@@ -360,7 +360,7 @@ def a_retried_batch_goes_behind_the_next() -> AbstractContextManager[object]:
             batches[place], batches[place + 1] = other, batch
             batch.number, other.number = other.number, batch.number
 
-    return patch.object(_verdicts, "_retry_later", retry_later)
+    return patch.object(_responses, "_retry_later", retry_later)
 
 
 # ---- requests ----------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def _merged(actions: list[Action]) -> list[Action]:
 def a_partition_stands_twice_in_a_request() -> AbstractContextManager[object]:
     """Brokers process the last and drop the first silently: it waits for ever, or order is lost."""
     original = ProduceCore.actions
-    return patch.object(ProduceCore, "actions", lambda self, now: _merged(original(self, now)))
+    return patch.object(ProduceCore, "actions", lambda self: _merged(original(self)))
 
 
 @_bug()
@@ -410,13 +410,13 @@ def a_request_exceeds_its_limit() -> AbstractContextManager[object]:
 @_bug()
 def a_retry_timer_is_lost() -> AbstractContextManager[object]:
     """A batch that waits for its next attempt is not thought of again."""
-    original = _verdicts._retry_later
+    original = _responses._retry_later
 
     def retry_later(batch: Batch, *args: Any) -> None:
         with patch.object(Outbox, "call_at", lambda *_: None):
             original(batch, *args)
 
-    return patch.object(_verdicts, "_retry_later", retry_later)
+    return patch.object(_responses, "_retry_later", retry_later)
 
 
 @_bug()
@@ -424,9 +424,9 @@ def metadata_that_failed_is_not_asked_for_again() -> AbstractContextManager[obje
     """After one unanswered question a new topic's messages wait for ever."""
     original = ProduceCore._ask_again_later
 
-    def ask_again_later(self: ProduceCore, topic: Topic, now: float, *, failed: bool = False) -> None:
+    def ask_again_later(self: ProduceCore, topic: Topic, *, failed: bool = False) -> None:
         if not failed:
-            original(self, topic, now)
+            original(self, topic)
 
     return patch.object(ProduceCore, "_ask_again_later", ask_again_later)
 
@@ -436,8 +436,8 @@ def a_connection_that_failed_is_not_asked_for_again() -> AbstractContextManager[
     """After one failed attempt a broker is never connected to."""
     original = ProduceCore.unreachable
 
-    def unreachable(self: ProduceCore, node: int, now: float) -> None:
-        original(self, node, now)
+    def unreachable(self: ProduceCore, node: int) -> None:
+        original(self, node)
         self._asked_to_connect.add(node)
 
     return patch.object(ProduceCore, "unreachable", unreachable)

@@ -46,7 +46,7 @@ class Setting:
     def __str__(self) -> str:
         mine = [f"{one.name}={getattr(self, one.name)}" for one in fields(self)]
         rules = [f"{one.name}={getattr(self.rules, one.name)}" for one in fields(self.rules)]
-        named = [text for text in mine + rules if not text.startswith(("rules=", "weights=", "breathe="))]
+        named = [text for text in mine + rules if not text.startswith(("rules=", "weights=", "yield_gil="))]
         return ", ".join(named)
 
     @classmethod

@@ -11,13 +11,13 @@ import pytest
 from tests.simulation.__main__ import main
 from tests.simulation.run import draw, fast_sealing, replay
 from tests.simulation.timeline import Timeline
-from trio_kprod._core import _verdicts
+from trio_kprod._core import _responses
 
 
 @pytest.fixture
 def planted() -> Iterator[None]:
     """Every transmission that ended in an error is taken for not written."""
-    with patch.object(_verdicts, "perhaps_written", lambda answer: False):
+    with patch.object(_responses, "may_have_appended", lambda answer: False):
         yield
 
 

@@ -9,7 +9,7 @@ from tests.simulation.cluster import Piece, Place
 from tests.simulation.helpers import Table, sealed
 from tests.simulation.history import Broken
 from tests.simulation.log import Sealed
-from trio_kprod._core._answers import Answer
+from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._shared import Rules
 from trio_kprod._core._topic import TopicMetadata
 from trio_kprod._errors import DeliveryAborted, DeliveryTimedOut, Refused, RetriesExhausted, UnknownTopic
@@ -232,7 +232,7 @@ def piece(values: str, sequence: int, partition: int = 0, epoch: int = 0) -> Pie
 
 def acknowledged(bounds: Bounds, *pieces: Piece) -> None:
     for one in pieces:
-        bounds.ended([one], {one.place: Answer(0, 0)})
+        bounds.ended([one], {one.place: PartitionResponse(0, 0)})
 
 
 def started(outcomes: dict[bytes, object]) -> Bounds:
@@ -257,7 +257,7 @@ def test_two_in_flight_after_an_error() -> None:
     pieces = [piece("b", 1), piece("c", 2)]
     for one in pieces:
         bounds.sent(1, [one])
-    bounds.ended(pieces[:1], {pieces[0].place: Answer(19)})
+    bounds.ended(pieces[:1], {pieces[0].place: PartitionResponse(19)})
     with pytest.raises(Broken, match="before an acknowledgement"):
         bounds.sent(1, pieces[:1])
 
@@ -268,7 +268,7 @@ def test_the_late_answer_to_what_was_given_up_changes_nothing() -> None:
     old = piece("b", 1)
     bounds.sent(1, [old])
     outcomes[b"b"] = True
-    bounds.ended([old], {old.place: Answer(6)})
+    bounds.ended([old], {old.place: PartitionResponse(6)})
     for sequence, value in enumerate("cd", 2):
         bounds.sent(1, [piece(value, sequence)])
 

@@ -9,8 +9,8 @@ from tests.simulation.helpers import PRODUCER, Table, sealed
 from tests.simulation.log import SEQUENCES, Lapse, Log, Sealed
 from tests.simulation.network import Connection
 from tests.simulation.setting import PRODUCER_ID_EXPIRATION
-from trio_kprod._core._answers import Answer
 from trio_kprod._core._batch import Request
+from trio_kprod._core._error_codes import PartitionResponse
 
 
 def log(*batches: Sealed) -> Log:
@@ -131,7 +131,7 @@ def test_in_a_topic_made_anew_only_what_goes_by_name_lands(by_name: bool) -> Non
         assert isinstance(answer, Waiting)
         assert table.partition.log.batches[0].lapse is Lapse.RECREATED
     else:
-        assert answer == Answer(100)
+        assert answer == PartitionResponse(100)
 
 
 # ---- leaders ---------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_a_deposed_leader_appends_and_never_acknowledges() -> None:
     assert late is not None
     assert (late.code in {7, 20}, late.base_offset) == (True, 0)
     table.partition.enlighten()
-    assert table.cluster.outcome(0, waiting, timed_out=False) == Answer(6, 0)
+    assert table.cluster.outcome(0, waiting, timed_out=False) == PartitionResponse(6, 0)
     assert table.partition.log.values() == []
 
 
@@ -172,7 +172,7 @@ def test_a_duplicate_waits_for_the_replicas_as_the_original_does() -> None:
     table.partition.replicate()
     for waiting in both:
         assert isinstance(waiting, Waiting)
-        assert table.cluster.outcome(0, waiting, timed_out=False) == Answer(0, 0)
+        assert table.cluster.outcome(0, waiting, timed_out=False) == PartitionResponse(0, 0)
     assert table.partition.log.values() == [b"a"]
 
 
@@ -181,7 +181,7 @@ def test_a_refusal_comes_before_the_look_for_duplicates() -> None:
     table.append(sealed("a"))
     table.partition.few_replicas = True
     [answer] = table.cluster.produce(0, [table.piece(sealed("a"))]).values()
-    assert answer == Answer(19)
+    assert answer == PartitionResponse(19)
 
 
 def test_of_two_batches_for_a_partition_in_a_request_the_last_is_seen() -> None:
@@ -223,10 +223,10 @@ def test_a_request_of_which_a_byte_is_missing_does_not_exist_for_the_broker() ->
     first, second, _ = connection.under_way
     connection.transfer(second.start + 1, second.start)
     assert list(connection.inbox) == [first]
-    assert [request.handed for request in requests] == [True, True, False]
+    assert [request.write_started for request in requests] == [True, True, False]
     connection.transfer(second.end, second.end - 1)
     assert list(connection.inbox) == [first]
     connection.transfer(second.end, second.end)
     assert list(connection.inbox) == [first, second]
     connection.hand_next()
-    assert requests[2].handed
+    assert requests[2].write_started

@@ -7,7 +7,7 @@ from typing import cast
 
 from tests.simulation.cluster import Place
 from tests.simulation.network import Frame
-from trio_kprod._core._answers import Answer
+from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._reports import Settled
 from trio_kprod._core._topic import TopicMetadata
 from trio_kprod._messages import KEY, PARTITION, RUN, TOPIC, VALUE, Entry
@@ -33,7 +33,7 @@ def _brief(thing: object) -> object:
         return _topic(thing)
     if isinstance(thing, Place):
         return f"{thing.topic}-{thing.partition}"
-    if isinstance(thing, Answer):
+    if isinstance(thing, PartitionResponse):
         return _answer(thing)
     if isinstance(thing, Mapping):
         return ", ".join(f"{_brief(key)} {_brief(value)}" for key, value in thing.items()) or "nothing"
@@ -68,7 +68,7 @@ def _topic(topic: TopicMetadata) -> str:
     return f"{topic.name} ({topic.id.int}): {error}{leaders}"
 
 
-def _answer(answer: Answer) -> str:
+def _answer(answer: PartitionResponse) -> str:
     text = f"error {answer.code}" if answer.code else "appended"
     if answer.base_offset >= 0:
         text += f" at {answer.base_offset}"

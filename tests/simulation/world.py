@@ -15,10 +15,10 @@ from tests.simulation.history import Broken, History
 from tests.simulation.log import Sealed
 from tests.simulation.network import Connection, Work
 from tests.simulation.setting import TOPICS, Setting
-from trio_kprod._core._answers import Answer, refusal
 from trio_kprod._core._batch import Batch, Request
 from trio_kprod._core._core import ProduceCore
-from trio_kprod._core._outbox import Action, AskMetadata, AskProducerId, Connect, Send
+from trio_kprod._core._error_codes import PartitionResponse, refusal
+from trio_kprod._core._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
 from trio_kprod._core._reports import Settled
 from trio_kprod._errors import ConnectionLost, DeliveryAborted
 from trio_kprod._messages import Entry
@@ -38,7 +38,6 @@ class World:
         self.setting = setting
         self.dice = Dice(setting.seed)
         self.say = _silent
-        self.now = 0.0
         self.cluster = Cluster(setting, self.dice)
         self.history = History(setting, self.cluster)
         self.bounds = Bounds(setting.rules, self.history.outcomes)
@@ -56,6 +55,14 @@ class World:
     # ---- the client ----------------------------------------------------------------------------------------
 
     @property
+    def now(self) -> float:
+        return self._core.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._core.now = now
+
+    @property
     def core(self) -> ProduceCore:
         """Who speaks to it stirs it."""
         self._stirred = True
@@ -66,8 +73,8 @@ class World:
         if not self._stirred:
             return
         self._stirred = False
-        self._core.advance(self.now)
-        for action in self._core.actions(self.now):
+        self._core.advance()
+        for action in self._core.actions():
             self._do(action)
         self.history.before = self.now
 
@@ -79,17 +86,17 @@ class World:
             self._send(action.request)
         elif isinstance(action, Connect):
             self.connecting.append(action.node)
-        elif isinstance(action, AskMetadata):
+        elif isinstance(action, RequestMetadata):
             self.say("asks for metadata of %s", action.topics)
             self.questions.append(action.topics)
-        elif isinstance(action, AskProducerId):
+        elif isinstance(action, RequestProducerId):
             self.say("asks for a producer id")
             self.id_questions += 1
 
     def _send(self, request: Request) -> None:
         connection = self.connections.get(request.node)
         if connection is None:
-            self.core.lost(request.node, [request], ConnectionLost("ended"), self.now)
+            self.core.lost(request.node, [request], ConnectionLost("ended"))
             return
         pieces = [self._piece(batch, request) for batch in request.batches]
         self.bounds.sent(request.node, pieces)
@@ -106,7 +113,7 @@ class World:
     def submit(self, messages: list[Entry]) -> None:
         self.say("submits %s", messages)
         self.history.accept(messages, self.now)
-        self.core.submit(messages, self.now)
+        self.core.submit(messages)
 
     def stop(self, late: list[Entry]) -> None:
         """The scope ends. Not another byte is written."""
@@ -116,18 +123,18 @@ class World:
         for connection in self.connections.values():
             self._orphan(connection)
         self.connections.clear()
-        self.core.stop(late, DeliveryAborted("stopped"), self.now)
+        self.core.stop(late, DeliveryAborted("stopped"))
 
     # ---- connections ---------------------------------------------------------------------------------------
 
     def connect(self, node: int) -> None:
         if node in self.cluster.down:
             self.say("node %d is unreachable", node)
-            self.core.unreachable(node, self.now)
+            self.core.unreachable(node)
         else:
             self.say("node %d is connected", node)
             self.connections[node] = Connection(node)
-            self.core.connected(node, self.now)
+            self.core.connected(node)
 
     def transfer(self, connection: Connection, written: int, arrived: int) -> None:
         connection.transfer(written, arrived)
@@ -135,7 +142,7 @@ class World:
             for frame in connection.written_frames():
                 frame.client_waits = False
                 self.bounds.ended(frame.pieces, {})
-                self.core.sent(frame.request, self.now)
+                self.core.sent(frame.request)
 
     def transfer_all(self, connection: Connection) -> None:
         self.transfer(connection, connection.length, connection.length)
@@ -149,9 +156,9 @@ class World:
             self._orphan(connection)
         for frame in frames:
             frame.client_waits = False
-            self.bounds.ended(frame.pieces, {}, handed=frame.request.handed)
+            self.bounds.ended(frame.pieces, {}, write_started=frame.request.write_started)
         requests = [frame.request for frame in frames]
-        self.core.lost(connection.node, requests, ConnectionLost("lost"), self.now)
+        self.core.lost(connection.node, requests, ConnectionLost("lost"))
 
     def _orphan(self, connection: Connection) -> None:
         if connection.busy:
@@ -190,9 +197,9 @@ class World:
 
     def _finish(self, connection: Connection, work: Work) -> bool:
         timed_out = self.now >= self.patience_ends(connection)
-        answers: dict[Place, Answer] = {}
+        answers: dict[Place, PartitionResponse] = {}
         for place, part in work.parts.items():
-            if isinstance(part, Answer):
+            if isinstance(part, PartitionResponse):
                 answers[place] = part
             else:
                 answer = self.cluster.outcome(connection.node, part, timed_out=timed_out)
@@ -227,7 +234,7 @@ class World:
             if answer is not None and answer.code:
                 self.history.refused(piece.place, piece.sealed.values, answer.code)
         self.bounds.ended(frame.pieces, told)
-        self.core.answered(frame.request, dict[tuple[str, int], Answer](told.items()), self.now)
+        self.core.answered(frame.request, dict[tuple[str, int], PartitionResponse](told.items()))
         return True
 
     # ---- questions -----------------------------------------------------------------------------------------
@@ -238,14 +245,14 @@ class World:
         names = self.questions.pop(0)
         if failed:
             self.say("gets no metadata of %s", names)
-            self.core.metadata_failed(names, self.now)
+            self.core.metadata_failed(names)
             return True
         topics = self.cluster.metadata(names, old=old)
         self.say("gets %smetadata: %s", "old " if old else "", topics)
         told = {topic.name: topic for topic in topics}
         for name in names:
             self.history.described(name, told.get(name), self.now)
-        self.core.metadata(topics, names, self.now)
+        self.core.metadata(topics, names)
         return True
 
     def answer_producer_id(self, code: int = 0) -> bool:
@@ -256,11 +263,11 @@ class World:
         if code:
             self.say("gets no producer id: %d", code)
             self.history.ids_refused |= code == 31
-            self.core.producer_id_failed(refusal(code) if code == 31 else None, self.now)
+            self.core.producer_id_failed(refusal(code) if code == 31 else None)
         else:
             self.next_id += 1
             self.say("gets producer id %d", self.next_id)
-            self.core.producer_id(self.next_id, self.now)
+            self.core.producer_id(self.next_id)
         return True
 
     # ---- if all goes well ---------------------------------------------------------------------------------
@@ -320,6 +327,7 @@ class World:
                 numbers.append(partition.queue_bytes)
             if any(map(len, rooms)) or any(numbers):
                 raise Broken(f"something is left of topic {name}")
-        self.core.advance(self.now + 1e9)
+        self.now += 1e9
+        self.core.advance()
         if len(self.core._outbox._timers) > 1:  # that of the age of metadata
             raise Broken("timers are left")

@@ -1,6 +1,52 @@
 """The produce core: what to send, when to send it again, and what became of it. No I/O, no clock, no thread.
 
-A state machine in the manner of h11: it is told what happened, and the time, and says what to do next.
-`_core` takes events and gives actions; `_topic` and `_partition` hold what waits and decide what may be
-sent; `_verdicts` says what an answer changes and `_answers` what it means; `_batch` is what travels.
+A state machine in the manner of h11: it is told what happened, and says what to do next. Events go down this
+table, actions come back up; only what is named below it is for others.
+
+===============  =======================================================================================
+`_core`          events in, actions out: which leaders get which batches in which requests
+`_topic`         a topic: its metadata, and the messages that have no partition yet
+`_responses`     what a response, or its absence, does to a batch and to those around it
+`_partition`     a partition: what waits for it, what is unsettled, which batch may be sent next
+`_batch`         what travels: a batch, its chain of sequence numbers, the request that carries it
+`_error_codes`   the table of what each of Kafka's error codes means for a batch
+`_records`       a batch in bytes
+`_partitioners`  which partition a key belongs to
+`_outbox`        where topics and partitions leave actions and timers
+`_shared`        the rules, and what all parts of one core share
+`_reports`       what the user's loop is told
+===============  =======================================================================================
 """
+
+from ._batch import Batch as Batch, Request as Request
+from ._core import ProduceCore as ProduceCore
+from ._error_codes import (
+    PartitionResponse as PartitionResponse,
+    Reaction as Reaction,
+    refusal as refusal,
+    row as row,
+)
+from ._outbox import (
+    Action as Action,
+    Connect as Connect,
+    RequestMetadata as RequestMetadata,
+    RequestProducerId as RequestProducerId,
+    Send as Send,
+)
+from ._partitioners import Partitioner as Partitioner, adapt as adapt
+from ._reports import (
+    Observed as Observed,
+    Opened as Opened,
+    PartitionCount as PartitionCount,
+    Recovered as Recovered,
+    Report as Report,
+    Settled as Settled,
+    Stalled as Stalled,
+)
+from ._shared import Rules as Rules
+from ._topic import (
+    NO_TOPIC_ID as NO_TOPIC_ID,
+    PartitionMetadata as PartitionMetadata,
+    Topic as Topic,
+    TopicMetadata as TopicMetadata,
+)

@@ -44,7 +44,7 @@ class Chain:
 class Batch:
     """Messages that travel together; from its first transmission on always as the same bytes.
 
-    `perhaps` is set by any transmission that did not end in a refusal before the append, and no later
+    `maybe_written` is set by any transmission that did not end in a refusal before the append, and no later
     refusal clears it: such a batch is never split, and never given up as "not written". `tied` (to its
     chain) is set with it, and cleared where the log is shown to lack the batch and to take no old copy of
     it: until then sealing it anew could duplicate it.
@@ -52,21 +52,21 @@ class Batch:
 
     __slots__ = (
         "attempts",
+        "connections_lost",
         "data",
         "entries",
         "failures",
+        "limited_failures",
+        "maybe_written",
         "number",
         "out_of_order",
         "partition",
-        "perhaps",
         "request",
         "retry_at",
         "sequence",
         "size",
-        "strikes",
         "tied",
         "wait_for_metadata",
-        "wrecks",
     )
 
     def __init__(self, partition: Partition, entries: Sequence[Entry], size: int) -> None:
@@ -79,12 +79,12 @@ class Batch:
         self.sequence = -1
         # The request that carries it now. An answer to any other speaks of nothing we still wait for.
         self.request: Request | None = None
-        self.perhaps = False
+        self.maybe_written = False
         self.tied = False
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
-        self.strikes = 0  # answers with a code that is not believed for ever
-        self.wrecks = 0  # connections that died under it
+        self.limited_failures = 0  # answers with a code that is not believed for ever
+        self.connections_lost = 0  # connections that died under it
         self.out_of_order = 0  # answers "out of order" at the head of the chain
         self.wait_for_metadata = 0  # the number of the topic's question whose answer it waits for
         self.retry_at = 0.0
@@ -93,9 +93,9 @@ class Batch:
         where = f"{self.partition.topic.name}-{self.partition.index}"
         return f"<Batch {self.number} of {where}: {len(self.entries)} from sequence {self.sequence}>"
 
-    def may_be_written(self) -> None:
+    def mark_maybe_written(self) -> None:
         """A transmission of it did not end in a refusal before the append."""
-        self.perhaps = self.tied = True
+        self.maybe_written = self.tied = True
 
     def unseal(self, number: int) -> None:
         """Make it ready to be sealed under a new chain."""
@@ -111,15 +111,15 @@ class Request:
     """One produce request to one broker: at most one batch of each of its partitions.
 
     (Of two batches of one partition in one request, brokers process the last and drop the first silently.)
-    `handed` is set before its first byte reaches a socket: until then nothing in it can have been written.
+    `write_started` is set before its first byte reaches a socket: until then nothing of it is written.
     """
 
-    __slots__ = ("batches", "handed", "node")
+    __slots__ = ("batches", "node", "write_started")
 
     def __init__(self, node: int, batches: list[Batch]) -> None:
         self.node = node
         self.batches = batches
-        self.handed = False
+        self.write_started = False
 
     def __repr__(self) -> str:
         return f"<Request to node {self.node}: {self.batches}>"

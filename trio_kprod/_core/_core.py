@@ -1,7 +1,7 @@
 """The produce core: events in, actions out.
 
-Every method is told what happened and when (`now`, in seconds, on any clock that does not go back);
-`actions` then says what to do, and `deadline` when to call `advance` if nothing happens before.
+Set `now`, call the method for what happened, then do what `actions` says. If nothing happens before
+`deadline`, call `advance` then.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from random import Random
 
 from .._messages import TOPIC, Entry
-from ._answers import Answer
 from ._batch import Batch, Request
-from ._outbox import Action, AskMetadata, AskProducerId, Connect, Send
+from ._error_codes import PartitionResponse
+from ._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
 from ._partition import Partition
+from ._responses import LOSSES_UNTIL_ALONE, answered, delivered, unanswered
 from ._shared import Rules, Shared
 from ._topic import Topic, TopicMetadata
-from ._verdicts import WRECKS_UNTIL_ALONE, answered, delivered, unanswered
 
 _MISSING_CODE = 3  # UNKNOWN_TOPIC_OR_PARTITION
 
@@ -39,11 +39,19 @@ class ProduceCore:
         self._id_failures = 0
         self._outbox.call_at(rules.metadata_max_age, self._refresh_by_age)
 
+    @property
+    def now(self) -> float:
+        """The time in seconds, on any clock that does not go back. Set it before any event."""
+        return self._outbox.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._outbox.now = now
+
     # ---- events ------------------------------------------------------------------------------------------
 
-    def submit(self, entries: Iterable[Entry], now: float) -> None:
+    def submit(self, entries: Iterable[Entry]) -> None:
         """Messages were handed over."""
-        self._outbox.now = now
         self._arriving.extend(self._together(entries))
         while self._arriving:
             messages = self._arriving[0]
@@ -59,88 +67,79 @@ class ProduceCore:
             by_topic[message[TOPIC]].append(message)
         return by_topic.values()
 
-    def want_partitions(self, name: str, now: float) -> None:
-        """Somebody wants to know how many partitions a topic has: a `Topics` report follows."""
-        self._outbox.now = now
+    def want_partitions(self, name: str) -> None:
+        """Somebody wants to know how many partitions a topic has: a `PartitionCount` report follows."""
         self._topic(name).want_count()
 
-    def producer_id(self, producer_id: int, now: float) -> None:
+    def producer_id(self, producer_id: int) -> None:
         if producer_id in self._shared.spoiled_ids:
-            return self.producer_id_failed(None, now)
-        self._outbox.now = now
+            return self.producer_id_failed(None)
         self._asking_producer_id = False
         self._id_failures = 0
         self._shared.producer_id = producer_id
         return self._wake_all()
 
-    def producer_id_failed(self, refusal: BaseException | None, now: float) -> None:
+    def producer_id_failed(self, refusal: BaseException | None) -> None:
         """There was no answer, or (`refusal`) a broker will not give us a producer id.
 
         A refusal fails what cannot be sent without. What comes later is tried on its own account.
         """
-        self._outbox.now = now
         self._id_failures += 1
         if refusal is not None:
             for topic in self._topics.values():
                 topic.fail_without_producer_id(refusal)
-        self._outbox.call_at(now + self._shared.question_pause(self._id_failures), self._end_id_pause)
+        self._outbox.call_at(self.now + self._shared.request_pause(self._id_failures), self._end_id_pause)
 
-    def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str], now: float) -> None:
+    def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str]) -> None:
         """A broker answered a metadata request for the topics `asked`."""
-        self._outbox.now = now
         self._asking_metadata = False
         told = {one.name: one for one in topics}
         for name in dict.fromkeys([*asked, *told]):
             topic = self._topics.get(name)
             if topic is not None:
                 metadata = told.get(name) or TopicMetadata(name, _MISSING_CODE)
-                topic.learn(metadata, now, self._answering_since)
-                self._ask_again_later(topic, now)
+                topic.learn(metadata, self._answering_since)
+                self._ask_again_later(topic)
 
-    def metadata_failed(self, asked: Iterable[str], now: float) -> None:
+    def metadata_failed(self, asked: Iterable[str]) -> None:
         """No broker answered: this time does not count against any topic."""
-        self._outbox.now = now
         self._asking_metadata = False
-        self._answering_since = now
+        self._answering_since = self.now
         for name in asked:
-            self._ask_again_later(self._topics[name], now, failed=True)
+            self._ask_again_later(self._topics[name], failed=True)
 
-    def connected(self, node: int, now: float) -> None:
+    def connected(self, node: int) -> None:
         """A connection to a node is ready. That ends the backoff of what it leads.
 
         But not of what may have killed the last connections: the others shall get their turn before it.
         """
-        self._outbox.now = now
         self._usable.add(node)
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
             for batch in partition.batches:
-                if batch.wrecks < WRECKS_UNTIL_ALONE:
-                    batch.retry_at = now
+                if batch.connections_lost < LOSSES_UNTIL_ALONE:
+                    batch.retry_at = self.now
         self._outbox.wake(self._led_by(node))
 
-    def unreachable(self, node: int, now: float) -> None:
+    def unreachable(self, node: int) -> None:
         """An attempt to connect failed. Perhaps somebody else leads by now."""
-        self._outbox.now = now
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
             if not partition.idle or partition.topic.keyless:
                 self._outbox.refresh(partition.topic)
         self._outbox.wake(self._led_by(node))
 
-    def lost(self, node: int, requests: Iterable[Request], cause: BaseException, now: float) -> None:
-        """A connection ended. `Request.handed` says whether a byte of each may have reached the socket."""
-        self._outbox.now = now
+    def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None:
+        """A connection ended. `Request.write_started` says whether any byte may have left."""
         self._usable.discard(node)
         for request in requests:
             for batch in request.batches:
                 if batch.request is request:
-                    unanswered(batch, cause, handed=request.handed, now=now)
+                    unanswered(batch, cause, write_started=request.write_started)
         self._outbox.wake(self._led_by(node))
 
-    def sent(self, request: Request, now: float) -> None:
+    def sent(self, request: Request) -> None:
         """With ``acks=0``: the whole request is written, which settles it."""
-        self._outbox.now = now
         for batch in request.batches:
             if batch.request is request:
                 batch.request = None
@@ -148,25 +147,23 @@ class ProduceCore:
                 delivered(batch, -1, -1)
                 self._outbox.wake([batch.partition])
 
-    def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer], now: float) -> None:
+    def answered(self, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]) -> None:
         """A broker answered a request, for each topic and partition in it."""
-        self._outbox.now = now
         for batch in request.batches:
             if batch.request is not request:
                 continue  # given up meanwhile
             answer = answers.get((batch.partition.topic.name, batch.partition.index))
             if answer is None:
                 cause = ValueError(f"the answer does not mention {batch.partition!r}")
-                unanswered(batch, cause, handed=True, now=now)
+                unanswered(batch, cause, write_started=True)
             else:
-                answered(batch, answer, now)
+                answered(batch, answer)
 
-    def stop(self, late: Iterable[Entry], error: BaseException, now: float) -> None:
+    def stop(self, late: Iterable[Entry], error: BaseException) -> None:
         """Give up everything, and what came too `late` to be submitted.
 
-        No byte may be written after this: `Request.handed` is final.
+        No byte may be written after this: `Request.write_started` is final.
         """
-        self._outbox.now = now
         self._arriving.extend(self._together(late))
         for topic in self._topics.values():
             for partition in topic.partitions:
@@ -178,10 +175,9 @@ class ProduceCore:
             topic.unsettled += len(messages)
             self._outbox.settle(topic, messages, error=error)
 
-    def advance(self, now: float) -> None:
+    def advance(self) -> None:
         """Time has passed."""
-        self._outbox.now = now
-        self._outbox.call_due(now)
+        self._outbox.call_due()
 
     # ---- actions -----------------------------------------------------------------------------------------
 
@@ -190,25 +186,24 @@ class ProduceCore:
         """When `advance` has something to do."""
         return self._outbox.next_call
 
-    def actions(self, now: float) -> list[Action]:
+    def actions(self) -> list[Action]:
         """What to do now, in order."""
-        self._outbox.now = now
-        while (self._outbox.ready_partitions or self._outbox.ready_topics) and self._send_round(now):
+        while (self._outbox.ready_partitions or self._outbox.ready_topics) and self._send_round():
             pass
         # Last: it may just have turned out that a leader is not known, or that a chain is out of epochs.
         self._ask_for_metadata()
         self._ask_for_producer_id()
         return self._outbox.take()
 
-    def _send_round(self, now: float) -> bool:
+    def _send_round(self) -> bool:
         """At most one batch of each partition that is ready, in as few requests as they fit in."""
         chosen: dict[Partition, Batch] = {}
         # By lot, so that under full load neither kind starves the other.
         if self._shared.random.random() < 0.5:
             self._choose_keyless(chosen)
-            self._choose_queued(chosen, now)
+            self._choose_queued(chosen)
         else:
-            self._choose_queued(chosen, now)
+            self._choose_queued(chosen)
             self._choose_keyless(chosen)
         for partition, batch in chosen.items():
             partition.seal(batch)
@@ -217,7 +212,7 @@ class ProduceCore:
         self._outbox.wake(chosen)
         return bool(chosen)
 
-    def _choose_queued(self, chosen: dict[Partition, Batch], now: float) -> None:
+    def _choose_queued(self, chosen: dict[Partition, Batch]) -> None:
         ready, self._outbox.ready_partitions = self._outbox.ready_partitions, {}
         for partition in ready:
             if partition in chosen or partition.idle:
@@ -226,7 +221,7 @@ class ProduceCore:
                 self._outbox.refresh(partition.topic)
             if not self._may_send_to(partition.leader):
                 continue
-            batch = partition.next_batch(now)
+            batch = partition.next_batch()
             if batch is not None:
                 chosen[partition] = batch
 
@@ -254,7 +249,7 @@ class ProduceCore:
         limit = self._shared.rules.max_request_size
         for batch in batches:
             node, size = batch.partition.leader, len(batch.data or b"")
-            if batch.wrecks >= WRECKS_UNTIL_ALONE:
+            if batch.connections_lost >= LOSSES_UNTIL_ALONE:
                 requests.append(Request(node, [batch]))
                 continue
             if node not in open_for or sizes[node] + size > limit:
@@ -276,35 +271,35 @@ class ProduceCore:
         wanted: list[str] = []
         for topic in stale:
             if topic.wanted:
-                topic.questions += 1
+                topic.requests_made += 1
                 wanted.append(topic.name)
             else:
                 topic.outdated = True
         if wanted:
             self._asking_metadata = True
-            self._outbox.actions.append(AskMetadata(tuple(wanted)))
+            self._outbox.actions.append(RequestMetadata(tuple(wanted)))
 
-    def _ask_again_later(self, topic: Topic, now: float, *, failed: bool = False) -> None:
+    def _ask_again_later(self, topic: Topic, *, failed: bool = False) -> None:
         if not failed and not topic.unresolved:
-            topic.asks_in_vain = 0
+            topic.useless_responses = 0
         elif topic.wanted:
-            topic.asks_in_vain += 1
-            self._outbox.refresh_at(now + self._shared.question_pause(topic.asks_in_vain), topic)
+            topic.useless_responses += 1
+            self._outbox.refresh_at(self.now + self._shared.request_pause(topic.useless_responses), topic)
         else:
             topic.outdated = True
 
-    def _refresh_by_age(self, now: float) -> None:
+    def _refresh_by_age(self) -> None:
         """Leaders move and partitions are added without anybody telling us."""
         for topic in self._topics.values():
             self._outbox.refresh(topic)
-        self._outbox.call_at(now + self._shared.rules.metadata_max_age, self._refresh_by_age)
+        self._outbox.call_at(self.now + self._shared.rules.metadata_max_age, self._refresh_by_age)
 
     def _ask_for_producer_id(self) -> None:
         if self._shared.needs_producer_id and not self._asking_producer_id:
             self._asking_producer_id = True
-            self._outbox.actions.append(AskProducerId())
+            self._outbox.actions.append(RequestProducerId())
 
-    def _end_id_pause(self, _now: float) -> None:
+    def _end_id_pause(self) -> None:
         self._asking_producer_id = False
 
     # ---- small things --------------------------------------------------------------------------------------
@@ -326,5 +321,5 @@ class ProduceCore:
 def _forget_unsent(partition: Partition) -> None:
     """Take back what was given to a connection that will not write it any more."""
     for batch in partition.batches:
-        if batch.request is not None and not batch.request.handed:
+        if batch.request is not None and not batch.request.write_started:
             batch.request = None

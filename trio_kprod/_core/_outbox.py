@@ -28,17 +28,17 @@ class Connect(NamedTuple):
     node: int
 
 
-class AskMetadata(NamedTuple):
+class RequestMetadata(NamedTuple):
     """Ask any broker for these topics; answer by `metadata` or `metadata_failed`."""
 
     topics: tuple[str, ...]
 
 
-class AskProducerId(NamedTuple):
+class RequestProducerId(NamedTuple):
     """Ask any broker for a producer id; answer by `producer_id` or `producer_id_failed`."""
 
 
-Action = Send | Connect | AskMetadata | AskProducerId | Report
+Action = Send | Connect | RequestMetadata | RequestProducerId | Report
 
 
 class Outbox:
@@ -51,7 +51,7 @@ class Outbox:
         self.ready_partitions: dict[Partition, None] = {}
         self.ready_topics: dict[Topic, None] = {}
         self.stale_topics: dict[Topic, None] = {}
-        self._timers: list[tuple[float, int, Callable[[float], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = itertools.count()
         self._observed = observed
 
@@ -94,18 +94,18 @@ class Outbox:
         """The last answer did not help; do not ask again before."""
         topic.ask_at = when
         self.stale_topics.pop(topic, None)
-        self.call_at(when, lambda _now: self.refresh(topic))
+        self.call_at(when, lambda: self.refresh(topic))
 
     def observe(self, hook: str, payload: Callable[[], Mapping[str, Any]]) -> None:
         if self._observed:
             self.actions.append(Observed(hook, payload()))
 
-    def call_at(self, when: float, call: Callable[[float], None]) -> None:
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (when, next(self._ticket), call))
 
-    def call_due(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2](now)
+    def call_due(self) -> None:
+        while self._timers and self._timers[0][0] <= self.now:
+            heapq.heappop(self._timers)[2]()
 
     @property
     def next_call(self) -> float:

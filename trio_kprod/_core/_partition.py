@@ -80,15 +80,15 @@ class Partition:
 
     # ---- what to send ----------------------------------------------------------------------------------
 
-    def next_batch(self, now: float) -> Batch | None:
+    def next_batch(self) -> Batch | None:
         """The batch whose turn it is, if its turn is now; formed from the queue if need be."""
         if self.leader < 0:
             return None
         if self.restarting and not self._restart():
-            return self._next_to_prove(now)
+            return self._next_to_prove()
         waiting = self._lowest_unsent()
         if waiting is not None:
-            return waiting if self._may_send(waiting, now) else None
+            return waiting if self._may_send(waiting) else None
         if self.queue and self.may_form(self.queue_bytes):
             entries, size = take(self.queue, self.topic.batch_limit)
             self.queue_bytes -= size
@@ -150,7 +150,7 @@ class Partition:
             epoch=self.chain.epoch,
             sequence=batch.sequence,
             compression=rules.compression,
-            breathe=rules.breathe,
+            yield_gil=rules.yield_gil,
         )
         if rules.compression:
             sizes = {"uncompressed_bytes": uncompressed, "compressed_bytes": len(batch.data)}
@@ -162,8 +162,8 @@ class Partition:
                 return batch
         return None
 
-    def _may_send(self, batch: Batch, now: float) -> bool:
-        if batch.wait_for_metadata or batch.retry_at > now:
+    def _may_send(self, batch: Batch) -> bool:
+        if batch.wait_for_metadata or batch.retry_at > self.shared.outbox.now:
             return False
         if self.probing and self.in_flight:
             return False
@@ -231,13 +231,13 @@ class Partition:
         spoiled = self.restarting and self.chain.producer_id in self.shared.spoiled_ids
         return spoiled and self.shared.needs_producer_id
 
-    def _next_to_prove(self, now: float) -> Batch | None:
+    def _next_to_prove(self) -> Batch | None:
         """While restarting: the lowest batch that may be in the log, sent again to learn whether it is."""
         if self.in_flight or self.log_is_gone:
             return None
         for batch in self.batches:
             if batch.tied:
-                ready = not batch.wait_for_metadata and batch.retry_at <= now
+                ready = not batch.wait_for_metadata and batch.retry_at <= self.shared.outbox.now
                 return batch if ready else None
         return None
 

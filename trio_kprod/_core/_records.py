@@ -19,8 +19,8 @@ from kafka.record.util import calc_crc32c
 
 from .._messages import BATCH_OVERHEAD, TIMESTAMP_MS, Entry, Headers
 
-#: Encoding holds the GIL; after so many records `breathe` is called, so that other threads get their turn.
-RECORDS_PER_BREATH = 500
+#: Encoding holds the GIL; after so many records `yield_gil` is called, so that other threads get their turn.
+RECORDS_PER_YIELD = 500
 
 #: Codecs by Kafka's numbers, which also are bits 0-2 of a batch's attributes.
 CODECS: dict[int, Callable[[bytes], bytes]] = {
@@ -74,15 +74,15 @@ def encode(
     epoch: int,
     sequence: int,
     compression: int = 0,
-    breathe: Callable[[], object] = lambda: None,
+    yield_gil: Callable[[], object] = lambda: None,
 ) -> tuple[bytearray, int]:
     """Encode messages as one batch; return its bytes, and their number without compression."""
     parts: list[bytes] = []
     first_timestamp = latest_timestamp = entries[0][TIMESTAMP_MS]
-    for start in range(0, len(entries), RECORDS_PER_BREATH):
+    for start in range(0, len(entries), RECORDS_PER_YIELD):
         if start:
-            breathe()
-        latest = _encode_records(entries[start : start + RECORDS_PER_BREATH], start, first_timestamp, parts)
+            yield_gil()
+        latest = _encode_records(entries[start : start + RECORDS_PER_YIELD], start, first_timestamp, parts)
         latest_timestamp = max(latest_timestamp, latest)
     uncompressed = BATCH_OVERHEAD + sum(map(len, parts))
     if compression:

@@ -29,7 +29,7 @@ class Settled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Topics:
+class PartitionCount:
     """How many partitions a topic has, asked for or noticed to have changed; or why nobody can say."""
 
     topic: str
@@ -62,4 +62,4 @@ class Opened(NamedTuple):
     error: BaseException | None = None
 
 
-Report = Settled | Topics | Stalled | Recovered | Observed | Opened
+Report = Settled | PartitionCount | Stalled | Recovered | Observed | Opened

@@ -24,7 +24,7 @@ MAX_BACKOFF = 1.0
 EXPIRY_PACE = 0.01
 
 #: A question that was answered in vain waits at least so long, even if `retry_backoff` is 0.
-QUESTION_PACE = 0.05
+REQUEST_PACE = 0.05
 
 #: A topic is stalled when its oldest message waits this long and none of the topic was settled meanwhile.
 STALL_AFTER = 1.0
@@ -45,7 +45,7 @@ class Rules:
     metadata_max_age: float = 300.0
     partitioner: Partitioner | None = None  # None: as Java, see `_partitioners`
     observed: bool = False
-    breathe: Callable[[], object] = field(default=lambda: None)
+    yield_gil: Callable[[], object] = field(default=lambda: None)
 
     @property
     def window(self) -> int:
@@ -80,6 +80,6 @@ class Shared:
         exponent = min(failures - 1, 30)
         return min(base * 2.0**exponent, longest) * (1 - 0.2 * self.random.random())
 
-    def question_pause(self, failures: int) -> float:
+    def request_pause(self, failures: int) -> float:
         """The same for questions about topics and producer ids, which must not be asked without pause."""
-        return max(self.backoff(failures), QUESTION_PACE)
+        return max(self.backoff(failures), REQUEST_PACE)

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
 from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, Entry, total_size
-from ._answers import Verdict, refusal, row
 from ._batch import Batch, Chain
+from ._error_codes import Reaction, refusal, row
 from ._partition import Partition, take
 from ._partitioners import Partitioner, hash_key
-from ._reports import Recovered, Stalled, Topics
+from ._reports import PartitionCount, Recovered, Stalled
+from ._responses import give_up
 from ._shared import EXPIRY_PACE, STALL_AFTER, Shared
-from ._verdicts import give_up
 
 #: How many partitions compete for the next messages without key.
 _CANDIDATES = 32
@@ -61,8 +61,8 @@ class Topic:
         self.unsettled = 0
         self.batch_limit = shared.rules.batch_size
         self.awaited = False  # somebody waits to hear the number of partitions
-        self.questions = 0  # how often the core has asked about it
-        self.asks_in_vain = 0
+        self.requests_made = 0  # how often the core has asked about it
+        self.useless_responses = 0
         self.ask_at = 0.0  # not before
         self.outdated = False  # to be asked about as soon as anybody needs to know
         self._former_ids: set[UUID] = set()
@@ -198,18 +198,18 @@ class Topic:
 
     # ---- metadata ----------------------------------------------------------------------------------------
 
-    def learn(self, metadata: TopicMetadata, now: float, answering_since: float) -> None:
+    def learn(self, metadata: TopicMetadata, answering_since: float) -> None:
         """Take in what a broker says of this topic; it may be older than what we know."""
         self._end_waits_for_metadata()
-        if row(metadata.code).verdict is Verdict.REFUSED:
+        if row(metadata.code).reaction is Reaction.REFUSED:
             self.fail(refusal(metadata.code))
             self._tell_count(refusal(metadata.code))
         elif not metadata.partitions:
-            self._missing(metadata.code, now, answering_since)
+            self._missing(metadata.code, answering_since)
         elif not self._looks_older(metadata):
             self._useless_for, self._useless_at = 0.0, None
             self._update(metadata)
-        elif self._useless_too_long(now, answering_since):
+        elif self._useless_too_long(answering_since):
             self._useless_for, self._useless_at = 0.0, None
             self._stop_doubting(metadata)
             self._update(metadata)
@@ -271,16 +271,16 @@ class Topic:
         error = UnknownTopic(f"brokers disagreed about which topic {self.name!r} is")
         for partition in self.partitions:
             for batch in list(partition.batches):
-                if batch.perhaps:
+                if batch.maybe_written:
                     give_up(batch, error)
         return None
 
-    def _useless_too_long(self, now: float, answering_since: float) -> bool:
+    def _useless_too_long(self, answering_since: float) -> bool:
         """Only time during which some broker answers counts against `topic_timeout`: an outage never does."""
         again = self._useless_at is not None
         if self._useless_at is not None:
-            self._useless_for += max(0.0, now - max(self._useless_at, answering_since))
-        self._useless_at = now
+            self._useless_for += max(0.0, self.shared.outbox.now - max(self._useless_at, answering_since))
+        self._useless_at = self.shared.outbox.now
         return again and self._useless_for >= self.shared.rules.topic_timeout
 
     def _doubt_epochs(self) -> None:
@@ -318,11 +318,11 @@ class Topic:
             else:
                 self._place([message])
 
-    def _missing(self, code: int, now: float, answering_since: float) -> None:
+    def _missing(self, code: int, answering_since: float) -> None:
         """The topic, or all of its partitions, are unknown to the broker that answered."""
         if self.id == NO_TOPIC_ID:
             self._doubt_epochs()  # it may come back as another topic, and we could not tell
-        if self._useless_too_long(now, answering_since):
+        if self._useless_too_long(answering_since):
             error = UnknownTopic(
                 f"the cluster does not know topic {self.name!r}: {refusal(code)} "
                 f"for {self.shared.rules.topic_timeout:g} s"
@@ -333,7 +333,7 @@ class Topic:
 
     def _tell_count(self, error: BaseException | None = None) -> None:
         if error is None or self.awaited:
-            self.shared.outbox.actions.append(Topics(self.name, len(self.partitions), error))
+            self.shared.outbox.actions.append(PartitionCount(self.name, len(self.partitions), error))
         if error is not None:
             self.shared.outbox.observe("topic_error", lambda: {"topic": self.name, "error": error})
         self.awaited = False
@@ -341,7 +341,7 @@ class Topic:
     def _end_waits_for_metadata(self) -> None:
         for partition in self.partitions:
             for batch in partition.batches:
-                if batch.wait_for_metadata <= self.questions:
+                if batch.wait_for_metadata <= self.requests_made:
                     batch.wait_for_metadata = 0
         self.shared.outbox.wake(self.partitions)
 
@@ -390,12 +390,12 @@ class Topic:
             self._expires_at = when
             self.shared.outbox.call_at(when, self._expire)
 
-    def _expire(self, now: float) -> None:
-        if now < self._expires_at:
+    def _expire(self) -> None:
+        if self.shared.outbox.now < self._expires_at:
             return  # done meanwhile, for a message that was older
         self._expires_at = inf
         timeout = self.shared.rules.delivery_timeout
-        due = now - timeout
+        due = self.shared.outbox.now - timeout
         error = DeliveryTimedOut(f"not acknowledged within {timeout:g} s of the call")
         for room, partition in self._rooms():
             self._expire_room(room, due, error, partition)
@@ -457,11 +457,11 @@ class Topic:
             self._progress_check_set = True
             self.shared.outbox.call_at(self._progress_at + STALL_AFTER, self._check_progress)
 
-    def _check_progress(self, now: float) -> None:
+    def _check_progress(self) -> None:
         self._progress_check_set = False
         if not self.unsettled or self._stalled:
             return
-        if now >= self._progress_at + STALL_AFTER:
+        if self.shared.outbox.now >= self._progress_at + STALL_AFTER:
             self._stalled = True
             self.shared.outbox.actions.append(Stalled(self.name))
         else:

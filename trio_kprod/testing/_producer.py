@@ -7,8 +7,8 @@ from typing import Any
 import trio
 
 from .._client import Client, LoopHost
-from .._config import NAMED, make_settings
 from .._producer import ProducerScope
+from .._settings import NAMED, make_settings
 from ._memory import MemoryBroker, MemoryNetwork
 
 
@@ -49,5 +49,5 @@ def open_memory_producer(broker: MemoryBroker | None = None, **options: Any) -> 
     client_config = {name: value for name, value in options.items() if name not in NAMED}
     settings = make_settings(broker.bootstrap_servers, **named, client_config=client_config)
     host = _MemoryHost(broker)
-    client = Client(settings, clock=host.clock, network=host, breathe=host.breathe)
+    client = Client(settings, clock=host.clock, network=host, yield_gil=host.yield_gil)
     return ProducerScope(settings, client, host)

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypedDict
 
+from .._instruments import Instrument
+from .._messages import Undelivered
 from . import _options
 from ._checks import Check, duration, flag, function, integer, one_of, optional
-from ._instruments import Instrument
-from ._messages import Undelivered
 from ._options import INT32, Serializer
 from ._security import make_security
 

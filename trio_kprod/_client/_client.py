@@ -21,26 +21,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .._core import (
+    Action,
+    Connect,
+    Observed,
+    Opened,
+    Partitioner,
+    PartitionResponse,
+    ProduceCore,
+    Report,
+    Request,
+    RequestMetadata,
+    RequestProducerId,
+    Rules,
+    Send,
+    Settled,
+    adapt,
+)
+from .._errors import ConnectFailed, DeliveryAborted
+from .._instruments import overridden
 from ._brokers import Brokers
-from ._core._answers import Answer
-from ._core._batch import Request
-from ._core._core import ProduceCore
-from ._core._outbox import Action, AskMetadata, AskProducerId, Connect, Send
-from ._core._partitioners import Partitioner, adapt
-from ._core._reports import Observed, Opened, Report, Settled
-from ._core._shared import Rules
-from ._errors import ConnectFailed, DeliveryAborted
-from ._instruments import overridden
 from ._protocol import ClusterMetadata
 from ._transport import Fence, Network, TcpNetwork
 
 if TYPE_CHECKING:
-    from ._config import Settings
-    from ._messages import Entry
+    from .._messages import Entry
+    from .._settings import Settings
 
 #: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
 _PER_STEP = 1000
@@ -61,7 +71,7 @@ class Client:
         settings (Settings): the producer's.
         clock: gives the time in seconds, in any thread; `Entry.accepted_at` is read from the same.
         network (Network | None): where connections come from; None for TCP.
-        breathe: called between stretches of work that hold the GIL.
+        yield_gil: called between stretches of work that hold the GIL.
     """
 
     def __init__(
@@ -70,7 +80,7 @@ class Client:
         *,
         clock: Callable[[], float] = time.perf_counter,
         network: Network | None = None,
-        breathe: Callable[[], object] = _nothing,
+        yield_gil: Callable[[], object] = _nothing,
     ) -> None:
         self.reports: deque[Report] = deque()
         self._settings = settings
@@ -78,12 +88,12 @@ class Client:
         self._fence = Fence()
         self._network = network or TcpNetwork(settings, self._fence)
         self._lock = threading.Lock()  # held by whoever touches the core
-        self._core = ProduceCore(self._rules(breathe), Random())
+        self._core = ProduceCore(self._rules(yield_gil), Random())
         wanted = {hook for one in settings.instruments for hook in overridden(one)}
         events = _Events(self, self._core, frozenset(wanted))
         self._brokers = Brokers(settings, self._network, self._fence, events)
         self._inbox: deque[Sequence[Entry] | str] = deque()  # messages; or a topic somebody asks about
-        self._events: deque[Callable[[float], object]] = deque()
+        self._events: deque[Callable[[], object]] = deque()
         self._notify: Callable[[], None] = _nothing
         self._token: trio.lowlevel.TrioToken | None = None
         self._wake_up = trio.Event()
@@ -120,7 +130,7 @@ class Client:
         return bool(self._inbox)
 
     def want_partitions(self, topic: str) -> None:
-        """Ask for the number of partitions of a topic; a `Topics` report answers."""
+        """Ask for the number of partitions of a topic; a `PartitionCount` report answers."""
         self._inbox.append(topic)
         self._wake()
 
@@ -136,12 +146,12 @@ class Client:
         After this it writes no byte and touches nothing that is not its own.
         """
         self._abandoned = True
-        self._fence.raise_()
+        self._fence.shut()
         if not self._lock.acquire(timeout=_STEP_PATIENCE):
             raise RuntimeError("the client's loop does not end its step")
         try:
             self._give_up_all()
-            return [action for action in self._core.actions(self._clock()) if isinstance(action, Settled)]
+            return [action for action in self._core.actions() if isinstance(action, Settled)]
         finally:
             self._lock.release()
 
@@ -222,13 +232,13 @@ class Client:
             if self._stopped:
                 return
             if self._stopping:
-                self._fence.raise_()  # from here on `Request.handed` is final
+                self._fence.shut()  # from here on `Request.write_started` is final
                 self._tell_events()  # an acknowledgement may be among them
                 self._give_up_all()
             else:
                 self._tell_events()
                 self._take_from_inbox()
-            for action in self._core.actions(self._clock()):
+            for action in self._core.actions():
                 self._do(action)
         if self._untold:
             self._untold = False
@@ -236,18 +246,20 @@ class Client:
 
     def _tell_events(self) -> None:
         while self._events:
-            self._events.popleft()(self._clock())
+            self._core.now = self._clock()
+            self._events.popleft()()
 
     def _take_from_inbox(self) -> None:
+        self._core.now = self._clock()
         taken = 0
         while self._inbox and taken < _PER_STEP:
             item = self._inbox.popleft()
             if isinstance(item, str):
-                self._core.want_partitions(item, self._clock())
+                self._core.want_partitions(item)
             else:
-                self._core.submit(item, self._clock())
+                self._core.submit(item)
                 taken += len(item)
-        self._core.advance(self._clock())
+        self._core.advance()
         if self._awaited and not self._inbox:
             self._awaited = False
             self._untold = True
@@ -256,7 +268,8 @@ class Client:
         error = DeliveryAborted(f"not acknowledged before {self._why}{self._brokers.troubles()}")
         late = [message for item in self._inbox if not isinstance(item, str) for message in item]
         self._inbox.clear()
-        self._core.stop(late, error, self._clock())
+        self._core.now = self._clock()
+        self._core.stop(late, error)
         self._stopped = True
 
     def _do(self, action: Action) -> None:
@@ -264,21 +277,21 @@ class Client:
             self._brokers.send(action.request)
         elif isinstance(action, Connect):
             self._brokers.connect(action.node)
-        elif isinstance(action, AskMetadata):
-            self._brokers.questions.ask_metadata(action.topics)
-        elif isinstance(action, AskProducerId):
-            self._brokers.questions.ask_producer_id()
+        elif isinstance(action, RequestMetadata):
+            self._brokers.any_broker.request_metadata(action.topics)
+        elif isinstance(action, RequestProducerId):
+            self._brokers.any_broker.request_producer_id()
         else:
             self.put(action)
 
     # ---- what the parts get ------------------------------------------------------------------------------
 
-    def happened(self, event: Callable[[float], object]) -> None:
+    def post(self, event: Callable[[], object]) -> None:
         """Tell the core, in the next step, with the time of it."""
         self._events.append(event)
         self._wake_up.set()
 
-    def happens(self, event: Callable[[float], object]) -> None:
+    def post_and_step(self, event: Callable[[], object]) -> None:
         """Tell the core now, in a step of its own. Not for what a step calls."""
         self._events.append(event)
         self._turn()
@@ -294,7 +307,7 @@ class Client:
         if len(self.reports) == 1:
             self._untold = True
 
-    def _rules(self, breathe: Callable[[], object]) -> Rules:
+    def _rules(self, yield_gil: Callable[[], object]) -> Rules:
         settings = self._settings
         partitioner = adapt(settings.partitioner)
         return Rules(
@@ -309,7 +322,7 @@ class Client:
             metadata_max_age=settings.metadata_max_age,
             partitioner=partitioner and self._unlocked(partitioner),
             observed=bool(settings.instruments),
-            breathe=breathe,
+            yield_gil=yield_gil,
         )
 
     def _unlocked(self, partitioner: Partitioner) -> Partitioner:
@@ -344,31 +357,31 @@ class _Events:
         self._client.tell()
 
     def connected(self, node: int) -> None:
-        self._client.happened(lambda now: self._core.connected(node, now))
+        self._client.post(lambda: self._core.connected(node))
 
     def unreachable(self, node: int) -> None:
-        self._client.happened(lambda now: self._core.unreachable(node, now))
+        self._client.post(lambda: self._core.unreachable(node))
 
     def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None:
-        self._client.happened(lambda now: self._core.lost(node, requests, cause, now))
+        self._client.post(lambda: self._core.lost(node, requests, cause))
 
     def sent(self, request: Request) -> None:
-        self._client.happened(lambda now: self._core.sent(request, now))
+        self._client.post(lambda: self._core.sent(request))
 
-    def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer]) -> None:
-        self._client.happens(lambda now: self._core.answered(request, answers, now))
+    def answered(self, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]) -> None:
+        self._client.post_and_step(lambda: self._core.answered(request, answers))
 
     def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None:
-        self._client.happened(lambda now: self._core.metadata(metadata.topics, asked, now))
+        self._client.post(lambda: self._core.metadata(metadata.topics, asked))
 
     def metadata_failed(self, asked: tuple[str, ...]) -> None:
-        self._client.happened(lambda now: self._core.metadata_failed(asked, now))
+        self._client.post(lambda: self._core.metadata_failed(asked))
 
     def producer_id(self, producer_id: int) -> None:
-        self._client.happened(lambda now: self._core.producer_id(producer_id, now))
+        self._client.post(lambda: self._core.producer_id(producer_id))
 
     def producer_id_failed(self, refusal: BaseException | None) -> None:
-        self._client.happened(lambda now: self._core.producer_id_failed(refusal, now))
+        self._client.post(lambda: self._core.producer_id_failed(refusal))
 
     def wants(self, hook: str) -> bool:
         return hook in self._wanted
@@ -380,65 +393,3 @@ class _Events:
     def tell_observed(self) -> None:
         if self._wanted:
             self._client.tell()
-
-
-class Host(Protocol):
-    """Where a client runs, and whose time it goes by."""
-
-    def clock(self) -> float:
-        """The client's time in seconds, from any thread."""
-        ...
-
-    def breathe(self) -> None:
-        """Called between stretches of work."""
-        ...
-
-    async def run(self, client: Client) -> None:
-        """Run the client until it ends. Cancelled, it does not wait for that."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep by the client's time, which is not always that of the loop that sleeps."""
-        ...
-
-
-class ThreadHost:
-    """A worker thread with a loop of its own. Its threads do not count against trio's default limit."""
-
-    def __init__(self) -> None:
-        self._worker = trio.CapacityLimiter(1)
-        self._sleepers = trio.CapacityLimiter(2)
-
-    clock = staticmethod(time.perf_counter)  # read for each message, so without a call in between
-
-    def breathe(self) -> None:
-        # A trio checkpoint does not do it: its poll takes the GIL back before another thread has woken up.
-        time.sleep(0)
-
-    async def run(self, client: Client) -> None:
-        await trio.to_thread.run_sync(client.run, abandon_on_cancel=True, limiter=self._worker)
-
-    async def sleep(self, seconds: float) -> None:
-        """In a thread: a mock clock in the user's loop jumps while a worker works, and would end this."""
-        over = threading.Event()
-        try:
-            longest = min(seconds, threading.TIMEOUT_MAX)
-            await trio.to_thread.run_sync(over.wait, longest, abandon_on_cancel=True, limiter=self._sleepers)
-        finally:
-            over.set()
-
-
-class LoopHost:
-    """The loop of the caller, for tests in virtual time."""
-
-    def clock(self) -> float:
-        return trio.current_time()
-
-    def breathe(self) -> None:
-        pass
-
-    async def run(self, client: Client) -> None:
-        await client.main()
-
-    async def sleep(self, seconds: float) -> None:
-        await trio.sleep(seconds)

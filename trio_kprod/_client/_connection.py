@@ -23,15 +23,15 @@ import kafka.errors
 import trio
 from kafka.protocol.metadata.api_versions import ApiVersionsRequest
 
-from ._errors import ConnectionLost, ProducerError
+from .._errors import ConnectionLost, ProducerError
+from .._version import __version__
 from ._exchange import ApiExchange, Exchange, Frames, decode
 from ._reasons import STREAM_ERRORS, causes, is_about_certificate, is_mute, losing, reason
 from ._sasl import AuthenticationFailed, Authenticator
 from ._transport import RECEIVE_SIZE, Fence, FencedStream, Network
-from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._config import Settings
+    from .._settings import Settings
 
 #: How long the reader may go on after the writer broke, in seconds. What it waits for has been sent already.
 LAST_WORDS = 1.0
@@ -56,7 +56,7 @@ class SetupFailed(ProducerError):
         self.fatal = fatal
 
 
-class _Question(ApiExchange):
+class _OwnRequest(ApiExchange):
     """A request of the connection's own."""
 
     __slots__ = ("answer",)
@@ -66,8 +66,8 @@ class _Question(ApiExchange):
         self.answer: Any = None
 
 
-def _keep_answer(question: _Question, response: Any) -> None:
-    question.answer = response
+def _keep_answer(request: _OwnRequest, response: Any) -> None:
+    request.answer = response
 
 
 class Connection:
@@ -255,12 +255,12 @@ class Connection:
         self._scope.cancel()
 
     def unanswered(self) -> list[Exchange]:
-        """After `serve`, however it ended: what has no answer, in the order of `send`, `handed` final."""
+        """After `serve`, however it ended: what has no response, as sent, with `write_started` final."""
         sent = getattr(self._transport, "bytes_sent", None)
         for exchange in self._in_flight:
             # Exact, since only the last one can be without a byte, and nothing was written after it.
-            exchange.handed = exchange.mark is None or exchange.mark != sent
-        return [one for one in (*self._in_flight, *self._queue) if not isinstance(one, _Question)]
+            exchange.write_started = exchange.mark is None or exchange.mark != sent
+        return [one for one in (*self._in_flight, *self._queue) if not isinstance(one, _OwnRequest)]
 
     async def serve(self) -> None:
         """Write what is queued and tell what is answered, until the connection ends; then it is closed.
@@ -372,7 +372,7 @@ class Connection:
         """Take a request from the queue, as handed over, and its bytes."""
         exchange = self._queue[0]
         data = self._encode(exchange)
-        self._hand_over(exchange)
+        self._start_write(exchange)
         self._queue.popleft()
         return exchange, data
 
@@ -395,7 +395,7 @@ class Connection:
         if exchange.on_sent is not None:
             exchange.on_sent(exchange)
 
-    def _hand_over(self, exchange: Exchange) -> None:
+    def _start_write(self, exchange: Exchange) -> None:
         """From here on it is perhaps written; the fence's lock makes that one step with being let through."""
         with self._fence.lock:
             self._fence.check()
@@ -403,20 +403,20 @@ class Connection:
             self._quiet_since = trio.current_time()
             exchange.deadline = self._quiet_since + exchange.timeout
             self._in_flight.append(exchange)
-            exchange.hand_over()
+            exchange.start_write()
         if exchange.deadline < self._patience.deadline:
             self._patience.deadline = exchange.deadline
 
     async def _ask(self, request: Any, expect_answer: bool | None = None) -> Any:
         """Send a request of our own and return its response; only for the task that writes."""
-        question = _Question(request, self._settings.request_timeout, expect_answer)
-        data = self._encode(question)
+        request = _OwnRequest(request, self._settings.request_timeout, expect_answer)
+        data = self._encode(request)
         with losing():
-            self._hand_over(question)
-        await self._write(question, data)
-        if question.expects_answer:
-            await self._until(lambda: question.answer is not None)
-        return question.answer
+            self._start_write(request)
+        await self._write(request, data)
+        if request.expects_answer:
+            await self._until(lambda: request.answer is not None)
+        return request.answer
 
     async def _authenticate_again(self) -> None:
         """KIP-368: on the same connection, with nothing else on the way."""

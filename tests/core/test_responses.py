@@ -18,7 +18,7 @@ REFUSED_WITH_ID = {48, 49, 51, 53, 90, 120}
 
 def given_up(bench: Bench) -> bool:
     """Stop, and tell whether what was unsettled may have been written."""
-    bench.core.stop([], RuntimeError("stopped"), bench.now)
+    bench.core.stop([], RuntimeError("stopped"))
     bench.step()
     return any(outcome.maybe_written for outcome in bench.outcomes())
 
@@ -119,7 +119,7 @@ def test_the_pause_doubles_to_a_second() -> None:
         start = bench.now
         while not bench.requests:
             bench.now = bench.core.deadline
-            bench.core.advance(bench.now)
+            bench.core.advance()
             bench.step()
         pauses.append(bench.now - start)
     for pause, longest in zip(pauses, [0.1, 0.2, 0.4, 0.8, 1, 1, 1], strict=True):
@@ -222,7 +222,7 @@ def test_a_refused_batch_fails_and_the_rest_goes_on_under_the_next_epoch(code: i
     assert bench.outcomes() == [Outcome("ab", "Refused", False, -1)]
     if code in REFUSED_WITH_ID:
         assert bench.ids_asked == 1
-        bench.core.producer_id(8, bench.now)
+        bench.core.producer_id(8)
         bench.step()
     seen = bench.only()
     chain = (8, 0) if code in REFUSED_WITH_ID else (PRODUCER_ID, 1)
@@ -424,7 +424,7 @@ def test_fresh_metadata_ends_the_wait_even_if_it_lacks_the_topic() -> None:
 
 def test_metadata_that_was_asked_for_before_is_not_fresh() -> None:
     bench = Bench().started()
-    bench.core.want_partitions("topic", bench.now)
+    bench.core.want_partitions("topic")
     bench.submit("ab")
     bench.answer(45)
     bench.learn(metadata())
@@ -500,7 +500,7 @@ def test_a_fenced_chain_goes_on_under_a_new_id() -> None:
     bench.step()
     assert bench.ids_asked == 1
     assert not bench.requests
-    bench.core.producer_id(8, bench.now)
+    bench.core.producer_id(8)
     bench.step()
     seen = bench.only()
     assert (seen.producer_id, seen.epoch, seen.sequence, seen.values) == (8, 0, 0, "ab")
@@ -522,7 +522,7 @@ def test_being_fenced_again_and_again_comes_to_an_end() -> None:
     for fresh in range(10):
         assert not bench.settled
         bench.answer(47)
-        bench.core.producer_id(100 + fresh, bench.now)
+        bench.core.producer_id(100 + fresh)
         bench.step()
     assert bench.outcomes() == [Outcome("a", "Refused", False, -1)]
 
@@ -534,9 +534,9 @@ def test_a_request_of_which_no_byte_was_written_has_no_consequence() -> None:
     bench = Bench(max_retries=0)
     bench.submit("ab")
     first = bench.only()
-    bench.lose(handed=False)
+    bench.lose(write_started=False)
     assert bench.only() == first
-    bench.lose(handed=False)
+    bench.lose(write_started=False)
     assert not given_up(bench)
     assert bench.now == 0
 
@@ -550,7 +550,7 @@ def test_a_request_that_was_handed_over_is_perhaps_written() -> None:
     bench.submit("c")
     assert bench.connects == [1]
     assert not bench.requests
-    bench.core.connected(1, bench.now)
+    bench.core.connected(1)
     bench.step()
     assert bench.only() == first  # a connection ends the pause
     bench.lose()
@@ -561,7 +561,7 @@ def test_an_answer_that_does_not_mention_the_batch_leaves_it_perhaps_written() -
     bench = Bench()
     bench.submit("ab")
     first = bench.only()
-    bench.core.answered(bench.take(), {}, bench.now)
+    bench.core.answered(bench.take(), {})
     bench.step()
     assert bench.asked
     bench.pass_time(0.2)
@@ -571,7 +571,7 @@ def test_an_answer_that_does_not_mention_the_batch_leaves_it_perhaps_written() -
 
 def test_what_has_killed_two_connections_travels_alone_and_paced() -> None:
     bench = Bench(leaders=(1, 1))
-    bench.core.submit([*messages("ab", partition=0), *messages("ab", partition=1)], bench.now)
+    bench.core.submit([*messages("ab", partition=0), *messages("ab", partition=1)])
     bench.step()
     assert len(bench.sent[0]) == 2
     bench.lose()
@@ -601,7 +601,7 @@ def test_with_acks_0_writing_settles() -> None:
     bench.submit("abcd")
     seen = bench.only()
     assert (seen.producer_id, seen.epoch, seen.sequence) == (-1, -1, -1)
-    bench.core.sent(bench.take(), bench.now)
+    bench.core.sent(bench.take())
     bench.step()
     assert bench.outcomes() == [Outcome("ab", None, False, -1)]
     assert bench.only().values == "cd"

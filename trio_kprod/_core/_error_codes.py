@@ -2,7 +2,7 @@
 
 An answer speaks of one transmission only. Brokers check size, time stamps, keys, rights and replicas
 before they look for duplicates, so a batch that is already in the log can be refused when it is sent
-again; whether the *batch* may have been written is remembered elsewhere (`Batch.perhaps`).
+again; whether the *batch* may have been written is remembered elsewhere (`Batch.maybe_written`).
 
 Two facts decide what one transmission did. The code, by this table; and the base offset: a broker that
 refuses before appending answers -1, one that appended and failed afterwards answers the offset with the
@@ -19,12 +19,12 @@ from typing import NamedTuple
 from .._errors import Refused
 
 
-class Verdict(enum.Enum):
+class Reaction(enum.Enum):
     """What to do with the batch."""
 
     WRITTEN = "settle it"
     RETRY = "the same bytes again, after a pause"
-    SIFT = "the records the answer lists fail, the rest goes on"
+    FAIL_RECORDS = "the records the answer lists fail, the rest goes on"
     SPLIT = "halve it until the guilty record stands alone"
     REFUSED = "fail it"
     OUT_OF_ORDER = "the log lacks a predecessor"
@@ -35,19 +35,19 @@ class Verdict(enum.Enum):
 class Row:
     """One row of the table.
 
-    `perhaps`: this transmission may have been written. `refresh`: ask for metadata. `limit`: give the
+    `maybe_written`: this transmission may have been written. `refresh`: ask for metadata. `limit`: give the
     batch up after so many such answers, whatever `max_retries` says. `new_id`: the producer id is spoiled.
     """
 
     name: str
-    verdict: Verdict
-    perhaps: bool = False
+    reaction: Reaction
+    maybe_written: bool = False
     refresh: bool = False
     limit: int | None = None
     new_id: bool = False
 
 
-class Answer(NamedTuple):
+class PartitionResponse(NamedTuple):
     """A broker's answer to one batch, as the protocol gives it (`leader` and its epoch by KIP-951)."""
 
     code: int
@@ -59,17 +59,17 @@ class Answer(NamedTuple):
     leader_epoch: int = -1
 
 
-def _rows(verdict: Verdict, codes: Mapping[int, str], **flags: bool | int) -> dict[int, Row]:
-    return {code: Row(name, verdict, **flags) for code, name in codes.items()}  # type: ignore[arg-type]
+def _rows(reaction: Reaction, codes: Mapping[int, str], **flags: bool | int) -> dict[int, Row]:
+    return {code: Row(name, reaction, **flags) for code, name in codes.items()}  # type: ignore[arg-type]
 
 
 _UNKNOWN_LIMIT = 10
 _CORRUPT_LIMIT = 3
 
 TABLE: Mapping[int, Row] = {
-    **_rows(Verdict.WRITTEN, {0: "NONE", 46: "DUPLICATE_SEQUENCE_NUMBER"}),
+    **_rows(Reaction.WRITTEN, {0: "NONE", 46: "DUPLICATE_SEQUENCE_NUMBER"}),
     **_rows(
-        Verdict.RETRY,
+        Reaction.RETRY,
         {
             3: "UNKNOWN_TOPIC_OR_PARTITION",
             5: "LEADER_NOT_AVAILABLE",
@@ -85,7 +85,7 @@ TABLE: Mapping[int, Row] = {
         refresh=True,
     ),
     **_rows(
-        Verdict.RETRY,
+        Reaction.RETRY,
         {
             14: "COORDINATOR_LOAD_IN_PROGRESS",
             15: "COORDINATOR_NOT_AVAILABLE",
@@ -95,17 +95,17 @@ TABLE: Mapping[int, Row] = {
         },
     ),
     **_rows(
-        Verdict.RETRY,
+        Reaction.RETRY,
         {7: "REQUEST_TIMED_OUT", 13: "NETWORK_EXCEPTION", 20: "NOT_ENOUGH_REPLICAS_AFTER_APPEND"},
-        perhaps=True,
+        maybe_written=True,
     ),
-    **_rows(Verdict.RETRY, {56: "KAFKA_STORAGE_ERROR"}, perhaps=True, refresh=True),
-    **_rows(Verdict.RETRY, {-1: "UNKNOWN_SERVER_ERROR"}, perhaps=True, limit=_UNKNOWN_LIMIT),
-    **_rows(Verdict.RETRY, {2: "CORRUPT_MESSAGE"}, limit=_CORRUPT_LIMIT),
-    **_rows(Verdict.SPLIT, {10: "MESSAGE_TOO_LARGE", 18: "RECORD_LIST_TOO_LARGE"}),
-    **_rows(Verdict.SIFT, {32: "INVALID_TIMESTAMP", 87: "INVALID_RECORD"}),
+    **_rows(Reaction.RETRY, {56: "KAFKA_STORAGE_ERROR"}, maybe_written=True, refresh=True),
+    **_rows(Reaction.RETRY, {-1: "UNKNOWN_SERVER_ERROR"}, maybe_written=True, limit=_UNKNOWN_LIMIT),
+    **_rows(Reaction.RETRY, {2: "CORRUPT_MESSAGE"}, limit=_CORRUPT_LIMIT),
+    **_rows(Reaction.SPLIT, {10: "MESSAGE_TOO_LARGE", 18: "RECORD_LIST_TOO_LARGE"}),
+    **_rows(Reaction.FAIL_RECORDS, {32: "INVALID_TIMESTAMP", 87: "INVALID_RECORD"}),
     **_rows(
-        Verdict.REFUSED,
+        Reaction.REFUSED,
         {
             17: "INVALID_TOPIC_EXCEPTION",
             21: "INVALID_REQUIRED_ACKS",
@@ -119,7 +119,7 @@ TABLE: Mapping[int, Row] = {
         },
     ),
     **_rows(
-        Verdict.REFUSED,
+        Reaction.REFUSED,
         {
             48: "INVALID_TXN_STATE",
             49: "INVALID_PRODUCER_ID_MAPPING",
@@ -130,20 +130,20 @@ TABLE: Mapping[int, Row] = {
         },
         new_id=True,
     ),
-    **_rows(Verdict.OUT_OF_ORDER, {45: "OUT_OF_ORDER_SEQUENCE_NUMBER", 59: "UNKNOWN_PRODUCER_ID"}),
-    **_rows(Verdict.FENCED, {47: "INVALID_PRODUCER_EPOCH"}, new_id=True, limit=_UNKNOWN_LIMIT),
+    **_rows(Reaction.OUT_OF_ORDER, {45: "OUT_OF_ORDER_SEQUENCE_NUMBER", 59: "UNKNOWN_PRODUCER_ID"}),
+    **_rows(Reaction.FENCED, {47: "INVALID_PRODUCER_EPOCH"}, new_id=True, limit=_UNKNOWN_LIMIT),
 }
 
 
 def row(code: int) -> Row:
     """The row of a code; one for codes this table does not know, which may mean anything."""
     known = TABLE.get(code)
-    return known or Row(f"error code {code}", Verdict.RETRY, perhaps=True, limit=_UNKNOWN_LIMIT)
+    return known or Row(f"error code {code}", Reaction.RETRY, maybe_written=True, limit=_UNKNOWN_LIMIT)
 
 
-def perhaps_written(answer: Answer) -> bool:
+def may_have_appended(answer: PartitionResponse) -> bool:
     """Whether this transmission may have been appended although the answer is an error."""
-    return row(answer.code).perhaps or answer.base_offset >= 0
+    return row(answer.code).maybe_written or answer.base_offset >= 0
 
 
 def refusal(code: int, detail: str | None = None) -> Refused:

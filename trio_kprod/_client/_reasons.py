@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import trio
 
-from ._errors import ConnectionLost
+from .._errors import ConnectionLost
 from ._transport import Fenced
 
 #: Brokers' texts may be 32 KB long; nobody reads that in a log.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any
 
-from ._errors import ConnectionLost
+from .._errors import ConnectionLost
 from ._reasons import LONGEST_REASON
 
 #: kafka-python reads a variable-length integer for as long as the high bits are set, in quadratic time: a
@@ -51,13 +51,13 @@ class Exchange:
         "correlation_id",
         "deadline",
         "expects_answer",
-        "handed",
         "mark",
         "on_answer",
         "on_sent",
         "request_bytes",
         "response_bytes",
         "timeout",
+        "write_started",
     )
 
     name: str
@@ -74,7 +74,7 @@ class Exchange:
         self.on_answer = on_answer
         self.on_sent = on_sent
         self.expects_answer = expects_answer
-        self.handed = False
+        self.write_started = False
         self.request_bytes = 0
         self.response_bytes = 0
         self.correlation_id = 0
@@ -82,9 +82,9 @@ class Exchange:
         # The transport's count at the hand-over; None where it does not count.
         self.mark: int | None = None
 
-    def hand_over(self) -> None:
+    def start_write(self) -> None:
         """Called *under the fence's lock* right before the first byte is given to the stream."""
-        self.handed = True
+        self.write_started = True
 
     def encode(self, client_id: str) -> bytes:
         """The frame of the request."""
@@ -104,7 +104,7 @@ class Exchange:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.name}{' handed' * self.handed}>"
+        return f"<Exchange {self.name}{' handed' * self.write_started}>"
 
 
 class ApiExchange(Exchange):
@@ -113,11 +113,11 @@ class ApiExchange(Exchange):
     Args:
         request: an `ApiMessage` of kafka-python with its ``API_VERSION`` set.
         read: takes the response apart; `Exchange.on_answer` is called with what it makes of it.
-        on_handed: called by `hand_over`.
+        on_write_started: called by `start_write`.
         expects_answer: by default the request knows.
     """
 
-    __slots__ = ("_on_handed", "_read", "request")
+    __slots__ = ("_on_write_started", "_read", "request")
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class ApiExchange(Exchange):
         on_answer: Callable[[Any, Any], object],
         *,
         read: Callable[[Any], Any] = _as_it_is,
-        on_handed: Callable[[Any], object] | None = None,
+        on_write_started: Callable[[Any], object] | None = None,
         on_sent: Callable[[Any], object] | None = None,
         expects_answer: bool | None = None,
     ) -> None:
@@ -134,16 +134,16 @@ class ApiExchange(Exchange):
         super().__init__(timeout, on_answer, on_sent=on_sent, expects_answer=expects)
         self.request = request
         self._read = read
-        self._on_handed = on_handed
+        self._on_write_started = on_write_started
 
     @property
     def name(self) -> str:  # type: ignore[override]
         return type(self.request).__name__.removesuffix("Request")
 
-    def hand_over(self) -> None:
-        self.handed = True
-        if self._on_handed is not None:
-            self._on_handed(self)
+    def start_write(self) -> None:
+        self.write_started = True
+        if self._on_write_started is not None:
+            self._on_write_started(self)
 
     def encode(self, client_id: str) -> bytes:
         self.request.with_header(correlation_id=self.correlation_id, client_id=client_id)

@@ -19,10 +19,10 @@ import trio
 from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
 
+from .._core import Reaction, refusal, row
+from .._errors import ConnectFailed, ConnectionLost
 from ._connection import Connection, SetupFailed
-from ._core._answers import Verdict, refusal, row
 from ._endpoints import Address, Endpoints, Pace, name_of
-from ._errors import ConnectFailed, ConnectionLost
 from ._exchange import ApiExchange, Exchange
 from ._protocol import (
     LOWEST_METADATA_VERSION,
@@ -46,7 +46,7 @@ _BELIEVED = 5.0
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Query:
     """A request for any broker.
 
     `about`: what it asks for. `make` makes a request of a version, `read` takes the response apart.
@@ -59,7 +59,7 @@ class _Question:
     read: Callable[[Any], Any]
 
 
-class Questions:
+class AnyBroker:
     """Asks one question after the other."""
 
     def __init__(self, endpoints: Endpoints) -> None:
@@ -72,11 +72,11 @@ class Questions:
         self._opened = False
         self._causes: dict[str, BaseException] = {}
 
-    def ask_metadata(self, topics: tuple[str, ...]) -> None:
+    def request_metadata(self, topics: tuple[str, ...]) -> None:
         """`Events.metadata` or `Events.metadata_failed` follows."""
         self._asks.send_nowait(partial(self._metadata, topics))
 
-    def ask_producer_id(self) -> None:
+    def request_producer_id(self) -> None:
         """`Events.producer_id` or `Events.producer_id_failed` follows."""
         self._asks.send_nowait(self._producer_id)
 
@@ -113,7 +113,7 @@ class Questions:
 
     async def _producer_id(self) -> None:
         about = ("InitProducerId",)
-        question = _Question(about, InitProducerIdRequest, 0, producer_id_request, producer_id)
+        question = _Query(about, InitProducerIdRequest, 0, producer_id_request, producer_id)
         try:
             code, given = await self._ask(question)
         except _NoAnswer:
@@ -122,20 +122,20 @@ class Questions:
         if not code:
             self._events.producer_id(given)
         else:
-            final = row(code).verdict is Verdict.REFUSED
+            final = row(code).reaction is Reaction.REFUSED
             self._settings.logger.log(WARNING if final else INFO, "InitProducerId: %s", refusal(code))
             self._events.producer_id_failed(refusal(code) if final else None)
 
     async def _ask_for_metadata(self, topics: tuple[str, ...]) -> ClusterMetadata:
         make = partial(metadata_request, topics, auto_create=self._settings.allow_auto_create_topics)
-        question = _Question(topics, MetadataRequest, LOWEST_METADATA_VERSION, make, cluster_metadata)
+        question = _Query(topics, MetadataRequest, LOWEST_METADATA_VERSION, make, cluster_metadata)
         metadata: ClusterMetadata = await self._ask(question)
         self._endpoints.learn(metadata.brokers)
         return metadata
 
     # ---- asking ------------------------------------------------------------------------------------------
 
-    async def _ask(self, question: _Question) -> Any:
+    async def _ask(self, question: _Query) -> Any:
         """The answer of the connected broker; where that is slow, gone or no help, of the first of others."""
         link = None if self._link is None or self._link.ended.is_set() else self._link
         others = [at for at in self._candidates() if link is None or at != link.connection.address]
@@ -168,7 +168,7 @@ class Questions:
         some = random.sample(known, min(len(known), _SIDE_BY_SIDE))
         return list(dict.fromkeys([*some, *self._settings.bootstrap_servers]))
 
-    def _asks_in_vain(self, question: _Question) -> bool:
+    def _asks_in_vain(self, question: _Query) -> bool:
         """Whether the same has been asked for too long."""
         now = trio.current_time()
         self._asked = {about: times for about, times in self._asked.items() if now - times[1] <= _BELIEVED}
@@ -246,7 +246,7 @@ class Questions:
 class _Race:
     """Brokers who are asked the same, side by side. Ends with the first answer, or when all have failed."""
 
-    def __init__(self, question: _Question, nursery: trio.Nursery) -> None:
+    def __init__(self, question: _Query, nursery: trio.Nursery) -> None:
         self.question = question
         self.fatal = False
         self.winner: _Link | None = None
@@ -323,7 +323,7 @@ class _Link:
         endpoints.events.observe("disconnected", broker=self.name, error=self._cause)
         endpoints.events.tell_observed()
 
-    async def ask(self, question: _Question, timeout: float) -> Any:
+    async def ask(self, question: _Query, timeout: float) -> Any:
         """Raises `ConnectionLost`, `SetupFailed`."""
         answers: list[Any] = []
 

@@ -3,7 +3,7 @@
 A worker thread that is stuck in somebody's callback is abandoned, and whoever abandons it says what became
 of each message. That is the truth only if nothing is written afterwards. So every byte leaves through
 `FencedStream`, one non-blocking ``send`` at a time, each made and counted under the `Fence`'s lock: once
-`Fence.raise_` has returned, no further byte can leave, and what had left is known to the byte. The lock is
+`Fence.shut` has returned, no further byte can leave, and what had left is known to the byte. The lock is
 held for a system call that cannot block and never across an ``await``.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 if TYPE_CHECKING:
-    from ._config import Settings
+    from .._settings import Settings
 
 #: As `trio.SocketStream`; the largest read that one answer to a full request needs is far below it.
 RECEIVE_SIZE = 65536
@@ -42,23 +42,23 @@ class Fence:
 
     Attributes:
         lock (threading.Lock): held for every step of sending, and for whatever must be true together with it.
-        raised (bool): True once nothing may be written any more.
+        is_shut (bool): True once nothing may be written any more.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.raised = False
+        self.is_shut = False
         self._sockets: set[socket.socket] = set()
 
     def check(self) -> None:
         """Raise `Fenced` if the fence is raised. Means something only while `lock` is held."""
-        if self.raised:
+        if self.is_shut:
             raise Fenced("the producer gave this connection up")
 
-    def raise_(self) -> None:
+    def shut(self) -> None:
         """Let nothing through from now on, and shut every socket down: whoever waits for one wakes up."""
         with self.lock:
-            self.raised = True
+            self.is_shut = True
             for sock in self._sockets:
                 with suppress(OSError):  # not connected any more, which is just as good
                     sock.shutdown(socket.SHUT_RDWR)

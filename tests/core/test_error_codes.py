@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from kafka import errors
 
-from trio_kprod._core._answers import TABLE, Answer, Verdict, perhaps_written, refusal, row
+from trio_kprod._core._error_codes import TABLE, PartitionResponse, Reaction, may_have_appended, refusal, row
 
 
 def test_codes_not_in_the_table_may_mean_anything() -> None:
     unknown = row(12345)
-    assert unknown.verdict is Verdict.RETRY
-    assert unknown.perhaps
+    assert unknown.reaction is Reaction.RETRY
+    assert unknown.maybe_written
     assert unknown.limit == 10
     assert unknown.name == "error code 12345"
 
@@ -34,8 +34,8 @@ ALIASES = {-1, 0, 6, 10, 17}
 
 @pytest.mark.parametrize("code", sorted(set(TABLE) - {0, 46}))
 def test_a_base_offset_beside_an_error_means_perhaps(code: int) -> None:
-    assert perhaps_written(Answer(code, 0))
-    assert perhaps_written(Answer(code, -1)) == TABLE[code].perhaps
+    assert may_have_appended(PartitionResponse(code, 0))
+    assert may_have_appended(PartitionResponse(code, -1)) == TABLE[code].maybe_written
 
 
 def test_a_refusal_names_code_name_and_detail() -> None:

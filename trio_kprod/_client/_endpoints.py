@@ -13,10 +13,9 @@ import trio
 from ._connection import Connection
 
 if TYPE_CHECKING:
-    from ._config import Settings
-    from ._core._answers import Answer
-    from ._core._batch import Request
-    from ._errors import ConnectFailed
+    from .._core import PartitionResponse, Request
+    from .._errors import ConnectFailed
+    from .._settings import Settings
     from ._protocol import ClusterMetadata
     from ._transport import Fence, Network
 
@@ -34,7 +33,7 @@ class Events(Protocol):
     def unreachable(self, node: int) -> None: ...
     def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None: ...
     def sent(self, request: Request) -> None: ...
-    def answered(self, request: Request, answers: Mapping[tuple[str, int], Answer]) -> None: ...
+    def answered(self, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]) -> None: ...
     def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None: ...
     def metadata_failed(self, asked: tuple[str, ...]) -> None: ...
     def producer_id(self, producer_id: int) -> None: ...
@@ -145,7 +144,7 @@ class Endpoints:
 
     def tell_end(self, pace: Pace, error: BaseException) -> None:
         """A connection ended."""
-        if not self._fence.raised:  # otherwise it was we who ended it
+        if not self._fence.is_shut:  # otherwise it was we who ended it
             self._tell_trouble(pace, error)
 
     def _tell_trouble(self, pace: Pace, error: BaseException) -> None:

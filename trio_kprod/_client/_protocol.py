@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
 
-from ._core._answers import Answer
-from ._core._batch import Request
-from ._core._topic import NO_TOPIC_ID, PartitionMetadata, TopicMetadata
+from .._core import NO_TOPIC_ID, PartitionMetadata, PartitionResponse, Request, TopicMetadata
 from ._produce_codec import OFFSET_LIMIT, TOPIC_IDS, ProduceMessage
 
 #: The lowest version whose empty list of topics means "none", not "all" (Kafka 0.10).
@@ -41,7 +39,7 @@ class ClusterMetadata(NamedTuple):
 class ProduceAnswers(NamedTuple):
     """What a ProduceResponse says: of each topic and partition, and where new leaders live (KIP-951)."""
 
-    answers: Mapping[tuple[str, int], Answer]
+    answers: Mapping[tuple[str, int], PartitionResponse]
     moved: Mapping[int, tuple[str, int]]
 
 
@@ -54,7 +52,7 @@ def produce_answers(request: Request, version: int, response: Any) -> ProduceAns
     """What a ProduceResponse says."""
     names = {batch.partition.topic.id: batch.partition.topic.name for batch in request.batches}
     moved = _addresses(response.node_endpoints or ())
-    answers: dict[tuple[str, int], Answer] = {}
+    answers: dict[tuple[str, int], PartitionResponse] = {}
     for topic in response.responses:
         name = names.get(topic.topic_id) if version >= TOPIC_IDS else topic.name
         for partition in topic.partition_responses:
@@ -65,16 +63,16 @@ def produce_answers(request: Request, version: int, response: Any) -> ProduceAns
     return ProduceAnswers(answers, moved)
 
 
-def _answer(partition: Any, moved: Mapping[int, Any]) -> Answer:
+def _answer(partition: Any, moved: Mapping[int, Any]) -> PartitionResponse:
     if not -1 <= partition.base_offset < OFFSET_LIMIT:
         raise ValueError(f"{partition.base_offset} is no offset")
     if not partition.error_code:
-        return Answer(0, partition.base_offset, partition.log_append_time_ms)
+        return PartitionResponse(0, partition.base_offset, partition.log_append_time_ms)
     errors = {error.batch_index: error.batch_index_error_message for error in partition.record_errors or ()}
     leader, epoch = -1, -1
     if partition.current_leader is not None:
         leader, epoch = _leader(partition.current_leader, moved)
-    return Answer(
+    return PartitionResponse(
         partition.error_code,
         partition.base_offset,
         record_errors=errors,

@@ -10,44 +10,44 @@ from collections.abc import Callable
 
 from .._errors import ConnectionLost, ProducerError, RetriesExhausted
 from .._messages import Entry
-from ._answers import Answer, Row, Verdict, perhaps_written, refusal, row
 from ._batch import Batch
+from ._error_codes import PartitionResponse, Reaction, Row, may_have_appended, refusal, row
 from ._partition import Partition
 
 #: A request that kills its connection so often is sent as single batches.
-WRECKS_UNTIL_ALONE = 2
+LOSSES_UNTIL_ALONE = 2
 
 
-def answered(batch: Batch, answer: Answer, now: float) -> None:
+def answered(batch: Batch, answer: PartitionResponse) -> None:
     """A broker answered for the batch."""
     means = row(answer.code)
     batch.request = None
     batch.attempts += 1
-    if means.verdict is not Verdict.WRITTEN:
+    if means.reaction is not Reaction.WRITTEN:
         batch.partition.probing = True
-        if perhaps_written(answer):
-            batch.may_be_written()
+        if may_have_appended(answer):
+            batch.mark_maybe_written()
     if means.new_id:
         batch.partition.spoil_producer_id()
-    _JUDGES[means.verdict](batch, answer, means, now)
+    _REACTIONS[means.reaction](batch, answer, means)
     batch.partition.shared.outbox.wake([batch.partition])
 
 
-def unanswered(batch: Batch, cause: BaseException, *, handed: bool, now: float) -> None:
+def unanswered(batch: Batch, cause: BaseException, *, write_started: bool) -> None:
     """The connection ended before an answer, or the answer did not speak of the batch.
 
     If no byte of its request reached a socket this was no attempt and has no consequence.
     """
     partition = batch.partition
     batch.request = None
-    if handed:
+    if write_started:
         partition.probing = True
-        batch.may_be_written()
+        batch.mark_maybe_written()
         batch.attempts += 1
-        batch.wrecks += 1
+        batch.connections_lost += 1
         error = ConnectionLost(str(cause))
         error.__cause__ = cause
-        _retry_later(batch, error, None, now)
+        _retry_later(batch, error, None)
     partition.shared.outbox.refresh(partition.topic)
     partition.shared.outbox.wake([partition])
 
@@ -65,7 +65,7 @@ def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
 def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = None) -> None:
     """Settle the batch as undelivered. What follows in its partition goes on under the next epoch."""
     if maybe_written is None:
-        maybe_written = batch.perhaps or batch.request is not None
+        maybe_written = batch.maybe_written or batch.request is not None
     _settle(batch, error=error, maybe_written=maybe_written)
     if batch.data is not None:
         batch.partition.restart()
@@ -74,31 +74,33 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
 # ---- one function a verdict -------------------------------------------------------------------------------
 
 
-def _written(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+def _written(batch: Batch, answer: PartitionResponse, means: Row) -> None:  # noqa: ARG001
     delivered(batch, answer.base_offset, answer.timestamp_ms)
 
 
-def _retry(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+def _retry(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     partition = batch.partition
-    _retry_later(batch, refusal(answer.code, answer.message), means.limit, now)
+    _retry_later(batch, refusal(answer.code, answer.message), means.limit)
     if means.refresh:
         partition.shared.outbox.refresh(partition.topic)
     of_this_log = not partition.log_is_gone
     if of_this_log and answer.leader >= 0 and answer.leader_epoch > partition.leader_epoch:
         partition.follow(answer.leader, answer.leader_epoch)
         if batch.failures == 1:
-            batch.retry_at = now  # the new leader is known: nothing to wait for (KIP-951), or so they say
+            batch.retry_at = (
+                partition.shared.outbox.now
+            )  # the new leader is known: nothing to wait for (KIP-951), or so they say
 
 
-def _refused(batch: Batch, answer: Answer, means: Row, now: float) -> None:  # noqa: ARG001
+def _refused(batch: Batch, answer: PartitionResponse, means: Row) -> None:  # noqa: ARG001
     give_up(batch, refusal(answer.code, answer.message))
 
 
-def _sift(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+def _fail_records(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     """The listed records fail (KIP-467: nothing of the batch was appended), the rest is sealed anew."""
     bad = [index for index in answer.record_errors if 0 <= index < len(batch.entries)]
-    if batch.perhaps or not bad:
-        return _refused(batch, answer, means, now)
+    if batch.maybe_written or not bad:
+        return _refused(batch, answer, means)
     for index in sorted(bad):
         detail = answer.record_errors[index] or answer.message
         _settle_some(batch, [batch.entries[index]], refusal(answer.code, detail))
@@ -107,20 +109,20 @@ def _sift(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     return batch.partition.restart()
 
 
-def _split(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+def _split(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     """Halve the batch. Until a single record is refused, later batches of the topic are made that small."""
     topic = batch.partition.topic
     count = len(batch.entries)
     if count == 1:
         topic.restore_batch_limit()
-    if batch.perhaps or count == 1:
-        return _refused(batch, answer, means, now)
+    if batch.maybe_written or count == 1:
+        return _refused(batch, answer, means)
     topic.lower_batch_limit(batch.size // 2)
     batch.partition.replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
     return batch.partition.restart()
 
 
-def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+def _out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     """Behind an unsettled batch this only means "not yet"; at the head, that the log lacks a predecessor.
 
     But a deposed leader says so too. So at the head: fresh metadata and the same bytes once more. Again
@@ -129,14 +131,14 @@ def _out_of_order(batch: Batch, answer: Answer, means: Row, now: float) -> None:
     """
     partition = batch.partition
     if not partition.shared.rules.idempotent:
-        return _refused(batch, answer, means, now)
+        return _refused(batch, answer, means)
     if partition.restarting and not batch.tied:
         return None  # it follows a gap, and is about to be sealed anew
     if any(earlier.tied or not partition.restarting for earlier in _ahead_of(batch)):
         return None
     if batch.out_of_order == 0:
         batch.out_of_order = 1
-        batch.wait_for_metadata = partition.topic.questions + 1
+        batch.wait_for_metadata = partition.topic.requests_made + 1
         partition.shared.outbox.refresh(partition.topic)
     elif batch.number == 0:
         # No chain of ours can be ahead of its own beginning: the broker counts for somebody else too.
@@ -157,26 +159,26 @@ def _untie(partition: Partition, error: BaseException) -> None:
     partition.restart()
 
 
-def _fenced(batch: Batch, answer: Answer, means: Row, now: float) -> None:
+def _fenced(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     """Another client uses our producer id with a higher epoch. A new id for all, from the start."""
     if not batch.partition.shared.rules.idempotent:
-        return _refused(batch, answer, means, now)
+        return _refused(batch, answer, means)
     error = refusal(answer.code, answer.message)
     if batch.tied:
         give_up(batch, error)
     else:
-        _retry_later(batch, error, means.limit, now)
+        _retry_later(batch, error, means.limit)
     return batch.partition.restart()
 
 
-_JUDGES: dict[Verdict, Callable[[Batch, Answer, Row, float], None]] = {
-    Verdict.WRITTEN: _written,
-    Verdict.RETRY: _retry,
-    Verdict.SIFT: _sift,
-    Verdict.SPLIT: _split,
-    Verdict.REFUSED: _refused,
-    Verdict.OUT_OF_ORDER: _out_of_order,
-    Verdict.FENCED: _fenced,
+_REACTIONS: dict[Reaction, Callable[[Batch, PartitionResponse, Row], None]] = {
+    Reaction.WRITTEN: _written,
+    Reaction.RETRY: _retry,
+    Reaction.FAIL_RECORDS: _fail_records,
+    Reaction.SPLIT: _split,
+    Reaction.REFUSED: _refused,
+    Reaction.OUT_OF_ORDER: _out_of_order,
+    Reaction.FENCED: _fenced,
 }
 
 
@@ -192,18 +194,18 @@ def _ahead_of(batch: Batch) -> list[Batch]:
     return ahead
 
 
-def _retry_later(batch: Batch, error: ProducerError, limit: int | None, now: float) -> None:
+def _retry_later(batch: Batch, error: ProducerError, limit: int | None) -> None:
     shared = batch.partition.shared
     batch.failures += 1
-    batch.strikes += limit is not None
-    if limit is not None and batch.strikes >= limit:
+    batch.limited_failures += limit is not None
+    if limit is not None and batch.limited_failures >= limit:
         return give_up(batch, error)
     if 0 <= shared.rules.max_retries < batch.failures:
         exhausted = RetriesExhausted(f"sent {batch.attempts} times in vain; the last time: {error}")
         exhausted.__cause__ = error
         return give_up(batch, exhausted)
-    batch.retry_at = now + shared.backoff(batch.failures)
-    shared.outbox.call_at(batch.retry_at, lambda _now: shared.outbox.wake([batch.partition]))
+    batch.retry_at = shared.outbox.now + shared.backoff(batch.failures)
+    shared.outbox.call_at(batch.retry_at, lambda: shared.outbox.wake([batch.partition]))
     return None
 
 

@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from ._core._answers import Answer
-from ._core._topic import NO_TOPIC_ID
+from .._core import NO_TOPIC_ID, PartitionResponse
 
 if TYPE_CHECKING:
-    from ._core._batch import Batch, Request
-    from ._core._topic import Topic
+    from .._core import Batch, Request, Topic
 
 API_KEY = 0
 
@@ -135,7 +133,7 @@ class ProduceMessage:
         parts[0] = _int32.pack(sum(map(len, parts)))
         return b"".join(parts)
 
-    def read_plain(self, frame: bytes) -> tuple[Mapping[tuple[str, int], Answer], int] | None:
+    def read_plain(self, frame: bytes) -> tuple[Mapping[tuple[str, int], PartitionResponse], int] | None:
         """The answers in a frame and the throttle time, if all is written and the frame says nothing else.
 
         None if it may say anything else. The order of topics and partitions is the broker's.
@@ -143,7 +141,7 @@ class ProduceMessage:
         lengths = self._lengths
         one = _ANSWERS[self.version]
         end = _ANSWER_ENDS[self.version]
-        answers: dict[tuple[str, int], Answer] = {}
+        answers: dict[tuple[str, int], PartitionResponse] = {}
         beginning = lengths.no_tags + lengths.count(len(self._topics))
         if not frame.startswith(beginning, 4):  # behind the correlation id
             return None
@@ -166,7 +164,7 @@ class ProduceMessage:
                 where = topic.name, index
                 if code or rest != end or not -1 <= offset < OFFSET_LIMIT or where in answers:
                     return None
-                answers[where] = Answer(0, offset, timestamp_ms)
+                answers[where] = PartitionResponse(0, offset, timestamp_ms)
                 at += one.size
             if not frame.startswith(lengths.no_tags, at):
                 return None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from .._instruments import Instrument, overridden
 from ._checks import (
     accepts,
     duration,
@@ -29,7 +30,6 @@ from ._checks import (
     wrong_type,
     wrong_value,
 )
-from ._instruments import Instrument, overridden
 from ._security import PROTOCOLS
 
 DEFAULT_PORT = 9092

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import trio
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
+from .._errors import ConnectionLost
+from ._any_broker import AnyBroker
 from ._connection import SetupFailed
 from ._endpoints import Address, Endpoints, Events, name_of
-from ._errors import ConnectionLost
 from ._exchange import Exchange, decode_api
 from ._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceMessage
 from ._protocol import ProduceAnswers, produce_answers, produce_message
-from ._questions import Questions
 
 if TYPE_CHECKING:
-    from ._config import Settings
-    from ._core._batch import Request
+    from .._core import Request
+    from .._settings import Settings
     from ._transport import Fence, Network
 
 
@@ -32,16 +32,16 @@ class Brokers:
         self._events = events
         self._endpoints = Endpoints(settings, network, fence, events)
         self._produce: dict[int, ProduceConnection] = {}
-        self.questions = Questions(self._endpoints)
+        self.any_broker = AnyBroker(self._endpoints)
 
     async def run(self) -> None:
         """Connect to any broker, then serve until cancelled; return if no broker can be reached."""
         async with trio.open_nursery() as nursery:
             self._endpoints.nursery = nursery
-            failure = await self.questions.open()
+            failure = await self.any_broker.open()
             self._events.opened(failure)
             if failure is None:
-                await self.questions.run()
+                await self.any_broker.run()
             nursery.cancel_scope.cancel()
 
     def connect(self, node: int) -> None:
@@ -98,8 +98,8 @@ class _ProduceExchange(Exchange):
     def request(self) -> Request:
         return self.message.request
 
-    def hand_over(self) -> None:
-        self.handed = self.request.handed = True
+    def start_write(self) -> None:
+        self.write_started = self.request.write_started = True
 
     def encode(self, client_id: str) -> bytes:
         return self.message.encode(self.correlation_id, client_id)
@@ -169,7 +169,7 @@ class ProduceConnection:
         requests: list[Request] = []
         for exchange in self._connection.unanswered():
             assert isinstance(exchange, _ProduceExchange)
-            exchange.request.handed = exchange.handed
+            exchange.request.write_started = exchange.write_started
             requests.append(exchange.request)
             self._observe(exchange, cause)
         self._events.observe("disconnected", broker=self._name, error=cause)

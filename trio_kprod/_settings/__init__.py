@@ -1,0 +1,22 @@
+"""The settings: every option of `open_producer`, checked and converted before any connection.
+
+=============  =========================================================================================
+`_config`      the tables of all options, `Settings`, and how options may not contradict each other
+`_options`     checks of single options that need more than a line
+`_security`    TLS and SASL
+`_checks`      checks of values: numbers, times, texts
+=============  =========================================================================================
+"""
+
+from ._checks import (
+    integer as integer,
+    shown as shown,
+    wrong_type as wrong_type,
+    wrong_value as wrong_value,
+)
+from ._config import (
+    NAMED as NAMED,
+    ClientConfig as ClientConfig,
+    Settings as Settings,
+    make_settings as make_settings,
+)
