@@ -2,9 +2,9 @@
 
     python -m benchmarks.fresh_topic [--rounds N] [--bootstrap-servers HOST:PORT]
 
-Until its first acknowledgement a topic may hold half of the buffer only. This shows what that costs: the topic
-exists and has been written to by others, but this producer has never had an acknowledgement for it. Nothing is
-kept; compare the ratios of two versions.
+Until its first acknowledgement a topic may hold half of the buffer only. This shows what that costs: the
+topic exists and others have written to it, but this producer has never had an acknowledgement for it. Nothing
+is kept; compare the ratios of two versions.
 """
 
 from __future__ import annotations
