@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from kafka.protocol.sasl import (
 )
 
 from tests._testing_peer import Peer, batch, produce_request
-from trio_kprod.testing import Answer, Delay, Drop, Fault, MemoryBroker, MemoryNetwork, Silence
+from trio_kprod.testing import Answer, Code, Delay, Drop, Fault, MemoryBroker, MemoryNetwork, Silence
 
 Clock = trio.testing.MockClock
 
@@ -102,6 +102,70 @@ def test_a_fault_that_makes_no_sense_is_refused(broker: MemoryBroker) -> None:
         Drop(after="answer")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seconds must be 0 or more, and finite; got -1"):
         broker.delay("Produce", -1)
+
+
+@pytest.mark.parametrize("error", [29, "TOPIC_AUTHORIZATION_FAILED", Code.TOPIC_AUTHORIZATION_FAILED])
+async def test_an_error_is_given_by_name_or_number(
+    broker: MemoryBroker, peer: Peer, error: int | str
+) -> None:
+    rule = broker.answer("Produce", error=error)
+    assert await codes(peer, 2) == [29, 0]
+    assert isinstance(rule.fault, Answer)
+    assert rule.fault.code == 29
+
+
+async def test_an_error_that_no_kafka_has_yet_is_given_by_number(broker: MemoryBroker, peer: Peer) -> None:
+    broker.answer("Produce", error=999)
+    assert await codes(peer, 2) == [999, 0]
+
+
+NONSENSE: list[tuple[Callable[[MemoryBroker], object], type[Exception], str]] = [
+    (lambda b: b.answer("Produce", error="TOO_BAD"), ValueError, "error must be one of Kafka's, .*'TOO_BAD'"),
+    (lambda b: b.answer("Produce", error="29"), ValueError, "error must be one of Kafka's"),
+    (lambda b: b.answer("Produce", error=40_000), ValueError, "error must be a 16-bit number; got 40000"),
+    (lambda b: b.answer("Produce", error=None), TypeError, "error must be the number or the name"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", error=True), TypeError, "error must be the number or the name"),
+    (lambda b: b.answer(0, error=19), TypeError, "a request's name must be a string; got 0"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 19, times="2"), TypeError, "times must be an integer, or None for always"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 19, skip=0.5), TypeError, "skip must be an integer; got 0.5"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 19, topic=b"t"), TypeError, "topic must be a string; got b't'"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 19, partition="1"), TypeError, "partition must be an integer"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 19, base_offset="1"), TypeError, "base_offset must be an integer"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 19, message=1), TypeError, "message must be a string"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 87, record_errors=[("0", None)]), TypeError, "record's index must be"),  # type: ignore[list-item]
+    (lambda b: b.answer("Produce", 87, record_errors=[(0, 1)]), TypeError, "record's message must be"),  # type: ignore[list-item]
+    (lambda b: b.answer("Produce", 6, leader=("1", 0)), TypeError, "leader's node id must be an integer"),  # type: ignore[arg-type]
+    (lambda b: b.answer("Produce", 6, leader=(1, None)), TypeError, "leader's epoch must be an integer"),  # type: ignore[arg-type]
+    (lambda b: b.delay("Produce", "1"), TypeError, "seconds must be a number; got '1'"),  # type: ignore[arg-type]
+    (lambda b: b.delay("Produce", float("nan")), ValueError, "seconds must be 0 or more, and finite"),
+    (lambda b: b.create_topic(b"t"), TypeError, "a topic's name must be a string; got b't'"),  # type: ignore[arg-type]
+    (lambda b: b.create_topic("n", "2"), TypeError, "partitions must be an integer; got '2'"),  # type: ignore[arg-type]
+    (lambda b: b.wait_requests("Prodcue"), ValueError, "a request's name must be one of Produce, "),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), NONSENSE)
+async def test_nonsense_is_refused_at_the_call_and_harms_nothing(
+    broker: MemoryBroker,
+    peer: Peer,
+    call: Callable[[MemoryBroker], object],
+    kind: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(kind, match=message):
+        call(broker)
+    assert await codes(peer, 1) == [0]
+
+
+async def test_a_request_that_there_is_not_is_not_waited_for(broker: MemoryBroker) -> None:
+    with pytest.raises(ValueError, match=r"a request's name must be one of Produce, .*; got 'Prodcue'"):
+        await broker.requests_arrived("Prodcue")
+
+
+@pytest.mark.parametrize("versions", [{"Produce": "12"}, {"Produce": None}])
+def test_versions_of_the_wrong_type_are_refused(versions: Any) -> None:
+    with pytest.raises(TypeError, match="the highest version of Produce must be an integer"):
+        MemoryBroker(max_versions=versions)
 
 
 @pytest.mark.parametrize(

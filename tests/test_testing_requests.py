@@ -27,7 +27,7 @@ from kafka.protocol.sasl import (
 )
 
 from tests._testing_peer import Peer, batch, produce_request
-from trio_kprod.testing import Code, MemoryBroker, MemoryNetwork
+from trio_kprod.testing import Code, MemoryBroker, MemoryNetwork, open_memory_producer
 
 
 @pytest.fixture
@@ -62,7 +62,28 @@ async def test_api_versions_too_new_is_answered_in_version_0(peer: Peer) -> None
     peer._correlation_id = 7
     answer = await peer.receive(ApiVersionsResponse, 0)
     assert answer.error_code == Code.UNSUPPORTED_VERSION
-    assert {api.api_key for api in answer.api_keys} >= {0, 3, 18}
+    assert [(api.api_key, api.min_version, api.max_version) for api in answer.api_keys] == [(18, 0, 4)]
+
+
+async def test_api_versions_of_an_older_broker(nursery: trio.Nursery) -> None:
+    """KIP-511: the answer to a version that is too new says which are not, and the connection stays."""
+    broker = MemoryBroker(max_versions={"ApiVersions": 2})
+    peer = Peer(await MemoryNetwork(broker, nursery).open_stream("memory", 9092))
+    await peer.send(ApiVersionsRequest(version=4))
+    answer = await peer.receive(ApiVersionsResponse, 0)
+    assert answer.error_code == Code.UNSUPPORTED_VERSION
+    assert [(api.api_key, api.min_version, api.max_version) for api in answer.api_keys] == [(18, 0, 2)]
+    again = await peer.call(ApiVersionsRequest(version=2), ApiVersionsResponse)
+    assert again.error_code == 0
+    assert {0, 3, 18} <= {api.api_key for api in again.api_keys}
+
+
+async def test_our_producer_speaks_to_an_older_broker(autojump_clock: trio.testing.MockClock) -> None:
+    broker = MemoryBroker(max_versions={"ApiVersions": 0})
+    async with open_memory_producer(broker) as producer:
+        await producer.send_and_wait("t", b"v")
+    assert [record.value for record in broker.records("t")] == [b"v"]
+    assert broker.requests["ApiVersions"] > 1
 
 
 # ---------------------------------------------------------------------------------------------------------

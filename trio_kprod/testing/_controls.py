@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from ._checks import check_api, check_integer, check_text
 from ._cluster import Address, Cluster, Options, TopicSettings, is_legal_name
-from ._faults import Answer, Delay, Drop, Fault, Rule, Silence, check_api
+from ._faults import Answer, Delay, Drop, Fault, Rule, Silence
 from ._log import Batch, Record
 from ._serve import Connections
 from ._watching import Observable
@@ -19,9 +20,10 @@ class BrokerControls(Observable):
     """
 
     def __init__(self, options: Options, address: Address, topics: Mapping[str, int] | None = None) -> None:
-        _check_count("partitions", options.partitions)
-        for api in options.max_versions or ():
+        check_integer("partitions", options.partitions, 1)
+        for api, version in (options.max_versions or {}).items():
             check_api(api)
+            check_integer(f"the highest version of {api}", version, 0)
         self._cluster = self._watched = Cluster(options, address)
         self._connections = Connections()
         for name, partitions in (topics or {}).items():
@@ -63,9 +65,10 @@ class BrokerControls(Observable):
         Raises:
             ValueError: the name is not legal or taken, or there is less than one partition.
         """
+        check_text("a topic's name", name)
         if not is_legal_name(name):
             raise ValueError(f"Kafka allows no topic of this name: {name!r}")
-        _check_count("partitions", partitions)
+        check_integer("partitions", partitions, 1)
         with self._cluster.lock:
             if name in self._cluster.topics:
                 raise ValueError(f"topic {name!r} exists already")
@@ -137,12 +140,19 @@ class BrokerControls(Observable):
         """Block until `count` requests of a kind were read since the broker began; see `requests`.
 
         Raises:
+            ValueError: the broker serves no request of this name.
             TimeoutError: fewer came within `timeout` seconds (of real time).
         """
+        check_api(api)
         self._wait(lambda: self._cluster.requests[api], count, timeout, f"{api} requests")
 
     async def requests_arrived(self, api: str, count: int = 1) -> None:
-        """Wait until `count` requests of a kind were read since the broker began; in any trio loop."""
+        """Wait until `count` requests of a kind were read since the broker began; in any trio loop.
+
+        Raises:
+            ValueError: the broker serves no request of this name.
+        """
+        check_api(api)
         await self._arrived(lambda: self._cluster.requests[api], count)
 
     def _wait(self, current: Callable[[], int], count: int, timeout: float, what: str) -> None:
@@ -161,7 +171,7 @@ class BrokerControls(Observable):
     def answer(
         self,
         api: str,
-        error: int,
+        error: int | str,
         *,
         topic: str | None = None,
         partition: int | None = None,
@@ -173,7 +183,7 @@ class BrokerControls(Observable):
         message: str | None = None,
         leader: tuple[int, int] | None = None,
     ) -> Rule:
-        """Answer requests with an error; see `Answer`."""
+        """Answer requests with an error, by its code or its name; see `Answer`."""
         return self.script(
             Answer(
                 api,
@@ -246,8 +256,3 @@ class BrokerControls(Observable):
     def disconnect_all(self) -> None:
         """Close every connection, soon. Clients may connect again at once."""
         self._connections.cut_all()
-
-
-def _check_count(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more; got {value!r}")

@@ -9,38 +9,14 @@ answer go together.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ._checks import check_api, check_integer, check_seconds, check_text
+from ._codes import error_code
+
 Target = tuple["str | None", "int | None"]
-
-#: The names of Kafka's protocol guide.
-API_NAMES = (
-    "Produce",
-    "Fetch",
-    "ListOffsets",
-    "Metadata",
-    "SaslHandshake",
-    "ApiVersions",
-    "CreateTopics",
-    "DeleteTopics",
-    "InitProducerId",
-    "SaslAuthenticate",
-)
-
-
-def check_api(name: str) -> None:
-    """Raise ValueError for what is no kind of request that this broker serves."""
-    if name not in API_NAMES:
-        raise ValueError(f"a request's name must be one of {', '.join(API_NAMES)}; got {name!r}")
-
-
-def check_seconds(seconds: float) -> None:
-    """Raise ValueError for what is no pause."""
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"seconds must be 0 or more, and finite; got {seconds!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +30,9 @@ class Limited:
     def __post_init__(self) -> None:
         if self.api is not None:
             check_api(self.api)
-        if self.times is not None and self.times < 1:
-            raise ValueError(f"times must be 1 or more, or None for always; got {self.times!r}")
-        if self.skip < 0:
-            raise ValueError(f"skip must be 0 or more; got {self.skip!r}")
+        if self.times is not None:
+            check_integer("times", self.times, 1, ", or None for always")
+        check_integer("skip", self.skip, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +50,13 @@ class Fault(Limited):
     topic: str | None = None
     partition: int | None = None
 
+    def __post_init__(self) -> None:
+        Limited.__post_init__(self)  # by name: a slotted dataclass is another class, super() would miss it
+        if self.topic is not None:
+            check_text("topic", self.topic)
+        if self.partition is not None:
+            check_integer("partition", self.partition, 0)
+
     def concerns(self, target: Target) -> bool:
         """Whether it is about this topic and partition of a request."""
         topic, partition = target
@@ -86,21 +68,40 @@ class Answer(Fault):
     """The request is answered with an error.
 
     Attributes:
-        error (int): Kafka's error code. 0 without `after_append` is a lie: acknowledged, not written.
+        error (int | str): Kafka's error, by its code or its name: 29 or ``"TOPIC_AUTHORIZATION_FAILED"``. 0
+            without `after_append` is a lie: acknowledged, not written.
         after_append (bool): write the batches first. If the broker's own rules refuse one, it gets their
             error instead. Only Produce looks at this and at what follows.
         base_offset (int | None): the offset to tell; None tells the true one, -1 if nothing was appended.
         record_errors: pairs of a record's index in its batch and a message (or None), as of KIP-467.
         message (str | None): the text that goes with the error.
         leader (tuple[int, int] | None): node id and leader epoch as a hint where to go (KIP-951).
+        code (int): the error's code, however `error` was given.
     """
 
-    error: int
+    error: int | str
     after_append: bool = False
     base_offset: int | None = None
     record_errors: Sequence[tuple[int, str | None]] = ()
     message: str | None = None
     leader: tuple[int, int] | None = None
+    code: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)
+        object.__setattr__(self, "code", error_code(self.error))
+        if self.base_offset is not None:
+            check_integer("base_offset", self.base_offset, -1)
+        for index, message in self.record_errors:
+            check_integer("a record's index", index, 0)
+            if message is not None:
+                check_text("a record's message", message)
+        if self.message is not None:
+            check_text("message", self.message)
+        if self.leader is not None:
+            node_id, epoch = self.leader
+            check_integer("the leader's node id", node_id, -1)
+            check_integer("the leader's epoch", epoch, -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ class Delay(Fault):
     after_append: bool = False
 
     def __post_init__(self) -> None:
-        Fault.__post_init__(self)  # by name: a slotted dataclass is made anew, and super() would miss it
+        Fault.__post_init__(self)
         check_seconds(self.seconds)
 
 

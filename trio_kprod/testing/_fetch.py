@@ -36,7 +36,7 @@ def _offset(name: str, topic: Topic | None, asked: Any, version: int, plan: Plan
     scripted = plan.answer_for(name, index)
     code, offset, timestamp = Code.NONE.value, -1, -1
     if scripted is not None:
-        code = scripted.error
+        code = scripted.code
     elif log is None:
         code = Code.UNKNOWN_TOPIC_OR_PARTITION
     else:
@@ -95,7 +95,7 @@ def _read(name: str | None, topic: Topic | None, asked: Any, left: int, version:
     log = topic.partition(index) if topic else None
     scripted = plan.answer_for(name, index)
     if scripted is not None:
-        return _fetched(index, scripted.error, log, version)
+        return _fetched(index, scripted.code, log, version)
     if log is None:
         known_by_id = version >= 13 and topic is None
         missing = Code.UNKNOWN_TOPIC_ID if known_by_id else Code.UNKNOWN_TOPIC_OR_PARTITION

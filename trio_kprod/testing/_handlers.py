@@ -44,7 +44,8 @@ def handle(cluster: Cluster, request: Request, plan: Plan, session: Session) -> 
     """Apply a request and give its reply. Raises `BadRequest` for what a client must not ask."""
     with cluster.lock:
         name = request.api.name
-        if request.version > cluster.max_version(name, request.version):
+        # ApiVersions is how clients learn what is served, so too new a version of it has an answer as well.
+        if request.version > cluster.max_version(name, request.version) and name != "ApiVersions":
             raise BadRequest(f"{name} version {request.version} is not served here")
         if name == "SaslHandshake":
             return _handshake(cluster, request, plan, session)
@@ -142,10 +143,11 @@ def _plain(answer: Callable[[Cluster, Any, int, Plan], Any]) -> Handler:
 
 def _handle_api_versions(cluster: Cluster, request: Request, plan: Plan) -> Reply:
     scripted = plan.answer_for()
-    code = scripted.error if scripted else Code.NONE
-    version = request.version
-    if request.body is None:
-        code, version = Code.UNSUPPORTED_VERSION, 0
+    code = scripted.code if scripted else Code.NONE
+    version, served = request.version, list(APIS.values())
+    if version > cluster.max_version(request.api.name, request.api.max_version):
+        # KIP-511: in version 0, which every client can read, and with the versions of ApiVersions only.
+        code, version, served = Code.UNSUPPORTED_VERSION, 0, [request.api]
     keys = [
         ApiVersionsResponse.ApiVersion(
             version=version,
@@ -153,7 +155,7 @@ def _handle_api_versions(cluster: Cluster, request: Request, plan: Plan) -> Repl
             min_version=api.min_version,
             max_version=cluster.max_version(api.name, api.max_version),
         )
-        for api in APIS.values()
+        for api in served
     ]
     return Reply(ApiVersionsResponse(version=version, error_code=int(code), api_keys=keys))
 
@@ -163,7 +165,7 @@ def _handshake(cluster: Cluster, request: Request, plan: Plan, session: Session)
     scripted = plan.answer_for()
     code = Code.NONE.value
     if scripted is not None:
-        code = scripted.error
+        code = scripted.code
     elif users is None:
         code = Code.ILLEGAL_SASL_STATE
     elif mechanism not in MECHANISMS:
@@ -178,7 +180,7 @@ def _handshake(cluster: Cluster, request: Request, plan: Plan, session: Session)
 def _authenticate(cluster: Cluster, request: Request, plan: Plan, session: Session) -> Reply:
     scripted = plan.answer_for()
     if scripted is not None:
-        return _authenticated(request, scripted.error, scripted.message, b"", 0.0)
+        return _authenticated(request, scripted.code, scripted.message, b"", 0.0)
     if session.exchange is None:
         return _authenticated(request, Code.ILLEGAL_SASL_STATE, "No SaslHandshake came before", b"", 0.0)
     try:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ._faults import Limited, Rule, check_seconds
+from ._checks import check_integer, check_seconds
+from ._faults import Limited, Rule
 
 Direction = Literal["requests", "answers"]
 
@@ -82,8 +83,7 @@ class Trickle(NetworkFault):
     def __post_init__(self) -> None:
         NetworkFault.__post_init__(self)
         check_seconds(self.seconds)
-        if self.size < 1:
-            raise ValueError(f"size must be 1 or more; got {self.size!r}")
+        check_integer("size", self.size, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +99,8 @@ class Cut(NetworkFault):
 
     def __post_init__(self) -> None:
         NetworkFault.__post_init__(self)
-        if self.forward is not None and self.forward < 0:
-            raise ValueError(f"forward must be 0 or more, or None for the whole frame; got {self.forward!r}")
+        if self.forward is not None:
+            check_integer("forward", self.forward, 0, ", or None for the whole frame")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

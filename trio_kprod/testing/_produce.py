@@ -90,7 +90,7 @@ def _settle(cluster: Cluster, entry: _Entry, acks: int, missing: int, plan: Plan
 def _scripted(answer: Answer, base_offset: int) -> Outcome:
     offset = base_offset if answer.base_offset is None else answer.base_offset
     return Outcome(
-        answer.error,
+        answer.code,
         offset,
         record_errors=answer.record_errors,
         message=answer.message,
@@ -205,7 +205,7 @@ def _partition_answer(index: int, outcome: Outcome, version: int) -> Any:
 def init_producer_id(cluster: Cluster, body: Any, version: int, plan: Plan) -> Any:
     """A fresh producer id. Transactions are not served."""
     scripted = plan.answer_for()
-    code = scripted.error if scripted else Code.NONE
+    code = scripted.code if scripted else Code.NONE
     if not scripted and body.transactional_id is not None:
         code = Code.INVALID_REQUEST
     if code:

@@ -47,7 +47,7 @@ def _answer_topic(cluster: Cluster, asked: Any, version: int, plan: Plan, create
         return missing if topic is None else _describe(topic, version, plan)
     scripted = plan.answer_for(asked.name)
     if scripted is not None:
-        return _refused(asked.name, scripted.error, version)
+        return _refused(asked.name, scripted.code, version)
     if not is_legal_name(asked.name):
         return _refused(asked.name, Code.INVALID_TOPIC_EXCEPTION, version)
     topic = cluster.topics.get(asked.name) or (cluster.auto_create(asked.name) if create else None)
@@ -63,7 +63,7 @@ def _refused(name: str, code: int, version: int) -> Any:
 def _describe(topic: Topic, version: int, plan: Plan) -> Any:
     scripted = plan.answer_for(topic.name)
     if scripted is not None:
-        return _refused(topic.name, scripted.error, version)
+        return _refused(topic.name, scripted.code, version)
     partitions = [_describe_partition(topic, index, version, plan) for index in range(len(topic.partitions))]
     return _MetadataTopic(
         version=version,
@@ -79,7 +79,7 @@ def _describe_partition(topic: Topic, index: int, version: int, plan: Plan) -> A
     scripted = plan.answer_for(topic.name, index)
     return _MetadataPartition(
         version=version,
-        error_code=scripted.error if scripted else 0,
+        error_code=scripted.code if scripted else 0,
         partition_index=index,
         leader_id=-1 if scripted else NODE_ID,
         leader_epoch=0,
@@ -120,7 +120,7 @@ def _partition_count(cluster: Cluster, asked: Any) -> int:
 def _refusal(cluster: Cluster, name: str, count: int, unknown: list[str], plan: Plan) -> int:
     scripted = plan.answer_for(name)
     if scripted is not None:
-        return scripted.error
+        return scripted.code
     if not is_legal_name(name):
         return Code.INVALID_TOPIC_EXCEPTION
     if name in cluster.topics:
@@ -153,7 +153,7 @@ def _delete_topic(cluster: Cluster, name: str | None, topic_id: Any, version: in
     topic = cluster.topic_by_id(topic_id) if name is None else cluster.topics.get(name)
     scripted = plan.answer_for(topic.name if topic else name)
     if scripted is not None:
-        code = scripted.error
+        code = scripted.code
     elif topic is None:
         code = Code.UNKNOWN_TOPIC_ID if name is None else Code.UNKNOWN_TOPIC_OR_PARTITION
     else:
