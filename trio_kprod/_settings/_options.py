@@ -46,7 +46,7 @@ Serializer = Callable[[str, Any], "bytes | None"]
 
 
 def addresses(given: Any, protocol: str) -> tuple[tuple[str, int], ...]:
-    """Every address in the order given, each once."""
+    """Every address in the order given, each once. Empty entries, as in ``"a:1,"``, are skipped."""
     allowed = "'host:port', several joined by commas, or an iterable of such strings"
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise wrong_type("bootstrap_servers", given, allowed)
@@ -54,7 +54,8 @@ def addresses(given: Any, protocol: str) -> tuple[tuple[str, int], ...]:
     for item in [given] if isinstance(given, str) else given:
         if not isinstance(item, str):
             raise wrong_type("bootstrap_servers", item, allowed)
-        found.update((_address(part.strip(), protocol), None) for part in item.split(","))
+        parts = [part.strip() for part in item.split(",")]
+        found.update((_address(part, protocol), None) for part in parts if part)
     if not found:
         raise ValueError(f"bootstrap_servers must name at least one address, got {shown(given)}")
     return tuple(found)
