@@ -109,15 +109,16 @@ class Delivery:
     ) -> None:
         self.refusal: tuple[type[Exception], str] | None = None
         self.crash: BaseException | None = None
-        self.opened = trio.Event()
+        self.opened: trio.Event = trio.Event()
         self.open_error: BaseException | None = None
-        self.over = trio.Event()
-        self.stopping = trio.Event()
-        self.reason = ""  # why messages are given up, if they are
-        self.room = Room(settings, ledger, self.wake)
-        self.instruments = Instruments(settings.instruments, settings.logger)
-        self.teller = Teller(settings, self.instruments)
-        self.delivered = self.undelivered = 0
+        self.over: trio.Event = trio.Event()
+        self.stopping: trio.Event = trio.Event()
+        self.reason: str = ""  # why messages are given up, if they are
+        self.room: Room = Room(settings, ledger, self.wake)
+        self.instruments: Instruments = Instruments(settings.instruments, settings.logger)
+        self.teller: Teller = Teller(settings, self.instruments)
+        self.delivered: int = 0
+        self.undelivered: int = 0
         self._settings = settings
         self._logger = settings.logger
         self._client = client

@@ -42,7 +42,7 @@ class ConnectFailed(ProducerError, ConnectionError):
 
     def __init__(self, message: str, causes: dict[str, BaseException] | None = None) -> None:
         super().__init__(message)
-        self.causes = causes or {}
+        self.causes: dict[str, BaseException] = causes or {}
 
 
 class MessageTooLarge(ProducerError, ValueError):
@@ -60,7 +60,7 @@ class DeliveryFailed(ProducerError):
     """
 
     def __init__(self, undelivered: Sequence[Undelivered], omitted: int = 0) -> None:
-        self.undelivered = tuple(undelivered)
+        self.undelivered: tuple[Undelivered, ...] = tuple(undelivered)
         self.omitted = omitted
         super().__init__(self.undelivered, omitted)
 

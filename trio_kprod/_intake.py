@@ -56,7 +56,7 @@ class Intake:
     """Makes entries of what the user gives. Reads clocks, changes nothing."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float], ledger: Ledger) -> None:
-        self.topics = TopicAccounts()
+        self.topics: TopicAccounts = TopicAccounts()
         self._ledger = ledger
         self._clock = clock
         self._millisecond = 0

@@ -37,7 +37,7 @@ class Ledger:
     """Attributes: `run` (int), the run of what is accepted next; nothing of it is ever settled."""
 
     def __init__(self) -> None:
-        self.run = 0
+        self.run: int = 0
         self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
     def cut(self, position: int) -> int:

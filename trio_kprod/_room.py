@@ -49,13 +49,13 @@ class TopicAccount:
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.unsettled = 0
-        self.unsettled_bytes = 0
-        self.stalled = False
-        self.waiters = 0  # how many wait for room, in the line or parked
+        self.name: str = name
+        self.unsettled: int = 0
+        self.unsettled_bytes: int = 0
+        self.stalled: bool = False
+        self.waiters: int = 0  # how many wait for room, in the line or parked
         self.parked: list[Waiter] = []
-        self.partitions = 0  # 0 as long as nobody has told
+        self.partitions: int = 0  # 0 as long as nobody has told
         self.askers: list[Asker] = []
 
     @property
@@ -114,10 +114,10 @@ class Room:
         self._stalled: dict[TopicAccount, None] = {}
         self._stalled_count = 0
         self._stalled_bytes = 0
-        self.taken = 0  # how many of the accepted messages have left the queue
-        self.unsettled_bytes = 0
-        self.tasks_waiting = 0
-        self.short_of_bytes = False
+        self.taken: int = 0  # how many of the accepted messages have left the queue
+        self.unsettled_bytes: int = 0
+        self.tasks_waiting: int = 0
+        self.short_of_bytes: bool = False
 
     @property
     def queued(self) -> int:

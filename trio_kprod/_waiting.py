@@ -25,7 +25,7 @@ class Wait:
     __slots__ = ("_task", "ended")
 
     def __init__(self) -> None:
-        self.ended = False
+        self.ended: bool = False
         self._task: trio.lowlevel.Task | None = None
 
     def end(self) -> None:

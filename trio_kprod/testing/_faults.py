@@ -157,7 +157,7 @@ class Rule:
     def __init__(self, fault: Limited, changed: Callable[[], None]) -> None:
         self.fault = fault
         self.hits = 0
-        self.active = True
+        self.active: bool = True
         self._to_skip = fault.skip
         self._changed = changed
 
