@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from typing import NoReturn
 
 import pytest
@@ -33,6 +34,16 @@ def mark_kafka(item: pytest.Item) -> None:
     item.add_marker("kafka")
     left_open = "Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
     item.add_marker(pytest.mark.filterwarnings(f"ignore:{left_open}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Let coverage go on measuring after a test that has set a trace function of its own."""
+    measuring = sys.gettrace()
+    try:
+        return (yield)
+    finally:
+        sys.settrace(measuring)
 
 
 @pytest.hookimpl(trylast=True)

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from tests._testing_peer import Peer, batch
-from trio_kprod.testing import Broker, Record, open_broker
+from trio_kprod.testing import Broker, Record, _serve, open_broker
 
 THREAD = "trio_kprod.testing broker"
 
@@ -188,6 +188,23 @@ async def test_bad_bytes_end_their_connection_only(caplog: pytest.LogCaptureFixt
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
+async def test_a_bug_of_the_broker_ends_one_connection_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_broker() as broker:
+        peer = await connect(broker)
+        with monkeypatch.context() as patch:
+            patch.setattr(_serve, "handle", lambda *_: 1 / 0)
+            assert await peer.metadata("t") is None
+        again = await connect(broker)
+        assert (await again.metadata("t")).topics[0].error_code == 0
+        for one in (peer, again):
+            await one.stream.aclose()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "closing a connection: the broker failed to handle a request"
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Waiting
 
@@ -211,6 +228,15 @@ async def test_any_condition_is_waited_for() -> None:
         await broker.until(lambda: broker.connections == 0)
         with pytest.raises(TimeoutError, match=r"not so after 0 seconds: <Broker .*, 0 connections>"):
             broker.wait_until(lambda: broker.connections == 1, timeout=0)
+
+
+def test_records_are_waited_for_outside_of_a_loop() -> None:
+    with open_broker() as broker:
+        producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+        producer.send("t", b"1")
+        assert [record.value for record in broker.wait_records("t")] == [b"1"]
+        broker.wait_requests("Produce")
+        producer.close()
 
 
 async def test_records_are_waited_for_in_any_loop() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import trio
-from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse
+from kafka.protocol.admin import (
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+)
+from kafka.protocol.consumer import FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse
+from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse
 from kafka.protocol.producer import InitProducerIdRequest, InitProducerIdResponse, ProduceResponse
 from kafka.protocol.sasl import (
     SaslAuthenticateRequest,
@@ -18,6 +25,7 @@ from kafka.protocol.sasl import (
 
 from tests._testing_peer import Peer, batch, produce_request
 from trio_kprod.testing import Answer, Code, Delay, Drop, Fault, MemoryBroker, MemoryNetwork, Silence
+from trio_kprod.testing._checks import API_NAMES
 
 Clock = trio.testing.MockClock
 
@@ -247,6 +255,81 @@ async def test_requests_without_topics_can_fail(
         if api == "InitProducerId":
             request.transactional_id = None
         assert (await peer.call(request, response_class)).error_code == code
+
+
+def requests_of_every_kind() -> dict[str, tuple[Any, Any, Callable[[Any], Any]]]:
+    """A request by its name, the class of its answer, and where the error stands in that."""
+    fetched, listed = FetchRequest.FetchTopic, ListOffsetsRequest.ListOffsetsTopic
+    created = CreateTopicsRequest.CreatableTopic
+    fetch_part = fetched.FetchPartition(version=12, partition=0, fetch_offset=0, partition_max_bytes=99)
+    list_part = listed.ListOffsetsPartition(version=7, partition_index=0, timestamp=-1)
+    return {
+        "Produce": (
+            produce_request(("t", 0, batch())),
+            ProduceResponse,
+            lambda a: a.responses[0].partition_responses[0],
+        ),
+        "Fetch": (
+            FetchRequest(
+                version=12,
+                max_wait_ms=0,
+                min_bytes=0,
+                max_bytes=99,
+                topics=[fetched(version=12, topic="t", partitions=[fetch_part])],
+            ),
+            FetchResponse,
+            lambda a: a.responses[0].partitions[0],
+        ),
+        "ListOffsets": (
+            ListOffsetsRequest(
+                version=7, replica_id=-1, topics=[listed(version=7, name="t", partitions=[list_part])]
+            ),
+            ListOffsetsResponse,
+            lambda a: a.topics[0].partitions[0],
+        ),
+        "Metadata": (MetadataRequest(version=9, topics=None), MetadataResponse, lambda a: a.topics[0]),
+        "SaslHandshake": (SaslHandshakeRequest(version=1, mechanism="PLAIN"), SaslHandshakeResponse, _whole),
+        "ApiVersions": (ApiVersionsRequest(version=0), ApiVersionsResponse, _whole),
+        "CreateTopics": (
+            CreateTopicsRequest(
+                version=5,
+                topics=[created(version=5, name="n", num_partitions=1, replication_factor=1)],
+            ),
+            CreateTopicsResponse,
+            lambda a: a.topics[0],
+        ),
+        "DeleteTopics": (
+            DeleteTopicsRequest(version=5, topic_names=["t"], timeout_ms=1),
+            DeleteTopicsResponse,
+            lambda a: a.responses[0],
+        ),
+        "InitProducerId": (
+            InitProducerIdRequest(version=0, transactional_id=None),
+            InitProducerIdResponse,
+            _whole,
+        ),
+        "SaslAuthenticate": (
+            SaslAuthenticateRequest(version=2, auth_bytes=b""),
+            SaslAuthenticateResponse,
+            _whole,
+        ),
+    }
+
+
+def _whole(answer: Any) -> Any:
+    return answer
+
+
+@pytest.mark.parametrize("api", API_NAMES)
+async def test_every_request_can_be_answered_with_an_error(
+    broker: MemoryBroker, peer: Peer, api: str
+) -> None:
+    request, response_class, part = requests_of_every_kind()[api]
+    rule = broker.answer(api, error="UNKNOWN_SERVER_ERROR")
+    assert part(await peer.call(request, response_class)).error_code == -1
+    assert rule.hits == 1
+    assert broker.records("t") == []
+    assert broker.topics == {"t": 2, "u": 1}
 
 
 # ---------------------------------------------------------------------------------------------------------

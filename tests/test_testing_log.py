@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+from kafka.record.util import calc_crc32c
 
 from tests._testing_peer import batch
 from trio_kprod.testing import Code
@@ -165,6 +167,38 @@ def test_an_old_format_is_invalid(partition: Partition) -> None:
 
 def test_a_base_offset_other_than_zero_is_invalid(partition: Partition) -> None:
     assert partition.append(b"\0\0\0\0\0\0\0\1" + batch()[8:]).code == Code.INVALID_RECORD
+
+
+def with_valid_checksum(data: bytearray) -> bytes:
+    """The batch after something in it was changed."""
+    struct.pack_into(">I", data, 17, calc_crc32c(bytes(data[21:])))
+    return bytes(data)
+
+
+def test_a_count_that_does_not_fit_the_offsets_is_invalid(partition: Partition) -> None:
+    data = bytearray(batch([b"1", b"2"]))
+    struct.pack_into(">i", data, 23, 5)  # the last offset delta
+    outcome = partition.append(with_valid_checksum(data))
+    assert (outcome.code, outcome.message) == (
+        Code.INVALID_RECORD,
+        "The offsets of the batch do not match its records",
+    )
+
+
+def test_a_producer_id_needs_an_epoch_and_a_sequence(partition: Partition) -> None:
+    outcome = partition.append(batch(producer_id=7))
+    assert (outcome.code, outcome.message) == (
+        Code.INVALID_RECORD,
+        "An idempotent batch needs an epoch and a sequence number",
+    )
+
+
+def test_records_that_cannot_be_read_are_refused_where_their_keys_matter(partition: Partition) -> None:
+    data = bytearray(batch([b"1"], key=b"k"))
+    data[61] = 126  # the length of the record
+    partition.topic.settings = TopicSettings(compacted=True)
+    assert partition.append(with_valid_checksum(data)).code == Code.INVALID_RECORD
+    assert partition.topic.partitions[0].end_offset == 0
 
 
 def test_the_checksum_is_checked_before_the_size(partition: Partition) -> None:

@@ -324,6 +324,46 @@ async def test_offsets_in_every_version(peer: Peer, version: int) -> None:
     assert [part.offset for part in answer.topics[0].partitions] == [3, 0, 2, 2, -1]
 
 
+@pytest.mark.parametrize(
+    ("topic", "partition", "offset", "code"),
+    [
+        ("t", 0, 3, Code.OFFSET_OUT_OF_RANGE),
+        ("t", 9, 0, Code.UNKNOWN_TOPIC_OR_PARTITION),
+        ("u", 0, 0, Code.UNKNOWN_TOPIC_OR_PARTITION),
+    ],
+)
+async def test_fetch_where_nothing_is(
+    peer: Peer, topic: str, partition: int, offset: int, code: Code
+) -> None:
+    asked = FetchRequest.FetchTopic
+    part = asked.FetchPartition(version=12, partition=partition, fetch_offset=offset, partition_max_bytes=99)
+    request = FetchRequest(
+        version=12,
+        max_wait_ms=60_000,
+        min_bytes=1,
+        max_bytes=99,
+        topics=[asked(version=12, topic=topic, partitions=[part])],
+    )
+    answer = await peer.call(request, FetchResponse)
+    assert answer.responses[0].partitions[0].error_code == code
+
+
+async def test_fetch_sessions_are_not_known(peer: Peer) -> None:
+    request = FetchRequest(version=12, max_wait_ms=60_000, min_bytes=1, max_bytes=99, session_id=5, topics=[])
+    answer = await peer.call(request, FetchResponse)
+    assert answer.error_code == Code.FETCH_SESSION_ID_NOT_FOUND
+
+
+async def test_offsets_where_nothing_is(peer: Peer) -> None:
+    asked = ListOffsetsRequest.ListOffsetsTopic
+    part = asked.ListOffsetsPartition(version=7, partition_index=9, timestamp=-1)
+    request = ListOffsetsRequest(
+        version=7, replica_id=-1, topics=[asked(version=7, name="t", partitions=[part])]
+    )
+    answer = await peer.call(request, ListOffsetsResponse)
+    assert answer.topics[0].partitions[0].error_code == Code.UNKNOWN_TOPIC_OR_PARTITION
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Topics
 
@@ -365,6 +405,32 @@ async def test_topics_are_deleted(broker: MemoryBroker, peer: Peer, version: int
     answer = await peer.call(request, DeleteTopicsResponse)
     assert [result.error_code for result in answer.responses] == [0, Code.UNKNOWN_TOPIC_OR_PARTITION]
     assert broker.topics == {}
+
+
+async def test_topics_are_only_checked_if_that_is_asked(broker: MemoryBroker, peer: Peer) -> None:
+    """`validate_only`; and what the broker does not know is named."""
+    topic = CreateTopicsRequest.CreatableTopic
+    unknown = topic.CreatableTopicConfig(version=5, name="made.up", value="1")
+    placed = topic.CreatableReplicaAssignment(version=5, partition_index=0, broker_ids=[0])
+    asked = [
+        topic(version=5, name="fine", num_partitions=-1, replication_factor=1),
+        topic(version=5, name="placed", num_partitions=-1, replication_factor=-1, assignments=[placed]),
+        topic(version=5, name="odd", num_partitions=1, replication_factor=1, configs=[unknown]),
+    ]
+    request = CreateTopicsRequest(version=5, topics=asked, validate_only=True)
+    answer = await peer.call(request, CreateTopicsResponse)
+    assert [one.error_code for one in answer.topics] == [0, 0, Code.INVALID_CONFIG]
+    assert answer.topics[2].error_message == "Not known to this broker: made.up"
+    assert broker.topics == {"t": 2}
+
+
+async def test_the_limit_of_a_topic_can_be_changed(broker: MemoryBroker, peer: Peer) -> None:
+    broker.alter_topic("t", max_message_bytes=10)
+    assert (await peer.produce("t", batch())).error_code == Code.MESSAGE_TOO_LARGE
+    broker.alter_topic("t", max_message_bytes=None)
+    assert (await peer.produce("t", batch())).error_code == 0
+    with pytest.raises(KeyError):
+        broker.alter_topic("u", max_message_bytes=10)
 
 
 # ---------------------------------------------------------------------------------------------------------
