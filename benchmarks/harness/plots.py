@@ -143,6 +143,9 @@ def _figure(rows: int, columns: int, width: float, height: float, **more: Any) -
 
     mpl.use("agg")
     mpl.rcParams["svg.hashsalt"] = "trio_kprod"  # the same figures make the same file
+    # Letters as text, of few fonts: outlines, and the names of a dozen fonts, would be most of the file.
+    mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]
     import matplotlib.pyplot as plt
 
     size = (columns * width, rows * height)

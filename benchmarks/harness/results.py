@@ -1,10 +1,14 @@
-"""What a command found, kept as JSON beside its plots; from these ``RESULTS.md`` is made."""
+"""What a command found, kept as JSON beside its plots; from these ``RESULTS.md`` is made.
+
+Kept are the figures of each round, which ratios need, and not what they were made of: six digits of each, no
+timeline (only a plot needs it, which is drawn before), and nothing that was not measured.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from .tables import Table
 from .turns import Found
 
 DIRECTORY = Path(__file__).parent.parent / "results"
+
+_DIGITS = 6
 
 
 @dataclass
@@ -39,7 +45,11 @@ class Results:
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=1)
+        found = {
+            case: {peer: [_slim(one) for one in rounds] for peer, rounds in by_peer.items()}
+            for case, by_peer in self.found.items()
+        }
+        text = json.dumps({**asdict(replace(self, found={})), "found": found}, indent=1)
         (directory / f"{self.name}.json").write_text(text + "\n", "utf-8")
 
     @classmethod
@@ -47,6 +57,18 @@ class Results:
         """None if that command has not been run."""
         path = directory / f"{name}.json"
         return cls(**_revived(json.loads(path.read_text("utf-8")))) if path.exists() else None
+
+
+def _slim(one: Round) -> dict[str, Any]:
+    figures = {name: value for name, value in asdict(one).items() if name != "timeline" and value}
+    needed = {"messages": one.messages, "seconds": one.seconds, "cpu_seconds": one.cpu_seconds}
+    return {name: _rounded(value) for name, value in {**needed, **figures}.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def _revived(kept: dict[str, Any]) -> dict[str, Any]:
