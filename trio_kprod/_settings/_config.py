@@ -151,20 +151,14 @@ def make_settings(
     for name in client_config:
         _refuse_unknown(name)
     values = {name: check(name, named[name]) for name, check in NAMED.items()}
-    for name, (_, default, check) in _CONFIG.items():
-        values[name] = check(name, client_config.get(name, default))
+    for name, option in _CONFIG.items():
+        values[name] = option.check(name, client_config.get(name, option.default))
     _settle_contradictions(values, client_config)
+    for name, option in _CONFIG.items():
+        values[option.field or name.removesuffix("_ms")] = values.pop(name)
     security = make_security(client_config)
-    context = security.ssl_context
-    return Settings(
-        **{_CONFIG[name].field if name in _CONFIG else name: value for name, value in values.items()},
-        bootstrap_servers=_options.addresses(bootstrap_servers, security.protocol),
-        security_protocol=security.protocol,
-        ssl_context=context,
-        ssl_check_hostname=context is not None and context.check_hostname,
-        sasl_mechanism=security.sasl_mechanism,
-        sasl_options=security.sasl_options,
-    )
+    servers = _options.addresses(bootstrap_servers, security.security_protocol)
+    return Settings(bootstrap_servers=servers, **values, **security._asdict())
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -172,9 +166,9 @@ def make_settings(
 
 
 class _Option(NamedTuple):
-    field: str  # of `Settings`
     default: Any
     check: Check
+    field: str | None = None  # of `Settings`, if that is not the option's name without its unit
 
 
 #: The options that stand in the signature of `open_producer`, where their defaults are.
@@ -204,30 +198,26 @@ _milliseconds = duration("milliseconds")
 #: The options with kafka-python's names, but those of `_security`. Defaults are kafka-python's, except
 #: where a comment says why not.
 _CONFIG: Mapping[str, _Option] = {
-    "client_id": _Option("client_id", None, _options.client_id),
-    "acks": _Option("acks", "all", one_of({0: 0, 1: 1, -1: -1, "all": -1})),
-    "compression_type": _Option("compression", None, _options.compression),
+    "client_id": _Option(None, _options.client_id),
+    "acks": _Option("all", one_of({0: 0, 1: 1, -1: -1, "all": -1})),
+    "compression_type": _Option(None, _options.compression, "compression"),
     # By measurement; kafka-python's 16384 holds 150 messages of 100 bytes, and every batch has its cost.
-    "batch_size": _Option("batch_size", 524_288, _options.batch_size),
-    "max_request_size": _Option("max_request_size", 1_048_576, integer(1, INT32)),
-    "partitioner": _Option("partitioner", None, optional(_options.partitioner)),
-    "request_timeout_ms": _Option("request_timeout", 30_000, duration("milliseconds", most=INT32)),
-    "metadata_max_age_ms": _Option("metadata_max_age", 300_000, duration("milliseconds", infinite=True)),
-    "connections_max_idle_ms": _Option(
-        "connections_max_idle", 540_000, duration("milliseconds", infinite=True)
-    ),
-    "reconnect_backoff_ms": _Option("reconnect_backoff", 50, _milliseconds),
+    "batch_size": _Option(524_288, _options.batch_size),
+    "max_request_size": _Option(1_048_576, integer(1, INT32)),
+    "partitioner": _Option(None, optional(_options.partitioner)),
+    "request_timeout_ms": _Option(30_000, duration("milliseconds", most=INT32)),
+    "metadata_max_age_ms": _Option(300_000, duration("milliseconds", infinite=True)),
+    "connections_max_idle_ms": _Option(540_000, duration("milliseconds", infinite=True)),
+    "reconnect_backoff_ms": _Option(50, _milliseconds),
     # As Java; kafka-python's 30 s delays every message by that much once a broker is back.
-    "reconnect_backoff_max_ms": _Option("reconnect_backoff_max", 1_000, _milliseconds),
-    "socket_connection_setup_timeout_ms": _Option("connection_setup_timeout", 10_000, _milliseconds),
-    "receive_message_max_bytes": _Option("receive_message_max_bytes", 100_000_000, integer(1, INT32)),
-    "allow_auto_create_topics": _Option("allow_auto_create_topics", True, flag),
-    "receive_buffer_bytes": _Option("receive_buffer_bytes", None, optional(integer(1, INT32))),
-    "send_buffer_bytes": _Option("send_buffer_bytes", None, optional(integer(1, INT32))),
-    "socket_options": _Option(
-        "socket_options", [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], _options.socket_options
-    ),
-    "proxy_url": _Option("proxy_url", None, optional(_options.proxy_url)),
+    "reconnect_backoff_max_ms": _Option(1_000, _milliseconds),
+    "socket_connection_setup_timeout_ms": _Option(10_000, _milliseconds, "connection_setup_timeout"),
+    "receive_message_max_bytes": _Option(100_000_000, integer(1, INT32)),
+    "allow_auto_create_topics": _Option(True, flag),
+    "receive_buffer_bytes": _Option(None, optional(integer(1, INT32))),
+    "send_buffer_bytes": _Option(None, optional(integer(1, INT32))),
+    "socket_options": _Option([(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], _options.socket_options),
+    "proxy_url": _Option(None, optional(_options.proxy_url)),
 }
 
 #: Which option may not be larger than which.

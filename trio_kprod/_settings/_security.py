@@ -22,10 +22,13 @@ PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
 class Security(NamedTuple):
-    protocol: str
+    """The fields of `Settings` that are about TLS and SASL."""
+
+    security_protocol: str
     ssl_context: ssl.SSLContext | None
-    sasl_mechanism: str | None
-    sasl_options: Mapping[str, Any]
+    ssl_check_hostname: bool
+    sasl_mechanism: str | None = None
+    sasl_options: Mapping[str, Any] = MappingProxyType({})
 
 
 def make_security(given: Mapping[str, Any]) -> Security:
@@ -35,13 +38,14 @@ def make_security(given: Mapping[str, Any]) -> Security:
     protocol: str = values["security_protocol"]
     _refuse_useless(protocol, changed)
     context = _tls_context(values, changed) if protocol.endswith("SSL") else None
+    check_hostname = context is not None and context.check_hostname
     if not protocol.startswith("SASL_"):
-        return Security(protocol, context, None, MappingProxyType({}))
+        return Security(protocol, context, check_hostname)
     mechanism = _mechanism(protocol, values, changed)
     options = {
         name: value for name, value in values.items() if value is not None and not name.startswith("ssl_")
     }
-    return Security(protocol, context, mechanism, MappingProxyType(options))
+    return Security(protocol, context, check_hostname, mechanism, MappingProxyType(options))
 
 
 def _refuse_useless(protocol: str, changed: list[str]) -> None:
