@@ -109,6 +109,10 @@ class ConnectionLost(ProducerError, ConnectionError):
     """The connection to a broker ended, or it did not answer in time; ``__cause__`` may say more."""
 
 
+class NoResponse(ConnectionLost):
+    """A broker did not respond to a request in time, and the connection was given up."""
+
+
 class DeliveryTimedOut(ProducerError):
     """`delivery_timeout` seconds passed since the message was accepted."""
 

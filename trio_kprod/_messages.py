@@ -18,6 +18,28 @@ HEADER_OVERHEAD = 10
 #: What a record batch of format v2 takes before its first record.
 BATCH_OVERHEAD = 61
 
+#: The most a produce request takes besides client id, topics and batches: its length (4 bytes), API key and
+#: version (4), correlation id (4), length of the client id (2), no transactional id (2), acks and timeout
+#: (6), number of topics (5), tags (2).
+_REQUEST_OVERHEAD = 29
+
+#: The most a topic takes in it besides its name or id: lengths of name (2) and partitions (5), tags (1).
+_TOPIC_OVERHEAD = 8
+_TOPIC_ID = 16
+
+#: What each partition takes besides its batch: its index (4), the batch's length (5), tags (1).
+PARTITION_OVERHEAD = 10
+
+
+def request_overhead(client_id: str) -> int:
+    """What a produce request takes before its first topic, at the most."""
+    return _REQUEST_OVERHEAD + len(client_id.encode())
+
+
+def topic_overhead(name: str) -> int:
+    """What a topic takes in a produce request besides its partitions, at the most."""
+    return _TOPIC_OVERHEAD + max(len(name.encode()), _TOPIC_ID)
+
 
 #: A message on its way, as the fields below: the one object there is for each, from the call to its outcome.
 #:

@@ -12,7 +12,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from trio_kprod._core._batch import Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import PartitionResponse
-from trio_kprod._core._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
+from trio_kprod._core._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send, Withdraw
 from trio_kprod._core._partition import Partition
 from trio_kprod._core._reports import Report, Settled
 from trio_kprod._core._shared import Rules
@@ -65,7 +65,7 @@ class Seen(NamedTuple):
 
 def see(request: Request) -> list[Seen]:
     """The batches of a request, decoded from their bytes."""
-    return [_decode(batch.partition, bytes(batch.data or b"")) for batch in request.batches]
+    return [_decode(batch.partition, bytes(batch.data)) for batch in request.batches if batch.data]
 
 
 def _decode(partition: Partition, data: bytes) -> Seen:
@@ -136,6 +136,8 @@ class Bench:
         if isinstance(action, Send):
             assert action.request.batches
             self.requests.append(action.request)
+        elif isinstance(action, Withdraw):
+            self.requests.remove(action.request)
         elif isinstance(action, Connect):
             self.connects.append(action.node)
         elif isinstance(action, RequestMetadata):
@@ -167,6 +169,11 @@ class Bench:
             self.step()
         self.now = end
 
+    def start_writing(self) -> None:
+        """The first byte of each request in flight reaches the socket."""
+        for request in self.requests:
+            request.write_started = True
+
     def take(self) -> Request:
         """The request that was sent first of those not answered yet; its bytes reach the socket."""
         request = self.requests.pop(0)
@@ -197,8 +204,8 @@ class Bench:
 
     @property
     def sent(self) -> list[list[Seen]]:
-        """What is in flight."""
-        return [see(request) for request in self.requests]
+        """What is in flight and not given up."""
+        return [seen for request in self.requests if (seen := see(request))]
 
     def only(self) -> Seen:
         """The one batch in flight."""

@@ -28,7 +28,7 @@ def test_a_request_carries_one_batch_of_each_partition() -> None:
 
 
 def test_a_request_is_no_larger_than_allowed() -> None:
-    bench = Bench(leaders=(1, 1, 1), max_request_size=150)
+    bench = Bench(leaders=(1, 1, 1), max_request_size=29 + 24 + 2 * (10 + 75))
     bench.core.submit([message(partition=index) for index in range(3)])
     bench.step()
     assert [len(request) for request in bench.sent] == [2, 1]

@@ -464,8 +464,8 @@ def test_the_end_of_a_connection_changes_nothing_for_what_was_given_up() -> None
     bench = Bench(delivery_timeout=1.0, max_retries=0)
     bench.submit("ab")
     request = bench.requests[0]
+    bench.start_writing()
     bench.pass_time(1)
-    request.write_started = True
     bench.core.lost(1, [request], OSError())
     bench.step()
     assert bench.outcomes() == [Outcome("ab", "DeliveryTimedOut", True, -1)]
@@ -478,7 +478,7 @@ def test_what_has_killed_two_connections_travels_alone() -> None:
     for _ in range(2):
         assert [len(request) for request in bench.sent] == [2]
         bench.lose()
-        bench.pass_time(0.001)
+        bench.pass_time(0.02)
     assert [len(request) for request in bench.sent] == [1, 1]
 
 

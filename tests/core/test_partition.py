@@ -179,6 +179,7 @@ def test_messages_of_partitions_that_are_no_more_are_given_up() -> None:
     bench = Bench(leaders=(1, 1)).started()
     bench.submit("ab", partition=1)
     bench.submit("c", partition=1)
+    bench.start_writing()
     bench.learn(metadata((1,), topic_id=UUID(int=2)))
     assert bench.outcomes() == [
         Outcome("ab", "PartitioningFailed", True, -1),
@@ -232,6 +233,7 @@ def test_a_sealed_batch_that_is_given_up_leaves_the_rest_to_the_next_epoch() -> 
     bench = Bench(delivery_timeout=1.0).started()
     bench.submit("ab")
     bench.submit("cd", accepted_at=0.5)
+    bench.start_writing()
     bench.pass_time(1)
     assert bench.outcomes() == [Outcome("ab", "DeliveryTimedOut", True, -1)]
     bench.take()

@@ -283,6 +283,7 @@ def test_that_the_next_batch_is_accepted_proves_nothing_of_it() -> None:
     bench = pipeline()
     bench.answer(7)
     bench.lose()
+    bench.pass_time(0.1)
     bench.answer(29)
     assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
     assert (bench.only().values, bench.only().epoch) == ("cd", 0)

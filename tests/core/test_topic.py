@@ -360,6 +360,7 @@ def test_an_id_that_was_taken_for_a_former_one_is_believed_when_it_is_told_for_l
         if bench.asked:
             bench.learn(metadata())
     assert bench.outcomes() == [Outcome("a", "UnknownTopic", True, -1)]  # written under the one, perhaps
+    bench.pass_time(1)
     bench.answer(0, 1)
     assert bench.outcomes() == [Outcome("b", None, False, 1)]
 

@@ -28,10 +28,14 @@ class Frame:
     def __init__(self, request: Request, pieces: Sequence[Piece], start: int, sent_at: float) -> None:
         self.request = request
         self.pieces = pieces
-        self.start = start
-        self.end = start + _FRAME_OVERHEAD + sum(piece.sealed.size for piece in pieces)
+        self.start = self.end = start
+        self.move_to(start)
         self.sent_at = sent_at
         self.client_waits = True
+
+    def move_to(self, start: int) -> None:
+        self.start = start
+        self.end = start + _FRAME_OVERHEAD + sum(piece.sealed.size for piece in self.pieces)
 
     @property
     def size(self) -> int:
@@ -74,6 +78,20 @@ class Connection:
         frame = Frame(request, pieces, self.length, now)
         self.length = frame.end
         self.under_way.append(frame)
+
+    def drop_withdrawn(self) -> None:
+        """What the core gave up before its request was begun is not going to be written."""
+        for frame in list(self.under_way):
+            if not frame.request.write_started:
+                left = {Place(one.partition.topic.name, one.partition.index) for one in frame.request.batches}
+                frame.pieces = [piece for piece in frame.pieces if piece.place in left]
+        self.under_way = deque(frame for frame in self.under_way if frame.pieces)
+        end = self.written
+        for frame in self.under_way:
+            if not frame.request.write_started:
+                frame.move_to(end)
+            end = frame.end
+        self.length = end
 
     def transfer(self, written: int, arrived: int) -> None:
         """So many bytes in all have been written, and have arrived, by now."""

@@ -332,7 +332,12 @@ def an_odd_split_loses_its_middle() -> AbstractContextManager[object]:
 @_bug()
 def a_batch_is_settled_twice() -> AbstractContextManager[object]:
     """An answer to what was given up meanwhile tells its outcome a second time, and perhaps another."""
-    original = ProduceCore.answered
+    original, settle = ProduceCore.answered, _responses._settle
+
+    def keep_entries(batch: Batch, **how: Any) -> None:
+        entries = batch.entries
+        settle(batch, **how)
+        batch.entries = entries
 
     def answered(
         self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]
@@ -343,7 +348,10 @@ def a_batch_is_settled_twice() -> AbstractContextManager[object]:
                 self._outbox.settle(batch.partition.topic, batch.entries, base_offset=answer.base_offset)
         original(self, request, answers)
 
-    return patch.object(ProduceCore, "answered", answered)
+    bug = ExitStack()
+    bug.enter_context(patch.object(_responses, "_settle", keep_entries))
+    bug.enter_context(patch.object(ProduceCore, "answered", answered))
+    return bug
 
 
 @_bug()

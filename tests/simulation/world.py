@@ -76,6 +76,8 @@ class World:
         self._core.advance()
         for action in self._core.actions():
             self._do(action)
+        for connection in self.connections.values():
+            connection.drop_withdrawn()
         self.history.before = self.now
 
     def _do(self, action: Action) -> None:

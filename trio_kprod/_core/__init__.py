@@ -32,6 +32,7 @@ from ._outbox import (
     RequestMetadata as RequestMetadata,
     RequestProducerId as RequestProducerId,
     Send as Send,
+    Withdraw as Withdraw,
 )
 from ._partitioners import Partitioner as Partitioner, adapt as adapt
 from ._reports import (

@@ -66,6 +66,7 @@ class Batch:
         "sequence",
         "size",
         "tied",
+        "wait_for_connection",
         "wait_for_metadata",
     )
 
@@ -88,10 +89,16 @@ class Batch:
         self.out_of_order = 0  # answers "out of order" at the head of the chain
         self.wait_for_metadata = 0  # the number of the topic's question whose answer it waits for
         self.retry_at = 0.0
+        self.wait_for_connection = False  # a connection to its leader ends the wait until `retry_at`
 
     def __repr__(self) -> str:
         where = f"{self.partition.topic.name}-{self.partition.index}"
         return f"<Batch {self.number} of {where}: {len(self.entries)} from sequence {self.sequence}>"
+
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a request carries it of which a byte may have reached a socket."""
+        return self.request is not None and self.request.write_started
 
     def mark_maybe_written(self) -> None:
         """A transmission of it did not end in a refusal before the append."""
@@ -105,6 +112,7 @@ class Batch:
         self.out_of_order = 0
         self.wait_for_metadata = 0
         self.retry_at = 0.0
+        self.wait_for_connection = False
 
 
 class Request:

@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from random import Random
 
-from .._messages import TOPIC, Entry
+from .._messages import PARTITION_OVERHEAD, TOPIC, Entry, topic_overhead
 from ._batch import Batch, Request
 from ._error_codes import PartitionResponse
 from ._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
@@ -18,6 +18,10 @@ from ._partition import Partition
 from ._responses import LOSSES_UNTIL_ALONE, answered, delivered, unanswered
 from ._shared import Rules, Shared
 from ._topic import Topic, TopicMetadata
+
+#: One call of `actions` encodes about this many bytes, before compression, so that the loop can do other
+#: things in between. gzip takes some 50 ms for them.
+_ENCODED_AT_ONCE = 1_048_576
 
 _MISSING_CODE = 3  # UNKNOWN_TOPIC_OR_PARTITION
 
@@ -37,6 +41,7 @@ class ProduceCore:
         self._answering_since = 0.0
         self._asking_producer_id = False
         self._id_failures = 0
+        self._to_encode = 0
         self._outbox.call_at(rules.metadata_max_age, self._refresh_by_age)
 
     @property
@@ -109,7 +114,7 @@ class ProduceCore:
             self._ask_again_later(self._topics[name], failed=True)
 
     def connected(self, node: int) -> None:
-        """A connection to a node is ready. That ends the backoff of what it leads.
+        """A connection to a node is ready. That ends the pause of what lost its connection there.
 
         But not of what may have killed the last connections: the others shall get their turn before it.
         """
@@ -117,7 +122,7 @@ class ProduceCore:
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
             for batch in partition.batches:
-                if batch.connections_lost < LOSSES_UNTIL_ALONE:
+                if batch.wait_for_connection and batch.connections_lost < LOSSES_UNTIL_ALONE:
                     batch.retry_at = self.now
         self._outbox.wake(self._led_by(node))
 
@@ -125,6 +130,8 @@ class ProduceCore:
         """An attempt to connect failed. Perhaps somebody else leads by now."""
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
+            for batch in partition.batches:  # an outage is not their fault
+                batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
             if not partition.idle or partition.topic.keyless:
                 self._outbox.refresh(partition.topic)
         self._outbox.wake(self._led_by(node))
@@ -133,9 +140,12 @@ class ProduceCore:
         """A connection ended. `Request.write_started` says whether any byte may have left."""
         self._usable.discard(node)
         for request in requests:
-            for batch in request.batches:
+            for batch in list(request.batches):
                 if batch.request is request:
                     unanswered(batch, cause, write_started=request.write_started)
+        # A broker that leads no more closes the connection; with acks=0 it cannot say so in any other way.
+        for partition in self._led_by(node):
+            self._outbox.refresh(partition.topic)
         self._outbox.wake(self._led_by(node))
 
     def sent(self, request: Request) -> None:
@@ -184,11 +194,15 @@ class ProduceCore:
     @property
     def deadline(self) -> float:
         """When `advance` has something to do."""
-        return self._outbox.next_call
+        return self.now if self._has_ready() else self._outbox.next_call
+
+    def _has_ready(self) -> bool:
+        return bool(self._outbox.ready_partitions or self._outbox.ready_topics)
 
     def actions(self) -> list[Action]:
-        """What to do now, in order."""
-        while (self._outbox.ready_partitions or self._outbox.ready_topics) and self._send_round():
+        """What to do now, in order. Encodes a bounded number of bytes; `deadline` is now if more is ready."""
+        self._to_encode = _ENCODED_AT_ONCE
+        while self._to_encode > 0 and self._has_ready() and self._send_round():
             pass
         # Last: it may just have turned out that a leader is not known, or that a chain is out of epochs.
         self._ask_for_metadata()
@@ -215,6 +229,9 @@ class ProduceCore:
     def _choose_queued(self, chosen: dict[Partition, Batch]) -> None:
         ready, self._outbox.ready_partitions = self._outbox.ready_partitions, {}
         for partition in ready:
+            if self._to_encode <= 0:
+                self._outbox.ready_partitions[partition] = None
+                continue
             if partition in chosen or partition.idle:
                 continue
             if partition.leader < 0:
@@ -224,14 +241,23 @@ class ProduceCore:
             batch = partition.next_batch()
             if batch is not None:
                 chosen[partition] = batch
+                self._count_to_encode(batch)
 
     def _choose_keyless(self, chosen: dict[Partition, Batch]) -> None:
         ready, self._outbox.ready_topics = self._outbox.ready_topics, {}
         for topic in ready:
             if not topic.keyless:
                 continue
-            for batch in topic.form_keyless(self._may_send_to, chosen):
+            formed = topic.form_keyless(self._may_send_to, chosen)
+            while self._to_encode > 0 and (batch := next(formed, None)) is not None:
                 chosen[batch.partition] = batch
+                self._count_to_encode(batch)
+            if self._to_encode <= 0 and topic.keyless:
+                self._outbox.ready_topics[topic] = None
+
+    def _count_to_encode(self, batch: Batch) -> None:
+        if batch.data is None:
+            self._to_encode -= batch.size
 
     def _may_send_to(self, node: int) -> bool:
         if node in self._usable:
@@ -244,19 +270,18 @@ class ProduceCore:
     def _pack(self, batches: Iterable[Batch]) -> list[Request]:
         """One request a leader, unless that is too large; what has killed connections travels alone."""
         requests: list[Request] = []
-        open_for: dict[int, list[Batch]] = {}
-        sizes: dict[int, int] = {}
+        open_for: dict[int, _OpenRequest] = {}
         limit = self._shared.rules.max_request_size
         for batch in batches:
-            node, size = batch.partition.leader, len(batch.data or b"")
+            node = batch.partition.leader
             if batch.connections_lost >= LOSSES_UNTIL_ALONE:
                 requests.append(Request(node, [batch]))
                 continue
-            if node not in open_for or sizes[node] + size > limit:
-                open_for[node], sizes[node] = [], 0
-                requests.append(Request(node, open_for[node]))
-            open_for[node].append(batch)
-            sizes[node] += size
+            open_request = open_for.get(node)
+            if open_request is None or open_request.size_with(batch) > limit:
+                open_request = open_for[node] = _OpenRequest(self._shared.rules.request_overhead)
+                requests.append(Request(node, open_request.batches))
+            open_request.add(batch)
         for request in requests:
             for batch in request.batches:
                 batch.request = request
@@ -323,3 +348,22 @@ def _forget_unsent(partition: Partition) -> None:
     for batch in partition.batches:
         if batch.request is not None and not batch.request.write_started:
             batch.request = None
+
+
+class _OpenRequest:
+    """A request that more batches may join, and its size in bytes at the most."""
+
+    def __init__(self, overhead: int) -> None:
+        self.batches: list[Batch] = []
+        self._size = overhead
+        self._topics: set[Topic] = set()
+
+    def size_with(self, batch: Batch) -> int:
+        topic = batch.partition.topic
+        name = 0 if topic in self._topics else topic_overhead(topic.name)
+        return self._size + name + PARTITION_OVERHEAD + len(batch.data or b"")
+
+    def add(self, batch: Batch) -> None:
+        self._size = self.size_with(batch)
+        self._topics.add(batch.partition.topic)
+        self.batches.append(batch)

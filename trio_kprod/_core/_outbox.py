@@ -22,6 +22,12 @@ class Send(NamedTuple):
     request: Request
 
 
+class Withdraw(NamedTuple):
+    """Every batch of this request was given up before its write started: forget it."""
+
+    request: Request
+
+
 class Connect(NamedTuple):
     """Something waits for a connection to this node."""
 
@@ -38,7 +44,7 @@ class RequestProducerId(NamedTuple):
     """Ask any broker for a producer id; answer by `producer_id` or `producer_id_failed`."""
 
 
-Action = Send | Connect | RequestMetadata | RequestProducerId | Report
+Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Report
 
 
 class Outbox:

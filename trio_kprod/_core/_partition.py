@@ -144,7 +144,9 @@ class Partition:
         assert self.chain is not None
         rules = self.shared.rules
         batch.sequence = self.chain.take(len(batch.entries))
-        batch.data, uncompressed = encode(
+        # Long, and meanwhile everything may be given up; so all that is ours to note stands above.
+        batch.data, uncompressed = rules.unlocked(
+            encode,
             batch.entries,
             producer_id=self.chain.producer_id,
             epoch=self.chain.epoch,

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._errors import ConnectionLost, ProducerError, RetriesExhausted
+from .._errors import ConnectionLost, NoResponse, ProducerError, RetriesExhausted
 from .._messages import Entry
 from ._batch import Batch
 from ._error_codes import PartitionResponse, Reaction, Row, may_have_appended, refusal, row
+from ._outbox import Withdraw
 from ._partition import Partition
 
 #: A request that kills its connection so often is sent as single batches.
 LOSSES_UNTIL_ALONE = 2
+
+
+#: A batch that travels alone and ends ten connections in a row is given up, whatever `max_retries` says.
+_LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 10
 
 
 def answered(batch: Batch, answer: PartitionResponse) -> None:
@@ -44,10 +49,17 @@ def unanswered(batch: Batch, cause: BaseException, *, write_started: bool) -> No
         partition.probing = True
         batch.mark_maybe_written()
         batch.attempts += 1
-        batch.connections_lost += 1
+        if not alone_is_to_blame(batch, cause):
+            batch.connections_lost = min(batch.connections_lost + 1, LOSSES_UNTIL_ALONE)
+        else:
+            batch.connections_lost += 1
         error = ConnectionLost(str(cause))
         error.__cause__ = cause
-        _retry_later(batch, error, None)
+        if batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
+            give_up(batch, _lost_too_often(batch, error))
+        else:
+            _retry_later(batch, error, None)
+            batch.wait_for_connection = True
     partition.shared.outbox.refresh(partition.topic)
     partition.shared.outbox.wake([partition])
 
@@ -62,12 +74,29 @@ def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
         partition.probing = False
 
 
+def alone_is_to_blame(batch: Batch, cause: BaseException) -> bool:
+    """Whether the broker ended the connection although nothing but this batch was sent to it."""
+    return batch.connections_lost >= LOSSES_UNTIL_ALONE and not isinstance(cause, NoResponse)
+
+
+def _lost_too_often(batch: Batch, last: ProducerError) -> ProducerError:
+    times = _LOSSES_UNTIL_GIVEN_UP - LOSSES_UNTIL_ALONE
+    error = RetriesExhausted(
+        f"the broker ended the connection each of the last {times} times "
+        f"that this batch of {len(batch.data or b'')} bytes was sent alone; perhaps it is larger than the "
+        f"broker's socket.request.max.bytes. The last time: {last}"
+    )
+    error.__cause__ = last
+    return error
+
+
 def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = None) -> None:
     """Settle the batch as undelivered. What follows in its partition goes on under the next epoch."""
     if maybe_written is None:
-        maybe_written = batch.maybe_written or batch.request is not None
+        maybe_written = batch.maybe_written or batch.is_being_written
+    was_sealed = batch.data is not None
     _settle(batch, error=error, maybe_written=maybe_written)
-    if batch.data is not None:
+    if was_sealed:
         batch.partition.restart()
 
 
@@ -204,6 +233,7 @@ def _retry_later(batch: Batch, error: ProducerError, limit: int | None) -> None:
         exhausted = RetriesExhausted(f"sent {batch.attempts} times in vain; the last time: {error}")
         exhausted.__cause__ = error
         return give_up(batch, exhausted)
+    batch.wait_for_connection = False
     batch.retry_at = shared.outbox.now + shared.backoff(batch.failures)
     shared.outbox.call_at(batch.retry_at, lambda: shared.outbox.wake([batch.partition]))
     return None
@@ -219,6 +249,10 @@ def _settle(
 ) -> None:
     if maybe_written and (batch.tied or batch.request is not None):
         batch.partition.ghosts = True
+    if batch.request is not None and not batch.request.write_started:
+        batch.request.batches.remove(batch)
+        if not batch.request.batches:
+            batch.partition.shared.outbox.actions.append(Withdraw(batch.request))
     batch.request = None
     batch.partition.batches.remove(batch)
     batch.partition.shared.outbox.settle(
@@ -232,6 +266,8 @@ def _settle(
         maybe_written=maybe_written,
         size=batch.size,
     )
+    # A request that is being written may hold the batch for long after this.
+    batch.entries, batch.data = (), None
 
 
 def _settle_some(batch: Batch, entries: list[Entry], error: BaseException) -> None:

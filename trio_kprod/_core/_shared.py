@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._outbox import Outbox
 from ._partitioners import Partitioner
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 #: Brokers recognise a duplicate among the last five batches they appended of a producer, no further back.
 IDEMPOTENT_WINDOW = 5
 
-#: `retry_backoff` doubles up to this, unless it is longer itself.
+#: `retry_backoff` doubles up to this, unless it is longer itself; and it is never shorter than that.
 MAX_BACKOFF = 1.0
+MIN_BACKOFF = 0.01
 
 #: Messages of a topic that are past `delivery_timeout` are looked for no more often than this.
 EXPIRY_PACE = 0.01
@@ -46,6 +47,9 @@ class Rules:
     partitioner: Partitioner | None = None  # None: as Java, see `_partitioners`
     observed: bool = False
     yield_gil: Callable[[], object] = field(default=lambda: None)
+    # Runs something that may take long. Whoever else may touch the core then, may do so meanwhile.
+    unlocked: Callable[..., Any] = field(default=lambda function, *args, **how: function(*args, **how))
+    request_overhead: int = 0  # of every produce request, see `_messages.request_overhead`
 
     @property
     def window(self) -> int:
@@ -75,7 +79,7 @@ class Shared:
 
     def backoff(self, failures: int) -> float:
         """How long to wait after so many failures. The jitter only shortens it."""
-        base = self.rules.retry_backoff
+        base = max(self.rules.retry_backoff, MIN_BACKOFF)
         longest = max(base, MAX_BACKOFF)
         exponent = min(failures - 1, 30)
         return min(base * 2.0**exponent, longest) * (1 - 0.2 * self.random.random())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -156,7 +156,9 @@ class Topic:
 
     # ---- batches of messages without key -----------------------------------------------------------------
 
-    def form_keyless(self, may_send_to: Callable[[int], bool], taken: Collection[Partition]) -> list[Batch]:
+    def form_keyless(
+        self, may_send_to: Callable[[int], bool], taken: Collection[Partition]
+    ) -> Iterator[Batch]:
         """Form batches of messages without key, each for the partition with the fewest unsettled bytes.
 
         Only partitions whose leader is connected count, so that a dead broker holds none of them up
@@ -165,28 +167,29 @@ class Topic:
         """
         if len(self.partitions) > _CANDIDATES:
             some = self.shared.random.sample(self.partitions, _CANDIDATES)
-            batches = self._form_keyless_among(some, may_send_to, taken)
-            if batches:
-                return batches
-        return self._form_keyless_among(self.partitions, may_send_to, taken)
+            formed = False
+            for batch in self._form_keyless_among(some, may_send_to, taken):
+                formed = True
+                yield batch
+            if formed:
+                return
+        yield from self._form_keyless_among(self.partitions, may_send_to, taken)
 
     def _form_keyless_among(
         self,
         partitions: Sequence[Partition],
         may_send_to: Callable[[int], bool],
         taken: Collection[Partition],
-    ) -> list[Batch]:
+    ) -> Iterator[Batch]:
         if any(partition.leader < 0 for partition in partitions):
             self.shared.outbox.refresh(self)
         open_to = [one for one in partitions if one not in taken and may_send_to(one.leader)]
         self.shared.random.shuffle(open_to)
-        batches: list[Batch] = []
         for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):
             if self.keyless and partition.may_form(self.keyless_bytes):
                 entries, size = take(self.keyless, self.batch_limit)
                 self.keyless_bytes -= size
-                batches.append(partition.form(entries, size))
-        return batches
+                yield partition.form(entries, size)
 
     def lower_batch_limit(self, size: int) -> None:
         """The broker refused a batch as too large."""
