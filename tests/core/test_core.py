@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core.helpers import TOPIC, Bench, Outcome, message, messages, metadata
+from trio_kprod._core._shared import Abandoned
 from trio_kprod._errors import DeliveryAborted, Refused
 
 
@@ -128,7 +129,7 @@ def test_an_id_that_nobody_gives_is_asked_for_again_after_a_pause() -> None:
 def test_an_id_that_is_refused_fails_what_waits_only() -> None:
     bench = Bench(ready=False)
     bench.submit("a")
-    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"))
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), final=True)
     bench.step()
     assert bench.outcomes() == [Outcome("a", "Refused", False, -1)]
     bench.submit("b")
@@ -147,7 +148,7 @@ def test_an_id_that_is_refused_instead_of_a_spoiled_one_fails_only_what_needs_it
     bench.submit("c", partition=1)
     bench.answer(47)
     assert bench.ids_asked == 1
-    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"))
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), final=True)
     bench.step()
     assert bench.outcomes() == [Outcome("b", "Refused", False, -1)]
     bench.answer(0, 1)
@@ -158,7 +159,7 @@ def test_what_is_in_flight_needs_no_other_id_yet() -> None:
     bench = Bench().started()
     bench.submit("abcd")
     bench.answer(47)
-    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"))
+    bench.core.producer_id_failed(Refused(31, "CLUSTER_AUTHORIZATION_FAILED"), final=True)
     bench.step()
     assert bench.outcomes() == []
     bench.answer(0, 1)
@@ -251,10 +252,6 @@ def test_stop_gives_up_what_waits_anywhere_and_what_comes_late() -> None:
 
 def test_stop_from_within_the_partitioner_tells_each_message_once() -> None:
     """A worker that is stuck in a partitioner is stopped by another thread, between two of its steps."""
-
-    class Abandoned(BaseException):
-        pass
-
     told: list[Outcome] = []
 
     def choose(*_: object) -> int:

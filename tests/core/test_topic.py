@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
 
 from tests.core.helpers import TOPIC, TOPIC_ID, Bench, Outcome, message, messages, metadata
-from trio_kprod._core._reports import PartitionCount, Recovered, Stalled
+from trio_kprod._core._reports import PartitionCount, Recovered, Settled, Stalled
 from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
-from trio_kprod._messages import SIZE
+from trio_kprod._messages import SIZE, VALUE, Entry
 
 MISSING = TopicMetadata(TOPIC, 3)
 
@@ -24,7 +25,7 @@ def check_counters(bench: Bench) -> None:
     """The running counts agree with what is there."""
     for topic in bench.core._topics.values():
         assert topic.keyless_bytes == sum(entry[SIZE] for entry in topic.keyless)
-        rooms = [topic.arrivals, topic.keyless, topic.beyond]
+        rooms = [topic.arrivals, topic.keyless, *[strays.messages for strays in topic.strays.values()]]
         rooms += [partition.queue for partition in topic.partitions]
         batches = [batch for partition in topic.partitions for batch in partition.batches]
         assert topic.unsettled == sum(map(len, rooms)) + sum(len(batch.entries) for batch in batches)
@@ -217,8 +218,26 @@ def test_a_topic_that_metadata_refuses_fails_what_waits(code: int) -> None:
     bench.submit("ab")
     bench.learn(TopicMetadata(TOPIC, code))
     assert bench.outcomes() == [Outcome("ab", "Refused", False, -1)]
-    bench.submit("c")
+    for _ in range(100):
+        bench.submit("c")
+    assert bench.asked == []
+    bench.pass_time(0.1)
     assert bench.asked == [(TOPIC,)]
+
+
+def test_whoever_asks_waits_for_the_pause() -> None:
+    """Messages and waiters that come one by one, each failed at once, are no reason to ask more often."""
+    bench = Bench(ready=False)
+    asked = 0
+    for _ in range(1000):
+        bench.submit("a")
+        bench.core.want_partitions(TOPIC)
+        bench.step()
+        if bench.asked:
+            asked += 1
+            bench.learn(TopicMetadata(TOPIC, 29))
+        bench.pass_time(0.01)
+    assert 8 <= asked <= 20
 
 
 def test_old_metadata_is_looked_up_again_even_if_the_topic_was_idle_then() -> None:
@@ -244,15 +263,37 @@ def test_who_wants_to_know_is_told_the_count() -> None:
     assert bench.reports == [PartitionCount(TOPIC, 2)]
 
 
-def test_a_partition_beyond_the_count_is_refused_after_one_refresh() -> None:
+def test_a_partition_beyond_the_count_is_refused_after_a_grace() -> None:
     bench = Bench(leaders=(1, 1))
     bench.submit("a", partition=2)
     bench.submit("b", partition=0)
-    assert not bench.settled
-    assert bench.asked == [(TOPIC,)]
+    asked = 0
+    while bench.now < 4.9:
+        assert not bench.settled
+        while bench.asked:
+            asked += 1
+            bench.learn(metadata((1, 1)))
+        bench.pass_time(0.1)
+    assert 5 <= asked <= 12
+    bench.pass_time(1.1)
     bench.learn(metadata((1, 1)))
     assert bench.outcomes() == [Outcome("a", "PartitioningFailed", False, -1)]
     assert bench.only().values == "b"
+    check_counters(bench)
+
+
+def test_a_response_to_an_earlier_request_says_nothing_of_a_partition() -> None:
+    bench = Bench(leaders=(1,))
+    bench.core.want_partitions(TOPIC)
+    bench.step()
+    bench.submit("a", partition=1)
+    bench.pass_time(10)
+    bench.learn(metadata((1,)))
+    assert not bench.settled
+    bench.pass_time(1)
+    bench.learn(metadata((1, 1)))
+    bench.pass_time(1)
+    assert bench.only().values == "a"
     check_counters(bench)
 
 
@@ -450,6 +491,10 @@ def test_a_sealed_batch_expires_as_a_whole() -> None:
 # ---- stalled -----------------------------------------------------------------------------------------------
 
 
+def stalls(bench: Bench) -> list[type]:
+    return [type(one) for one in bench.reports if isinstance(one, Stalled | Recovered)]
+
+
 def test_a_topic_is_stalled_after_a_second_without_progress() -> None:
     bench = Bench()
     bench.submit("a")
@@ -459,7 +504,45 @@ def test_a_topic_is_stalled_after_a_second_without_progress() -> None:
     assert bench.reports == [Stalled(TOPIC)]
     bench.pass_time(5)
     bench.answer(0, 0)
-    assert bench.reports[:2] == [Stalled(TOPIC), Recovered(TOPIC)]
+    assert [type(one) for one in bench.reports] == [Stalled, Settled, Recovered]
+
+
+def test_a_healthy_partition_does_not_hide_a_dead_one() -> None:
+    bench = Bench(leaders=(1, 2)).started()
+    bench.submit("d", partition=1)
+    for number in range(4):
+        bench.submit("h")
+        if number == 0:
+            bench.answer(0, number)  # of the dead one
+            bench.submit("d", partition=1)
+        bench.pass_time(0.5)
+        request = next(one for one in bench.requests if one.node == 1)
+        bench.requests.remove(request)
+        bench.answer(0, number, request=request)
+    assert stalls(bench) == [Stalled]
+
+
+def test_a_partition_without_leader_stalls_its_topic_at_once() -> None:
+    bench = Bench(leaders=(1, -1)).started()
+    bench.submit("a", partition=1)
+    assert stalls(bench) == [Stalled]
+    bench.submit("b")
+    bench.answer(0, 1)
+    assert stalls(bench) == [Stalled]
+    bench.learn(metadata((1, 1), epoch=1))
+    bench.answer(0, 0)
+    assert stalls(bench) == [Stalled, Recovered]
+
+
+def test_messages_that_fail_are_no_progress() -> None:
+    bench = Bench(ready=False, topic_timeout=3.0)
+    bench.submit("a")
+    for _ in range(20):
+        while bench.asked:
+            bench.learn(MISSING)
+        bench.pass_time(0.5)
+    assert "a" in {one.values for one in bench.outcomes()}
+    assert stalls(bench) == [Stalled]
 
 
 def test_a_topic_that_makes_progress_is_not_stalled() -> None:
@@ -488,3 +571,31 @@ def test_waiting_leaves_no_timers_behind() -> None:
         bench.answer(0, 0)
         bench.pass_time(0.01)
     assert len(bench.core._outbox._timers) < 10
+
+
+# ---- why ---------------------------------------------------------------------------------------------------
+
+
+def test_what_expires_for_want_of_a_producer_id_says_so() -> None:
+    bench = Bench(ready=False, delivery_timeout=5.0)
+    cause = OSError("no version of InitProducerId")
+    bench.core.producer_id_failed(cause)
+    bench.submit("a")
+    bench.pass_time(6)
+    [settled] = bench.settled
+    assert settled.error is not None
+    assert settled.error.__cause__ is cause
+    assert "no version of InitProducerId" in str(settled.error)
+
+
+@pytest.mark.parametrize("error", [SystemExit(), KeyboardInterrupt(), GeneratorExit(), ValueError()])
+def test_whatever_a_partitioner_raises_fails_its_message_only(error: BaseException) -> None:
+    def partitioner(entry: Entry, count: int, available: Sequence[int]) -> int:
+        if entry[VALUE] == b"b":
+            raise error
+        return 0
+
+    bench = Bench(partitioner=partitioner)
+    bench.submit("abc", partition=None)
+    assert bench.outcomes() == [Outcome("b", "PartitioningFailed", False, -1)]
+    assert bench.only().values == "ac"

@@ -16,6 +16,9 @@ from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._shared import Rules
 from trio_kprod._messages import BATCH_OVERHEAD
 
+#: How often one batch may be sent to one broker in a second, over the same connection. Pauses double from 10 ms.
+_SENT_IN_A_SECOND = 16
+
 _IN_FLIGHT = 5  # a broker recognises duplicates among the last five batches
 
 
@@ -30,13 +33,14 @@ class Bounds:
     def __init__(self, rules: Rules, told: Container[bytes]) -> None:
         self._rules = rules
         self._told = told
+        self._paces: dict[tuple[tuple[bytes, ...], int], list[float]] = {}
         self._flights: dict[Place, list[_Flight]] = {}
         # The chain (producer id, epoch) of which more than one batch may be in flight.
         self._trusted: dict[Place, tuple[int, int]] = {}
         # The batches of each chain, as first sent.
         self._chains: dict[tuple[Place, int, int], list[Sealed]] = {}
 
-    def sent(self, node: int, pieces: Sequence[Piece]) -> None:
+    def sent(self, node: int, pieces: Sequence[Piece], now: float = 0.0) -> None:
         places = [piece.place for piece in pieces]
         if len(set(places)) < len(places):
             raise Broken(f"twice in one request: {places}")
@@ -44,10 +48,22 @@ class Bounds:
             raise Broken(f"a request beyond max_request_size: {[piece.sealed.size for piece in pieces]}")
         for piece in pieces:
             self._check_size(piece.sealed)
+            self._check_pace(node, piece.sealed, now)
             self._check_in_flight(node, piece)
             if self._rules.idempotent:
                 self._check_window(piece)
             self._flights.setdefault(piece.place, []).append(_Flight(piece.sealed, node))
+
+    def disconnected(self, node: int) -> None:
+        """A batch may go to the next connection at once; how often there is one is not the core's to decide."""
+        self._paces = {key: times for key, times in self._paces.items() if key[1] != node}
+
+    def _check_pace(self, node: int, sealed: Sealed, now: float) -> None:
+        times = self._paces.setdefault((sealed.values, node), [])
+        times[:] = [then for then in times if then > now - 1.0]
+        times.append(now)
+        if len(times) > _SENT_IN_A_SECOND:
+            raise Broken(f"sent {len(times)} times in a second: {sealed}")
 
     def ended(
         self,

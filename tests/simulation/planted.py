@@ -355,6 +355,45 @@ def a_batch_is_settled_twice() -> AbstractContextManager[object]:
 
 
 @_bug()
+def one_partition_hides_another() -> AbstractContextManager[object]:
+    """Progress of any partition counts for the whole topic: a dead one takes the room of all others."""
+    original = Topic.made_progress
+
+    def made_progress(self: Topic, partition: int, *, acknowledged: bool) -> None:
+        for part in self._parts():
+            part.move_on(self.shared.outbox.now, still_waits=part.waits_since is not None)
+        original(self, partition, acknowledged=acknowledged)
+
+    return patch.object(Topic, "made_progress", made_progress)
+
+
+@_bug()
+def a_connection_ends_every_pause() -> AbstractContextManager[object]:
+    """A leader that refuses and closes gets requests as fast as it can do that."""
+    original = _responses._retry_later
+
+    def retry_later(batch: Batch, *args: Any) -> None:
+        original(batch, *args)
+        batch.retry_at = batch.partition.shared.outbox.now
+
+    return patch.object(_responses, "_retry_later", retry_later)
+
+
+@_bug()
+def what_is_given_up_stays_in_the_queue() -> AbstractContextManager[object]:
+    """It is written later, although it was reported, and holds memory that nothing accounts for."""
+    original = _responses._settle
+
+    def settle(batch: Batch, **how: Any) -> None:
+        request = batch.request
+        original(batch, **how)
+        if request is not None and batch not in request.batches:
+            request.batches.append(batch)
+
+    return patch.object(_responses, "_settle", settle)
+
+
+@_bug()
 def a_retried_batch_goes_behind_the_next() -> AbstractContextManager[object]:
     """The order of the log is not that of the calls."""
     original = _responses._retry_later

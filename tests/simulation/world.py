@@ -15,6 +15,7 @@ from tests.simulation.history import Broken, History
 from tests.simulation.log import Sealed
 from tests.simulation.network import Connection, Work
 from tests.simulation.setting import TOPICS, Setting
+from tests.simulation.stalls import Stalls
 from trio_kprod._core._batch import Batch, Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import PartitionResponse, refusal
@@ -43,6 +44,7 @@ class World:
         self.bounds = Bounds(setting.rules, self.history.outcomes)
         self._core = ProduceCore(setting.rules, Random(setting.seed))
         self._stirred = True
+        self._stalls = Stalls()
         self.connections: dict[int, Connection] = {}
         self.orphans: list[Connection] = []  # the client is gone, and the broker does not know
         self.connecting: list[int] = []
@@ -78,9 +80,21 @@ class World:
             self._do(action)
         for connection in self.connections.values():
             connection.drop_withdrawn()
+            self._check_unwritten(connection)
+        counts = {name: len(topic.partitions) for name, topic in self._core._topics.items()}
+        self._stalls.check(counts, self.now)
         self.history.before = self.now
 
+    def _check_unwritten(self, connection: Connection) -> None:
+        """What waits to be written is unsettled: it is accounted for, and no memory beside that."""
+        for frame in connection.under_way:
+            if not frame.request.write_started:
+                for piece in frame.pieces:
+                    if any(value in self.history.outcomes for value in piece.sealed.values):
+                        raise Broken(f"{piece.sealed} waits to be written and has its outcome")
+
     def _do(self, action: Action) -> None:
+        self._stalls.reported(action, self.now)
         if isinstance(action, Settled):
             self.say("settled %s", action)
             self.history.tell(action, self.now)
@@ -101,7 +115,7 @@ class World:
             self.core.lost(request.node, [request], ConnectionLost("ended"))
             return
         pieces = [self._piece(batch, request) for batch in request.batches]
-        self.bounds.sent(request.node, pieces)
+        self.bounds.sent(request.node, pieces, self.now)
         connection.send(request, pieces, self.now)
         self.say("sends to node %d: %s", request.node, connection.under_way[-1])
 
@@ -115,12 +129,14 @@ class World:
     def submit(self, messages: list[Entry]) -> None:
         self.say("submits %s", messages)
         self.history.accept(messages, self.now)
+        self._stalls.submitted(messages, self.now)
         self.core.submit(messages)
 
     def stop(self, late: list[Entry]) -> None:
         """The scope ends. Not another byte is written."""
         self.say("stops")
         self.history.accept(late, self.now)
+        self._stalls.submitted(late, self.now)
         self.history.stopped = True
         for connection in self.connections.values():
             self._orphan(connection)
@@ -152,6 +168,7 @@ class World:
     def disconnect(self, connection: Connection, *, broker_dies: bool = False) -> None:
         """The client finds it ended. What has arrived will be processed, unless the broker died."""
         frames = connection.unanswered()
+        self.bounds.disconnected(connection.node)
         self.say("loses node %d, waiting for: %s", connection.node, "; ".join(map(str, frames)) or "nothing")
         del self.connections[connection.node]
         if not broker_dies:
@@ -265,7 +282,7 @@ class World:
         if code:
             self.say("gets no producer id: %d", code)
             self.history.ids_refused |= code == 31
-            self.core.producer_id_failed(refusal(code) if code == 31 else None)
+            self.core.producer_id_failed(refusal(code), final=code == 31)
         else:
             self.next_id += 1
             self.say("gets producer id %d", self.next_id)
@@ -322,7 +339,7 @@ class World:
     def check_memory(self) -> None:
         """With everything settled, the core holds on to nothing."""
         for name, topic in self.core._topics.items():
-            rooms: list[Collection[object]] = [topic.arrivals, topic.keyless, topic.beyond]
+            rooms: list[Collection[object]] = [topic.arrivals, topic.keyless, topic.strays]
             numbers = [topic.unsettled, topic.keyless_bytes]
             for partition in topic.partitions:
                 rooms += partition.queue, partition.batches

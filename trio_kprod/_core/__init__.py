@@ -44,7 +44,7 @@ from ._reports import (
     Settled as Settled,
     Stalled as Stalled,
 )
-from ._shared import Rules as Rules
+from ._shared import Abandoned as Abandoned, Rules as Rules
 from ._topic import (
     NO_TOPIC_ID as NO_TOPIC_ID,
     PartitionMetadata as PartitionMetadata,

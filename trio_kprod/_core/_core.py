@@ -82,17 +82,19 @@ class ProduceCore:
         self._asking_producer_id = False
         self._id_failures = 0
         self._shared.producer_id = producer_id
+        self._shared.no_producer_id = None
         return self._wake_all()
 
-    def producer_id_failed(self, refusal: BaseException | None) -> None:
-        """There was no answer, or (`refusal`) a broker will not give us a producer id.
+    def producer_id_failed(self, cause: BaseException | None, *, final: bool = False) -> None:
+        """No broker gave us a producer id; `cause` says why, as far as that is known.
 
-        A refusal fails what cannot be sent without. What comes later is tried on its own account.
+        If it is `final`, it fails what cannot be sent without. What comes later is tried on its own account.
         """
         self._id_failures += 1
-        if refusal is not None:
+        self._shared.no_producer_id = cause
+        if cause is not None and final:
             for topic in self._topics.values():
-                topic.fail_without_producer_id(refusal)
+                topic.fail_without_producer_id(cause)
         self._outbox.call_at(self.now + self._shared.request_pause(self._id_failures), self._end_id_pause)
 
     def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str]) -> None:
@@ -237,7 +239,10 @@ class ProduceCore:
             if partition.leader < 0:
                 self._outbox.refresh(partition.topic)
             if not self._may_send_to(partition.leader):
+                partition.progress.is_blocked = True
+                partition.topic.progress.look()
                 continue
+            partition.progress.is_blocked = False
             batch = partition.next_batch()
             if batch is not None:
                 chosen[partition] = batch
@@ -305,13 +310,13 @@ class ProduceCore:
             self._outbox.actions.append(RequestMetadata(tuple(wanted)))
 
     def _ask_again_later(self, topic: Topic, *, failed: bool = False) -> None:
+        """A request that was of no help is not made again without a pause, wanted or not."""
         if not failed and not topic.unresolved:
             topic.useless_responses = 0
-        elif topic.wanted:
-            topic.useless_responses += 1
-            self._outbox.refresh_at(self.now + self._shared.request_pause(topic.useless_responses), topic)
         else:
-            topic.outdated = True
+            topic.useless_responses += 1
+            self._outbox.pause_requests(topic, self._shared.request_pause(topic.useless_responses))
+            self._outbox.refresh(topic)
 
     def _refresh_by_age(self) -> None:
         """Leaders move and partitions are added without anybody telling us."""

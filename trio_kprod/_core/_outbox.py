@@ -76,7 +76,6 @@ class Outbox:
     ) -> None:
         """The one way out of the core for a message. `size` is that of all `entries`, if it is known."""
         topic.unsettled -= len(entries)
-        topic.made_progress()
         self.actions.append(
             Settled(
                 topic.name,
@@ -90,17 +89,24 @@ class Outbox:
                 maybe_written,
             )
         )
+        topic.made_progress(partition, acknowledged=error is None)
 
     def refresh(self, topic: Topic) -> None:
         """The topic's metadata is missing or known to be old."""
         if topic.ask_at <= self.now:
             self.stale_topics[topic] = None
+        elif not topic.asks_later:
+            topic.asks_later = True
+            self.call_at(topic.ask_at, lambda: self._refresh_now(topic))
 
-    def refresh_at(self, when: float, topic: Topic) -> None:
-        """The last answer did not help; do not ask again before."""
-        topic.ask_at = when
+    def _refresh_now(self, topic: Topic) -> None:
+        topic.asks_later = False
+        self.refresh(topic)
+
+    def pause_requests(self, topic: Topic, seconds: float) -> None:
+        """Whoever wants metadata of the topic gets it no sooner."""
+        topic.ask_at = self.now + seconds
         self.stale_topics.pop(topic, None)
-        self.call_at(when, lambda: self.refresh(topic))
 
     def observe(self, hook: str, payload: Callable[[], Mapping[str, Any]]) -> None:
         if self._observed:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._messages import BATCH_OVERHEAD, SIZE, Entry, total_size
 from ._batch import LAST_EPOCH, Batch, Chain
+from ._progress import Part
 from ._records import encode
 from ._shared import Shared
 
@@ -47,6 +48,7 @@ class Partition:
         self.probing = True
         self.restarting = former is not None and shared.rules.idempotent
         self.ghosts = False  # batches of this chain were given up that may yet be appended
+        self.progress = Part()
         self.heard_at = 0.0  # the last acknowledgement
         self.log_is_gone = False  # the topic was recreated: nothing old can be in the new log
 

@@ -27,8 +27,9 @@ EXPIRY_PACE = 0.01
 #: A question that was answered in vain waits at least so long, even if `retry_backoff` is 0.
 REQUEST_PACE = 0.05
 
-#: A topic is stalled when its oldest message waits this long and none of the topic was settled meanwhile.
-STALL_AFTER = 1.0
+#: A message for a partition that the topic does not have is kept this long: partitions are added, and brokers
+#: take a while to tell each other.
+PARTITION_GRACE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,13 @@ class Rules:
         return IDEMPOTENT_WINDOW if self.idempotent else 1
 
 
+class Abandoned(BaseException):
+    """Raised through the core by code that it calls, when the core is not to be touched any more.
+
+    It is no Exception, so that nothing takes it for an error of that code.
+    """
+
+
 class Shared:
     """One per core."""
 
@@ -70,6 +78,7 @@ class Shared:
         # None until a broker gave one. Without idempotence Kafka wants -1, and none is asked for.
         self.producer_id: int | None = None if rules.idempotent else -1
         self.spoiled_ids: set[int] = set()
+        self.no_producer_id: BaseException | None = None  # why no broker gave one, if that is known
         # The partitions each node leads.
         self.led_by: dict[int, dict[Partition, None]] = {}
 

@@ -16,9 +16,10 @@ from ._batch import Batch, Chain
 from ._error_codes import Reaction, refusal, row
 from ._partition import Partition, take
 from ._partitioners import Partitioner, hash_key
-from ._reports import PartitionCount, Recovered, Stalled
+from ._progress import Part, Progress
+from ._reports import PartitionCount
 from ._responses import give_up
-from ._shared import EXPIRY_PACE, STALL_AFTER, Shared
+from ._shared import EXPIRY_PACE, PARTITION_GRACE, Abandoned, Shared
 
 #: How many partitions compete for the next messages without key.
 _CANDIDATES = 32
@@ -57,7 +58,9 @@ class Topic:
         self.arrivals: deque[Entry] = deque()  # the partitions are not known yet
         self.keyless: deque[Entry] = deque()  # any will do: they get one when a batch is formed
         self.keyless_bytes = 0
-        self.beyond: deque[Entry] = deque()  # asked for one that the topic did not have when we last looked
+        # Asked for a partition that the topic did not have when we last looked: by the number of metadata
+        # requests that had been made when they came.
+        self.strays: dict[int, _Strays] = {}
         self.unsettled = 0
         self.batch_limit = shared.rules.batch_size
         self.awaited = False  # somebody waits to hear the number of partitions
@@ -70,9 +73,9 @@ class Topic:
         # Since when metadata is of no use: it lacks the topic, or looks older than what we know.
         self._useless_for = 0.0
         self._useless_at: float | None = None
-        self._progress_at = 0.0
-        self._stalled = False
-        self._progress_check_set = False
+        self.asks_later = False  # a timer is set for `ask_at`
+        self._placeless = Part()  # the messages without partition
+        self.progress = Progress(name, shared.outbox, self._parts)
         self._expires_at = inf
 
     def __repr__(self) -> str:
@@ -100,8 +103,8 @@ class Topic:
     # ---- messages come in ------------------------------------------------------------------------------
 
     def accept(self, messages: list[Entry]) -> None:
-        if not self.unsettled:
-            self._begin_to_wait()
+        if not self.wanted:
+            self._begin_to_be_wanted()
         self.unsettled += len(messages)
         if self._expires:
             self._watch_expiry(_oldest(messages))
@@ -110,6 +113,24 @@ class Topic:
         else:
             self.arrivals.extend(messages)
             self.shared.outbox.refresh(self)
+        self._watch_progress()
+
+    def _parts(self) -> list[Part]:
+        return [self._placeless, *[partition.progress for partition in self.partitions]]
+
+    def _watch_progress(self) -> None:
+        """Messages came in."""
+        now = self.shared.outbox.now
+        if self._has_placeless:
+            self._placeless.begin_to_wait(now)
+        for partition in self.shared.outbox.ready_partitions:
+            if partition.topic is self:
+                partition.progress.begin_to_wait(now)
+        self.progress.watch()
+
+    @property
+    def _has_placeless(self) -> bool:
+        return bool(self.arrivals or self.keyless or self.strays)
 
     def _place(self, messages: Iterable[Entry]) -> None:
         partitions, count = self.partitions, len(self.partitions)
@@ -131,10 +152,15 @@ class Topic:
                 partitions[index].append(message)
                 self.shared.outbox.ready_partitions[partitions[index]] = None
             else:
-                self.beyond.append(message)
-                self.shared.outbox.refresh(self)
+                self._keep_stray(message)
         if self.keyless:
             self.shared.outbox.ready_topics[self] = None
+
+    def _keep_stray(self, message: Entry) -> None:
+        strays = self.strays.setdefault(self.requests_made, _Strays())
+        strays.messages.append(message)
+        strays.since = self.shared.outbox.now
+        self.shared.outbox.refresh(self)
 
     def _ask(self, partitioner: Partitioner, message: Entry) -> int | None:
         """One that raises, or answers nonsense, fails this message only."""
@@ -142,7 +168,10 @@ class Topic:
         available = [partition.index for partition in self.partitions if partition.leader >= 0]
         try:
             index = partitioner(message, count, available)
-        except Exception as error:
+        except Abandoned:
+            raise
+        except BaseException as error:
+            # Also SystemExit and the like: the worker is not the program that they are meant to end.
             failure = PartitioningFailed(f"the partitioner raised {error!r}")
             failure.__cause__ = error
         else:
@@ -189,6 +218,9 @@ class Topic:
             if self.keyless and partition.may_form(self.keyless_bytes):
                 entries, size = take(self.keyless, self.batch_limit)
                 self.keyless_bytes -= size
+                now = self.shared.outbox.now
+                self._placeless.move_on(now, still_waits=self._has_placeless)
+                partition.progress.begin_to_wait(now)
                 yield partition.form(entries, size)
 
     def lower_batch_limit(self, size: int) -> None:
@@ -222,7 +254,7 @@ class Topic:
     @property
     def unresolved(self) -> bool:
         """Whether another look at the metadata is needed although the last one has been answered."""
-        useless = not self.known or self._useless_at is not None
+        useless = not self.known or self._useless_at is not None or bool(self.strays)
         return useless or any(partition.leader < 0 for partition in self.partitions)
 
     def _update(self, metadata: TopicMetadata) -> None:
@@ -312,14 +344,31 @@ class Topic:
         while self.arrivals:
             self._place([self.arrivals[0]])
             self.arrivals.popleft()  # only now: what a partitioner never returns from is not lost
+        self._place_strays()
+        if self._has_placeless:
+            self._watch_progress()
+        else:
+            self._placeless.move_on(self.shared.outbox.now, still_waits=False)
+            self._watch_progress()
+
+    def _place_strays(self) -> None:
+        """Those whose partition is known now; those that have waited for it long enough fail."""
         count = len(self.partitions)
-        for message in [self.beyond.popleft() for _ in range(len(self.beyond))]:
-            index = message[PARTITION]
-            if index is not None and index >= count:
-                text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {index}"
-                self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
-            else:
-                self._place([message])
+        for asked, strays in list(self.strays.items()):
+            # A response to a request that was made before they came says nothing of what is there now.
+            asked_since = self.requests_made > asked
+            is_over = asked_since and self.shared.outbox.now >= strays.since + PARTITION_GRACE
+            for message in [strays.messages.popleft() for _ in range(len(strays.messages))]:
+                index = message[PARTITION]
+                if index is None or index < count:
+                    self._place([message])
+                elif is_over:
+                    text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {index}"
+                    self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
+                else:
+                    strays.messages.append(message)
+            if not strays.messages:
+                del self.strays[asked]
 
     def _missing(self, code: int, answering_since: float) -> None:
         """The topic, or all of its partitions, are unknown to the broker that answered."""
@@ -367,7 +416,9 @@ class Topic:
         for partition in self.partitions:
             self._fail_partition(partition, error)
         self.keyless_bytes = 0
-        for room in (self.keyless, self.beyond, self.arrivals):
+        strays = [group.messages for group in self.strays.values()]
+        self.strays = {}
+        for room in (self.keyless, *strays, self.arrivals):
             self._fail_room(room, error)
 
     def _fail_partition(self, partition: Partition, error: BaseException) -> None:
@@ -399,7 +450,8 @@ class Topic:
         self._expires_at = inf
         timeout = self.shared.rules.delivery_timeout
         due = self.shared.outbox.now - timeout
-        error = DeliveryTimedOut(f"not acknowledged within {timeout:g} s of the call")
+        error = DeliveryTimedOut(f"not acknowledged within {timeout:g} s of the call{self._no_producer_id()}")
+        error.__cause__ = self.shared.no_producer_id
         for room, partition in self._rooms():
             self._expire_room(room, due, error, partition)
         for partition in self.partitions:
@@ -413,11 +465,15 @@ class Topic:
             # Not for each message by itself: looking through all of them takes its time.
             self._watch_expiry(max(min(remaining), due + EXPIRY_PACE))
 
+    def _no_producer_id(self) -> str:
+        cause = self.shared.no_producer_id
+        return "" if cause is None else f"; no broker gives a producer id: {cause}"
+
     def _rooms(self) -> list[tuple[deque[Entry], Partition | None]]:
         rooms: list[tuple[deque[Entry], Partition | None]] = [
             (self.arrivals, None),
             (self.keyless, None),
-            (self.beyond, None),
+            *[(strays.messages, None) for strays in self.strays.values()],
         ]
         return rooms + [(partition.queue, partition) for partition in self.partitions]
 
@@ -439,36 +495,28 @@ class Topic:
         index = -1 if partition is None else partition.index
         self.shared.outbox.settle(self, expired, partition=index, error=error)
 
-    # ---- stalled or not ----------------------------------------------------------------------------------
+    # ---- progress ----------------------------------------------------------------------------------------
 
-    def _begin_to_wait(self) -> None:
-        if not self.awaited:
-            self._begin_to_be_wanted()
-        self._progress_at = self.shared.outbox.now
-        self._check_progress_later()
+    def made_progress(self, partition: int, *, acknowledged: bool) -> None:
+        """Messages were settled; `partition` is -1 if they never had one."""
+        now = self.shared.outbox.now
+        if partition < 0:
+            self._placeless.move_on(now, still_waits=self._has_placeless)
+        elif partition < len(self.partitions):
+            one = self.partitions[partition]
+            one.progress.move_on(now, still_waits=not one.idle)
+        if acknowledged:
+            self.progress.acknowledged()
 
-    def made_progress(self) -> None:
-        """A message was settled."""
-        self._progress_at = self.shared.outbox.now
-        if self._stalled:
-            self._stalled = False
-            self.shared.outbox.actions.append(Recovered(self.name))
-            self._check_progress_later()
 
-    def _check_progress_later(self) -> None:
-        if not self._progress_check_set:
-            self._progress_check_set = True
-            self.shared.outbox.call_at(self._progress_at + STALL_AFTER, self._check_progress)
+class _Strays:
+    """Messages for a partition that is not there yet, and when the last of them came."""
 
-    def _check_progress(self) -> None:
-        self._progress_check_set = False
-        if not self.unsettled or self._stalled:
-            return
-        if self.shared.outbox.now >= self._progress_at + STALL_AFTER:
-            self._stalled = True
-            self.shared.outbox.actions.append(Stalled(self.name))
-        else:
-            self._check_progress_later()
+    __slots__ = ("messages", "since")
+
+    def __init__(self) -> None:
+        self.messages: deque[Entry] = deque()
+        self.since = 0.0
 
 
 def _oldest(messages: Iterable[Entry]) -> float:
