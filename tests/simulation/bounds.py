@@ -16,7 +16,7 @@ from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._shared import Rules
 from trio_kprod._messages import BATCH_OVERHEAD
 
-#: How often one batch may be sent to one broker in a second, over the same connection. Pauses double from 10 ms.
+#: How often one batch may be sent over one connection in a second. Pauses double from 10 ms.
 _SENT_IN_A_SECOND = 16
 
 _IN_FLIGHT = 5  # a broker recognises duplicates among the last five batches
@@ -55,7 +55,7 @@ class Bounds:
             self._flights.setdefault(piece.place, []).append(_Flight(piece.sealed, node))
 
     def disconnected(self, node: int) -> None:
-        """A batch may go to the next connection at once; how often there is one is not the core's to decide."""
+        """A batch may go to the next connection at once. The client paces connections, not the core."""
         self._paces = {key: times for key, times in self._paces.items() if key[1] != node}
 
     def _check_pace(self, node: int, sealed: Sealed, now: float) -> None:

@@ -1,7 +1,7 @@
 """Does a topic count as stalled while one of its partitions makes no progress? By books of its own.
 
-The room of the producer lets stalled topics hold a part of the buffer only, so that whatever set of partitions is
-dead, the other topics keep theirs. That is as good as these reports are.
+The room of the producer lets stalled topics hold a part of the buffer only, so that whatever set of
+partitions is dead, the other topics keep theirs. That is as good as these reports are.
 """
 
 from __future__ import annotations

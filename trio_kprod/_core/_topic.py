@@ -118,14 +118,15 @@ class Topic:
     def _parts(self) -> list[Part]:
         return [self._placeless, *[partition.progress for partition in self.partitions]]
 
-    def _watch_progress(self) -> None:
-        """Messages came in."""
-        now = self.shared.outbox.now
+    def _watch_progress(self, since: float | None = None) -> None:
+        """Messages came in, or (`since` they wait) got their partition."""
+        if since is None:
+            since = self.shared.outbox.now
         if self._has_placeless:
-            self._placeless.begin_to_wait(now)
+            self._placeless.begin_to_wait(since)
         for partition in self.shared.outbox.ready_partitions:
             if partition.topic is self:
-                partition.progress.begin_to_wait(now)
+                partition.progress.begin_to_wait(since)
         self.progress.watch()
 
     @property
@@ -345,11 +346,10 @@ class Topic:
             self._place([self.arrivals[0]])
             self.arrivals.popleft()  # only now: what a partitioner never returns from is not lost
         self._place_strays()
-        if self._has_placeless:
-            self._watch_progress()
-        else:
+        since = self._placeless.waits_since
+        if not self._has_placeless:
             self._placeless.move_on(self.shared.outbox.now, still_waits=False)
-            self._watch_progress()
+        self._watch_progress(since)
 
     def _place_strays(self) -> None:
         """Those whose partition is known now; those that have waited for it long enough fail."""
