@@ -117,11 +117,21 @@ def test_the_address_clients_are_told_can_be_another() -> None:
         ({"partitions": 0}, "partitions must be 1 or more; got 0"),
         ({"topics": {"a/b": 1}}, "Kafka allows no topic of this name: 'a/b'"),
         ({"topics": {"t": 0}}, "partitions must be 1 or more; got 0"),
+        ({"port": 65536}, "port must be from 0 to 65535; got 65536"),
+        ({"port": -1}, "port must be from 0 to 65535; got -1"),
+        ({"max_message_bytes": 0}, "max_message_bytes must be 1 or more; got 0"),
     ],
 )
 def test_settings_that_make_no_sense(settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_broker(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"port": "9092"}, {"host": None}, {"max_request_bytes": "1"}])
+def test_settings_of_the_wrong_type(settings: Any) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(settings))} must be"):
+        open_broker(**settings)
+    assert broker_threads() == 0
 
 
 # ---------------------------------------------------------------------------------------------------------

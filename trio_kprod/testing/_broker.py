@@ -50,7 +50,7 @@ def open_broker(
         max_versions: the highest version of a request to serve, by its name: ``{"Produce": 12}``.
 
     Raises:
-        ValueError: a setting makes no sense.
+        TypeError, ValueError: a setting makes no sense.
         OSError: on entering, if it cannot listen there.
     """
     options = Options(

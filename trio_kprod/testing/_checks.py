@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_HIGHEST_PORT = 65535
+
 #: The requests that the broker serves, by the names of Kafka's protocol guide.
 API_NAMES = (
     "Produce",
@@ -38,6 +40,14 @@ def check_integer(name: str, value: object, least: int, unless: str = "") -> Non
         raise TypeError(f"{name} must be an integer{unless}; got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be {least} or more{unless}; got {value!r}")
+
+
+def check_port(name: str, port: object, least: int = 1) -> None:
+    """Raise for what is no port."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"{name} must be an integer; got {port!r}")
+    if not least <= port <= _HIGHEST_PORT:
+        raise ValueError(f"{name} must be from {least} to {_HIGHEST_PORT}; got {port!r}")
 
 
 def check_seconds(seconds: object) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from ._checks import check_api, check_integer, check_text
+from ._checks import check_api, check_integer, check_port, check_text
 from ._cluster import Address, Cluster, Options, TopicSettings, is_legal_name
 from ._faults import Answer, Delay, Drop, Fault, Rule, Silence
 from ._log import Batch, Record
@@ -21,6 +21,8 @@ class BrokerControls(Observable):
 
     def __init__(self, options: Options, address: Address, topics: Mapping[str, int] | None = None) -> None:
         check_integer("partitions", options.partitions, 1)
+        check_integer("max_message_bytes", options.max_message_bytes, 1)
+        check_integer("max_request_bytes", options.max_request_bytes, 1)
         for api, version in (options.max_versions or {}).items():
             check_api(api)
             check_integer(f"the highest version of {api}", version, 0)
@@ -38,6 +40,8 @@ class BrokerControls(Observable):
 
     def advertise(self, host: str, port: int) -> None:
         """Tell clients another address from now on: that of a proxy in front of the broker."""
+        check_text("host", host)
+        check_port("port", port)
         with self._cluster.lock:
             self._cluster.advertised = Address(host, port)
 

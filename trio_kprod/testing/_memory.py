@@ -33,7 +33,7 @@ class MemoryBroker(BrokerControls):
         max_versions: the highest version of a request to serve, by its name: ``{"Produce": 12}``.
 
     Raises:
-        ValueError: a setting makes no sense.
+        TypeError, ValueError: a setting makes no sense.
     """
 
     def __init__(

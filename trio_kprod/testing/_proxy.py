@@ -8,6 +8,7 @@ from typing import Literal
 import trio
 
 from ._broker import Broker
+from ._checks import check_port
 from ._cluster import Address
 from ._faults import Rule
 from ._link import Link
@@ -44,7 +45,7 @@ def open_proxy(upstream: Broker | str | tuple[str, int], *, host: str = "127.0.0
         port: the port to listen on; 0 takes a free one.
 
     Raises:
-        TypeError, ValueError: `upstream` is no address.
+        TypeError, ValueError: `upstream`, `host` or `port` is no address.
         OSError: on entering, if it cannot listen there.
         RuntimeError: on entering, if the broker is not running.
     """
@@ -299,17 +300,13 @@ def _address(upstream: object) -> Address:
     if isinstance(upstream, str):
         host, _, port = upstream.rpartition(":")
         if host and port.isdecimal():
-            return Address(host.strip("[]"), _port(int(port)))
+            check_port("a port", int(port))
+            return Address(host.strip("[]"), int(port))
     elif isinstance(upstream, tuple) and len(upstream) == 2:
         host, port = upstream
         if isinstance(host, str) and isinstance(port, int):
-            return Address(host, _port(port))
+            check_port("a port", port)
+            return Address(host, port)
     text = "upstream must be a broker of open_broker, 'host:port' or a tuple of host and port"
     error = ValueError if isinstance(upstream, (str, tuple)) else TypeError
     raise error(f"{text}; got {upstream!r}")
-
-
-def _port(port: int) -> int:
-    if not 1 <= port <= 65535:
-        raise ValueError(f"a port must be from 1 to 65535; got {port!r}")
-    return port

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
+from ._checks import check_port, check_text
 from ._cluster import Address
 from ._listener import Port
 from ._watching import InLoop
@@ -30,6 +31,8 @@ class Server(ABC):
     _kind: ClassVar[str]
 
     def __init__(self, address: Address) -> None:
+        check_text("host", address.host)
+        check_port("port", address.port, 0)
         self._address = address
         self._thread: threading.Thread | None = None
         self._nursery: trio.Nursery | None = None
