@@ -45,10 +45,37 @@ def test_version_stands_in_one_place() -> None:
     assert 'dynamic = ["version"]' in project_file("pyproject.toml")
 
 
-def test_changelog_begins_with_this_version() -> None:
+def test_changelog_begins_with_what_is_not_released_and_this_version() -> None:
     """A release is told to its users."""
     headings = re.findall(r"^## (\S+)", project_file("CHANGELOG.md"), re.MULTILINE)
-    assert headings[0] == trio_kprod.__version__
+    assert headings[:2] == ["[Unreleased]", trio_kprod.__version__]
+
+
+def test_contributors_find_every_module() -> None:
+    """In the table of CONTRIBUTING.md, each once, and nothing that is not there."""
+    _, _, rest = project_file("CONTRIBUTING.md").partition("\n## Where what lives\n")
+    table = [line.split("|")[1] for line in rest.partition("\n### ")[0].splitlines() if line.startswith("|")]
+    named = [name for cell in table for name in re.findall(r"`([^`]+)`", cell)]
+    modules = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    there = {module.as_posix().replace("__init__", "") for module in modules} - {""}
+    assert sorted(named) == sorted(there)
+
+
+def test_contributors_are_told_commands_that_there_are() -> None:
+    """Those that are modules of this project."""
+    commands = re.findall(r"python -m ((?:tests|benchmarks)[\w.]*)", project_file("CONTRIBUTING.md"))
+    assert len(commands) > 5
+    for command in commands:
+        path = PROJECT / command.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), command
+
+
+def test_every_version_of_python_is_tried() -> None:
+    """Those that pyproject.toml names are those of `.ci/run` and of the hosted CI."""
+    named = set(re.findall(r":: Python :: (3\.\d+)", project_file("pyproject.toml")))
+    (loop,) = re.findall(r"for minor in ([\d ]+); do", project_file(".ci/run"))
+    assert {f"3.{minor}" for minor in loop.split()} == named
+    assert set(re.findall(r"^ +(3\.\d+)$", project_file(".github/workflows/ci.yml"), re.MULTILINE)) == named
 
 
 def test_types_are_shipped(installed: importlib.metadata.Distribution) -> None:
