@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_contributors_are_told_commands_that_there_are() -> None:
     for command in commands:
         path = PROJECT / command.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), command
+
+
+def test_every_file_of_tests_is_described() -> None:
+    """In tests/README.md, before its table of faults."""
+    text = project_file("tests/README.md").partition("\n## Faults\n")[0]
+    described = [name.rstrip("/") for name in re.findall(r"`([\w*/]+(?:\.py|/))`", text)]
+    described += [f"{name}.py" for name in re.findall(r"`python -m tests\.(\w+)", text)]
+    there = {path.name for path in (PROJECT / "tests").iterdir() if path.suffix == ".py" or path.is_dir()}
+    there -= {"__init__.py", "__pycache__", "conftest.py"}
+    assert [name for name in there if not any(fnmatch(name, one) for one in described)] == []
 
 
 def test_every_version_of_python_is_tried() -> None:
