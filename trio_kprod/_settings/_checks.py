@@ -34,7 +34,7 @@ def wrong_value(name: str, value: object, allowed: str) -> ValueError:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Numbers. A bool is none: True in the place of a count or a time is a slip, not a 1.
+# Numbers. A bool does not count as one: True in the place of a count or a time is a mistake, not a 1.
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str, Any], int]:
@@ -76,7 +76,7 @@ def duration(
 def _as_float(value: float) -> float:
     try:
         return float(value)
-    except OverflowError:  # an integer beyond what a float holds is as good as for ever
+    except OverflowError:  # an integer that no float can hold: for ever
         return math.inf
 
 
@@ -164,12 +164,12 @@ def function(count: int) -> Callable[[str, Any], Callable[..., Any]]:
 
 
 def accepts(call: Callable[..., Any], count: int) -> bool:
-    """Whether `call` can be called with so many arguments by position, as far as it says."""
+    """Whether `call` can be called with `count` positional arguments, as far as its signature says."""
     try:
         inspect.signature(call).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # written in C and silent about its arguments: taken at its word
+    except ValueError:  # written in C, without a signature: assume that it can
         return True
     return True
 

@@ -1,9 +1,8 @@
 """The settings: every option of `open_producer`, checked and converted before any connection.
 
-`make_settings` is the only way in. What each option may be stands in two tables, one for the options that
-have a name of their own in the signature and one for those that keep kafka-python's; how options may not
-contradict each other stands in a third. Options that arrive with kafka-python's names and milliseconds
-leave as seconds.
+`make_settings` is the only way in. Two tables say what each option may be: one for the options that are named
+in `open_producer`'s signature, one for those that keep kafka-python's names. A third says which options may
+not contradict each other. Options that arrive with kafka-python's names and in milliseconds leave as seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ._security import make_security
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """Everything the package may be told, in the form it uses: times in seconds, enumerations as numbers."""
+    """All options in the form that the package uses: times in seconds, enumerations as numbers."""
 
     bootstrap_servers: tuple[tuple[str, int], ...]
     max_queue_size: int
@@ -177,13 +176,13 @@ NAMED: Mapping[str, Check] = {
     "max_buffer_size": integer(1),
     "max_buffer_bytes": integer(1),
     "delivery_threshold": integer(0),
-    # For ever is accepted: an interval that never passes. It is easier to configure than a special case.
+    # math.inf is accepted, as an interval that never passes: easier to configure than a special case.
     "delivery_interval": duration(zero=True, infinite=True),
     "delivery_timeout": duration(infinite=True),
     "topic_timeout": duration(infinite=True),
     "max_retries": integer(-1),
     "retry_backoff": duration(zero=True),
-    # For ever is accepted: opening can be cancelled, so a service may wait for its Kafka to come up.
+    # math.inf is accepted: opening can be cancelled, so a service may wait for its Kafka to come up.
     "connect_timeout": duration(infinite=True),
     "shutdown_timeout": _options.shutdown_timeout,
     "key_serializer": optional(_options.serializer),
@@ -271,7 +270,7 @@ def _refuse_unknown(name: str) -> None:
 
 
 def _settle_contradictions(values: dict[str, Any], client_config: Mapping[str, Any]) -> None:
-    """These two defaults yield to what was given; all else that does not go together is an error."""
+    """Two defaults adapt to what was given; every other contradiction is an error."""
     if "batch_size" not in client_config:
         values["batch_size"] = min(values["batch_size"], values["max_request_size"])
     if "reconnect_backoff_max_ms" not in client_config:

@@ -1,7 +1,7 @@
-"""The checks of single options that are of a kind of their own: addresses, callables, codecs, sockets.
+"""The checks of single options that no general check fits: addresses, callables, codecs, sockets.
 
 Like those of `_checks`, each is called as ``check(name, given)`` and returns what the package works with.
-Only here and in `_security` is kafka-python asked what it has, and only when an option is about it.
+Only here and in `_security` is kafka-python imported, and only when an option needs it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_PORT = 9092
 
 #: Frame lengths and the timeouts in requests are 32-bit integers in Kafka's protocol.
 INT32 = 2**31 - 1
-#: And lengths of texts 16-bit ones.
+#: Lengths of strings are 16-bit integers.
 INT16 = 2**15 - 1
 
 Serializer = Callable[[str, Any], "bytes | None"]
@@ -81,7 +81,7 @@ def _address(given: str, protocol: str) -> tuple[str, int]:
         raise wrong_value("bootstrap_servers", given, "'host:port' with a port from 1 to 65535")
     if not _is_name(host):
         raise wrong_value("bootstrap_servers", given, "a name that the name service can be asked for")
-    # Kafka writes listeners as PROTOCOL://host:port or NAME://host:port; only the former says anything.
+    # Kafka writes listeners as PROTOCOL://host:port or NAME://host:port; only a protocol can contradict.
     if match["listener"] in PROTOCOLS and match["listener"] != protocol:
         raise ValueError(f"bootstrap_servers names {given!r}, but security_protocol is {protocol!r}")
     return host, port
@@ -96,7 +96,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _is_name(host: str) -> bool:
-    # What the resolver does first; it raises no OSError for what this refuses, such as an empty label.
+    # The resolver does this first, and its error for a bad name, such as an empty label, is no OSError.
     try:
         host.encode("idna")
     except UnicodeError:
@@ -199,7 +199,7 @@ def compression(name: str, given: Any) -> int:
 
 
 def batch_size(name: str, given: Any) -> int:
-    # Kafka's 0 means no batching, which is what a batch that is full with one byte comes to.
+    # Kafka's 0 means no batching; so does a batch that is full with one byte.
     return max(1, integer(0, INT32)(name, given))
 
 

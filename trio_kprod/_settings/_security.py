@@ -1,7 +1,7 @@
 """TLS and SASL: kafka-python's ``security_protocol``, ``ssl_*`` and ``sasl_*``, checked and made ready.
 
-kafka-python takes a mistyped protocol for PLAINTEXT, reads the files when it connects, and learns that a
-password is missing when a broker asks for it. Here all of that is an error before the first connection.
+kafka-python treats a mistyped protocol as PLAINTEXT, reads the files when it connects, and notices that a
+password is missing when a broker asks for it. Here all of these are errors before the first connection.
 An option that is None, or has its default, counts as not given.
 """
 
@@ -77,7 +77,7 @@ def _tls_context(values: Mapping[str, Any], changed: list[str]) -> ssl.SSLContex
 def _build_context(values: Mapping[str, Any]) -> ssl.SSLContext:
     with _reading("ssl_cafile", values["ssl_cafile"]):
         context = ssl.create_default_context(cafile=values["ssl_cafile"])
-    # Only the comparison with the host's name is switched off: the certificate is verified all the same.
+    # This switches off only the comparison with the host's name: the certificate is still verified.
     context.check_hostname = values["ssl_check_hostname"]
     _load_certificate(context, values)
     if values["ssl_crlfile"] is not None:
@@ -118,7 +118,7 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
 
 @contextmanager
 def _reading(name: str, filename: str | None, beside: str = "") -> Generator[None, None, None]:
-    """Turn what goes wrong with a file into an error that names it and the option: `ssl` names neither."""
+    """Turn an error about a file into one that names the file and the option: `ssl` names neither."""
     try:
         if filename is not None:
             with open(filename, "rb"):
@@ -162,7 +162,7 @@ def _mechanism(protocol: str, values: Mapping[str, Any], changed: list[str]) -> 
             f"sasl_mechanism must be one of {known} with security_protocol={protocol!r}, got {name!r}"
         )
     rules = _MECHANISMS.get(name)
-    if rules is not None:  # else one that the user registered with kafka-python: its own business
+    if rules is not None:  # else the user registered it with kafka-python, which checks it
         _check_mechanism(name, rules, protocol, changed)
     return name
 
@@ -186,7 +186,7 @@ def _check_mechanism(name: str, rules: _Mechanism, protocol: str, changed: list[
 
 
 def _token_provider(name: str, provider: Any) -> Any:
-    """kafka-python asks for a subclass of its own base class; whatever has ``token()`` will do here."""
+    """kafka-python wants a subclass of its own base class; here any object with ``token()`` is accepted."""
     from kafka.net.sasl.oauth import AbstractTokenProvider
 
     token = getattr(provider, "token", None)

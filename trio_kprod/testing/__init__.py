@@ -6,9 +6,9 @@
         ...                             # give broker.bootstrap_servers to a client
         broker.records("greetings")     # what arrived, as plain values
 
-What can go wrong is scripted, with the same few words for every kind of fault:
+Tests script what goes wrong, with the same few words for every kind of fault:
 
-    broker.answer("Produce", error=19, times=2)     # NOT_ENOUGH_REPLICAS, twice
+    broker.answer("Produce", error="NOT_ENOUGH_REPLICAS", times=2)
     broker.drop_connections(after="append")         # written, but the answer is lost
     broker.silence("Metadata"); ...; broker.resume()
 
@@ -16,11 +16,11 @@ What can go wrong is scripted, with the same few words for every kind of fault:
 
     with trio_kprod.testing.open_proxy(broker) as proxy:
         proxy.drop_connections("answer", "Produce", forward=10)     # in the middle of the answer
-        proxy.silence(); ...; proxy.resume()                        # as if a cable was pulled
+        proxy.silence(); ...; proxy.resume()                        # as if a cable were pulled
 
 `MemoryBroker` is the same broker in the caller's own loop, and `open_memory_producer` a producer that uses
-it there: without thread or socket, and so in virtual time. `trio_kprod.testing.fixtures` has the brokers and
-the proxy for pytest.
+it there. They have no thread and no socket, so they run in virtual time. `trio_kprod.testing.fixtures` has
+the brokers and the proxy for pytest.
 """
 
 from __future__ import annotations

@@ -31,17 +31,17 @@ def open_broker(
     """A broker for tests and examples: ``with open_broker() as broker:``, or ``async with``.
 
     Any Kafka client can use it: it speaks ApiVersions, Metadata, InitProducerId, Produce, ListOffsets,
-    Fetch, CreateTopics, DeleteTopics and SASL. Consumers have to be assigned their partitions: there are
-    no consumer groups, transactions or access rights. All is gone when the block ends.
+    Fetch, CreateTopics, DeleteTopics and SASL. Assign consumers their partitions: there are no consumer
+    groups, transactions or access rights. The broker forgets everything when the block ends.
 
     Args:
         partitions: how many partitions an auto-created topic gets.
-        auto_create_topics: whether asking for a topic's metadata creates it.
+        auto_create_topics: whether a metadata request for a topic creates it.
         topics: names and partition counts of topics to begin with.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
-        advertised: host and port to tell clients instead of the real ones: those of a proxy in front (with
-            `open_proxy` there is no need).
+        advertised: host and port that clients get instead of the real ones, such as those of a proxy in front
+            of it. `open_proxy` sets this itself.
         ssl_context: a server's context; serves TLS with it.
         sasl_users: passwords by user name; clients must use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
         sasl_session_lifetime: seconds after which a client has to authenticate again (KIP-368).

@@ -1,7 +1,7 @@
 """The state of a one-broker cluster: topics, producer ids, scripted faults, counters. No I/O.
 
-`Cluster` is shared by the loop that serves connections and by whoever scripts the broker, from any thread:
-everything that reads or changes it holds `lock`, for as long as one request takes.
+The loop that serves connections shares a `Cluster` with the tests that script the broker, in any thread.
+Everything that reads or changes it holds `lock`, for as long as one request takes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Topic:
     id: uuid.UUID = field(default_factory=uuid.uuid4)
 
     def partition(self, index: int) -> PartitionLog | None:
-        """The log of a partition, or None if there is no such."""
+        """The log of a partition, or None if the topic has no such partition."""
         return self.partitions[index] if 0 <= index < len(self.partitions) else None
 
 
@@ -97,7 +97,7 @@ class Cluster(Watched):
     # -- topics
 
     def create_topic(self, name: str, partitions: int, settings: TopicSettings | None = None) -> Topic:
-        """Add a topic; the caller has made sure that there is none of that name."""
+        """Add a topic. The caller has checked that the name is free."""
         with self.lock:
             logs = [PartitionLog() for _ in range(partitions)]
             topic = self.topics[name] = Topic(name, settings or TopicSettings(), logs)
@@ -115,7 +115,7 @@ class Cluster(Watched):
             self.changed()
 
     def add_partitions(self, name: str, total: int) -> None:
-        """Grow a topic to so many partitions. Raises KeyError, ValueError."""
+        """Grow a topic to `total` partitions. Raises KeyError, ValueError."""
         with self.lock:
             logs = self.topics[name].partitions
             if total < len(logs):
@@ -138,7 +138,7 @@ class Cluster(Watched):
     # -- what arrived
 
     def records(self, name: str) -> list[Record]:
-        """The topic's records by partition and offset; none if there is no such topic."""
+        """The topic's records by partition and offset; empty if the topic does not exist."""
         with self.lock:
             topic = self.topics.get(name)
             logs = [
@@ -151,7 +151,7 @@ class Cluster(Watched):
         ]
 
     def batches(self, name: str) -> list[Batch]:
-        """The topic's batches by partition and offset; none if there is no such topic."""
+        """The topic's batches by partition and offset; empty if the topic does not exist."""
         with self.lock:
             topic = self.topics.get(name)
             logs = [log.headers() for log in topic.partitions] if topic else []
@@ -180,7 +180,7 @@ class Cluster(Watched):
     # -- requests
 
     def next_producer_id(self) -> int:
-        """A producer id nobody had before."""
+        """A producer id that was not given out before."""
         with self.lock:
             self._next_producer_id += 1
             return self._next_producer_id
@@ -206,7 +206,7 @@ class Cluster(Watched):
     # -- faults
 
     def script(self, fault: Fault) -> Rule:
-        """Set a fault to work."""
+        """Add a fault, which applies from now on."""
         with self.lock:
             rule = Rule(fault, self.changed)
             self.rules.add(rule)

@@ -16,7 +16,7 @@ from ._watching import Observable
 
 class BrokerControls(Observable):
     """Topics, what arrived, scripted faults. Every method may be called from any thread, and none blocks
-    for longer than a request takes unless it says so.
+    for longer than a request takes, unless its description says so.
     """
 
     def __init__(self, options: Options, address: Address, topics: Mapping[str, int] | None = None) -> None:
@@ -35,7 +35,7 @@ class BrokerControls(Observable):
 
     @property
     def bootstrap_servers(self) -> str:
-        """``"host:port"``: what clients are told, and what to give to a client."""
+        """``"host:port"``: what to give to a client, and what metadata responses name."""
         return str(self._cluster.advertised)
 
     def advertise(self, host: str, port: int) -> None:
@@ -81,7 +81,7 @@ class BrokerControls(Observable):
             )
 
     def alter_topic(self, name: str, *, max_message_bytes: int | None) -> None:
-        """Change the largest batch a topic takes. Raises KeyError for a topic there is not."""
+        """Change the largest batch a topic takes. Raises KeyError if the topic does not exist."""
         self._cluster.alter_topic(name, max_message_bytes=max_message_bytes)
 
     def delete_topic(self, name: str) -> None:
@@ -101,11 +101,11 @@ class BrokerControls(Observable):
     # -- what arrived
 
     def records(self, topic: str) -> list[Record]:
-        """What is in a topic, by partition and offset; empty if there is no such topic (yet)."""
+        """What is in a topic, by partition and offset; empty if the topic does not exist (yet)."""
         return self._cluster.records(topic)
 
     def batches(self, topic: str) -> list[Batch]:
-        """The record batches of a topic, by partition and offset; empty if there is no such topic (yet)."""
+        """The record batches of a topic, by partition and offset; empty if the topic does not exist (yet)."""
         return self._cluster.batches(topic)
 
     @property
@@ -127,7 +127,7 @@ class BrokerControls(Observable):
     def wait_records(self, topic: str, count: int = 1, timeout: float = 10.0) -> list[Record]:
         """Block until a topic holds at least `count` records, and return them.
 
-        Do not call it in the loop the producer runs in; there, await `records_arrived`.
+        Do not call it in the producer's loop: there, await `records_arrived`.
 
         Raises:
             TimeoutError: fewer arrived within `timeout` seconds (of real time).
@@ -169,7 +169,7 @@ class BrokerControls(Observable):
     # -- faults
 
     def script(self, fault: Fault) -> Rule:
-        """Set a fault to work: an `Answer`, `Delay`, `Silence` or `Drop`, as the methods below make them."""
+        """Add a fault: an `Answer`, `Delay`, `Silence` or `Drop`, as the methods below make them."""
         return self._cluster.script(fault)
 
     def answer(

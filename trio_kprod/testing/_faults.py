@@ -1,10 +1,10 @@
 """What can go wrong on purpose: a fault says with which requests, how often, and what happens.
 
-Four faults, one vocabulary: `Answer` an error, `Delay`, `Silence`, `Drop` the connection. Each is matched
-by api, topic and partition, lets the first `skip` matching requests pass and is spent after `times` (None:
-never). Faults are looked up in the order in which they were added; for one request the first match of each
-kind applies, so two answers added one after the other are given one after the other, while a delay and an
-answer go together.
+Four faults, one vocabulary: `Answer` an error, `Delay`, `Silence`, `Drop` the connection. Each
+matches requests by api, topic and partition, lets the first `skip` of them pass and is spent after `times`
+(None: never). The broker looks faults up in the order in which they were added. To one request the first
+match of each kind applies: two answers added one after the other are given one after the other, while a
+delay and an answer go together.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class Answer(Fault):
 
     Attributes:
         error (int | str): Kafka's error, by its code or its name: 29 or ``"TOPIC_AUTHORIZATION_FAILED"``. 0
-            without `after_append` is a lie: acknowledged, not written.
+            without `after_append` is a lie: the records are acknowledged but not written.
         after_append (bool): write the batches first. If the broker's own rules refuse one, it gets their
             error instead. Only Produce looks at this and at what follows.
-        base_offset (int | None): the offset to tell; None tells the true one, -1 if nothing was appended.
+        base_offset (int | None): the offset in the answer; None is the true one, or -1 if nothing was
+            appended.
         record_errors: pairs of a record's index in its batch and a message (or None), as of KIP-467.
         message (str | None): the text that goes with the error.
         leader (tuple[int, int] | None): node id and leader epoch as a hint where to go (KIP-951).
@@ -166,7 +167,7 @@ class Rule:
         return f"<Rule {self.fault!r}, hits={self.hits}{state}>"
 
     def remove(self) -> None:
-        """Apply it no more, and let go of what a `Silence` holds. Thread-safe; more than once is fine."""
+        """Stop applying it, and release what a `Silence` holds. Thread-safe, and may be called again."""
         self.active = False
         self._changed()
 

@@ -64,7 +64,7 @@ def _find(log: PartitionLog, timestamp: int) -> tuple[int, int]:
 def fetch(cluster: Cluster, body: Any, version: int, plan: Plan) -> tuple[Any, bool]:
     """The answer, and whether it says anything; one that does not may wait for records to come.
 
-    There are no fetch sessions (KIP-227): a client that asks for one is told to go without.
+    There are no fetch sessions (KIP-227): a client that uses one gets FETCH_SESSION_ID_NOT_FOUND.
     """
     if body.session_id:
         return _session_unknown(version), True
@@ -102,7 +102,7 @@ def _read(name: str | None, topic: Topic | None, asked: Any, left: int, version:
         return _fetched(index, missing, None, version)
     if not 0 <= offset <= log.end_offset:
         return _fetched(index, Code.OFFSET_OUT_OF_RANGE, log, version)
-    # KIP-74: the first batch of an answer is sent whatever its size, so that nobody gets stuck before it.
+    # KIP-74: the first batch of an answer is sent whatever its size; else a consumer could not pass it.
     records = log.read(offset, min(left, asked.partition_max_bytes)) if left > 0 else b""
     return _fetched(index, Code.NONE, log, version, records)
 

@@ -1,7 +1,7 @@
 """Where frames begin and end in a stream of bytes that passes by. No I/O.
 
-A frame is what a fault is about: a Kafka request or answer, which begins with its length; over TLS, which
-nobody can look into, a record of TLS; of any other protocol, what arrived at once.
+Faults apply to frames. A frame is a Kafka request or answer, which begins with its length; over TLS, which
+the proxy cannot read, a TLS record; in any other protocol, the bytes that arrived at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ANSWER_HEAD = struct.Struct(">ii")  # length, correlation id
 _TLS_HEAD = struct.Struct(">BBBH")  # type, version, length
 _TLS_TYPES = range(20, 25)
 
-#: The first byte of no larger length: it tells Kafka from TLS and from text.
+#: First bytes of the lengths that are allowed: they distinguish Kafka from TLS and from text.
 _LENGTHS = range((MAX_REQUEST_BYTES >> 24) + 1)
 
 
@@ -38,9 +38,9 @@ class Piece(NamedTuple):
 
 
 class Framing:
-    """Tells of each piece that passes by to which frame it belongs.
+    """Says of each piece that passes by which frame it belongs to.
 
-    Holds nothing back but the first few bytes of a frame, until they tell what it is.
+    It holds back only the first few bytes of a frame, until they show what it is.
     """
 
     def __init__(self, head: int, name: Callable[[bytes], str | None]) -> None:

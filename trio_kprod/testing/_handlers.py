@@ -29,7 +29,7 @@ class Reply(NamedTuple):
     """What to do after a request.
 
     `response` is None where the protocol has no answer. With `close` the connection ends after it. A
-    reply with `wait` says nothing yet: ask again after a change, or send it after so many seconds.
+    reply with `wait` is not final: handle the request again after a change, or send it after `wait` seconds.
     """
 
     response: Any
@@ -122,7 +122,7 @@ _TARGETS: dict[str, Callable[[Cluster, Any, int], list[Target]]] = {
 def _handle_produce(cluster: Cluster, request: Request, plan: Plan) -> Reply:
     response, refused = _produce.produce(cluster, request.body, request.version, plan)
     if request.body.acks == 0:
-        # There is no answer that could tell of a refusal; Kafka closes the connection to say so.
+        # No answer is sent that could report a refusal, so Kafka closes the connection.
         return Reply(None, close=refused)
     return Reply(response)
 

@@ -1,4 +1,4 @@
-"""A TCP port that stays reserved while nobody listens on it."""
+"""A TCP port that stays reserved while the server does not listen on it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BACKLOG = 128
 
 
 class Port:
-    """Bound from the beginning to the end, listening in between as told. All in one trio loop.
+    """Bound from the beginning to the end; it listens after `open` and until `close`. All in one trio loop.
 
-    A broker that is down must refuse connections, and get its port back afterwards. A port that nobody has
-    bound could go to somebody else, and a client that tries it again and again could even connect to itself.
+    A broker that is down must refuse connections, and listen on the same port later. The system could give a
+    port that is not bound to another program, and a client that tries it again could even connect to itself.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
 """One partition's log, and what a broker remembers of the producers that wrote to it.
 
 Batches are kept as the bytes that came, with only the base offset (and, for log-append time, the time
-stamp) rewritten, as a real broker does; records are decoded when somebody asks for them.
+stamp) rewritten, as a real broker does; records are decoded when a test asks for them.
 
 Producer state follows Apache Kafka: per producer id its epoch and the ranges of the last five batches.
 
-- The same epoch and exactly one of the remembered ranges is a duplicate: acknowledged with the offset it
-  got at first. Neither content nor checksum is compared. An older batch is out of order.
+- The same epoch and exactly one of the remembered ranges is a duplicate: it is acknowledged with the
+  offset it got at first. Neither content nor checksum is compared. An older batch is out of order.
 - A lower epoch is refused, also for a remembered range. A higher one starts at sequence 0.
 - Without state any first sequence is taken: a broker cannot know what it has forgotten.
 - Sequence numbers wrap from 2**31 - 1 to 0, also inside a batch.
@@ -196,7 +196,7 @@ def _stamped(data: bytes, offset: int, append_time_ms: int | None) -> bytes:
 
 
 def _stamp_append_time(stored: bytearray, append_time_ms: int) -> None:
-    # The checksum covers everything from the attributes on, so it is made anew; the offset is outside.
+    # The checksum covers everything from the attributes on, so compute it again; the offset is outside.
     at = DefaultRecordBatch.ATTRIBUTES_OFFSET
     (attributes,) = _ATTRIBUTES.unpack_from(stored, at)
     _ATTRIBUTES.pack_into(stored, at, attributes | DefaultRecordBatch.TIMESTAMP_TYPE_MASK)

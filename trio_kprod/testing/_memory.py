@@ -24,9 +24,9 @@ class MemoryBroker(BrokerControls):
 
     Args:
         partitions: how many partitions an auto-created topic gets.
-        auto_create_topics: whether asking for a topic's metadata creates it.
+        auto_create_topics: whether a metadata request for a topic creates it.
         topics: names and partition counts of topics to begin with.
-        sasl_users: passwords by user name; clients have to authenticate.
+        sasl_users: passwords by user name; clients must authenticate.
         sasl_session_lifetime: seconds after which a client has to authenticate again (KIP-368).
         max_message_bytes: the largest batch taken, unless a topic has a limit of its own.
         max_request_bytes: a larger request ends its connection.
@@ -72,7 +72,7 @@ class MemoryBroker(BrokerControls):
         self._listening = True
 
     def accepts(self, host: str, port: int) -> bool:
-        """Whether somebody listens at an address: the broker does at the one it advertises."""
+        """Whether the broker listens at an address: it does at the one that it advertises."""
         return self._listening and (host, port) == self._cluster.advertised
 
     async def serve(self, stream: trio.abc.Stream) -> None:

@@ -36,7 +36,7 @@ class NetworkFault(Limited):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency(NetworkFault):
-    """Held for so long, with all that comes behind it."""
+    """Held for `seconds`, with all that comes behind it."""
 
     seconds: float
 
@@ -136,7 +136,7 @@ class Plan:
 
 
 class NetworkRules:
-    """The faults that were scripted, in order. Not thread-safe: whoever has it has a lock."""
+    """The faults that were scripted, in order. Not thread-safe: `Traffic`'s lock guards them."""
 
     def __init__(self) -> None:
         self._rules: list[Rule] = []

@@ -59,7 +59,7 @@ class Pipe:
 
     async def _take(self, piece: Piece) -> None:
         if self._end is not None and not self._left:
-            return  # after the end of this direction all else is swallowed, lest the source blocks
+            return  # this direction has ended: swallow the rest, or the source would block
         if piece.start == 0:
             await self._begin(piece.frame)
         data = _changed(self._plan, piece)

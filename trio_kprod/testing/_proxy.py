@@ -33,7 +33,9 @@ _DIRECTIONS: dict[str, Direction] = {"request": "requests", "answer": "answers"}
 
 
 def open_proxy(upstream: Broker | str | tuple[str, int], *, host: str = "127.0.0.1", port: int = 0) -> Proxy:
-    """A TCP proxy that breaks connections as told: ``with open_proxy(broker) as proxy:``, or ``async with``.
+    """A TCP proxy whose connections break on request.
+
+    Use it as ``with open_proxy(broker) as proxy:`` or with ``async with``.
 
     It runs in a thread of its own, for any client. While its block runs, an embedded broker tells clients
     the proxy's address instead of its own. A real Kafka does so if its ``advertised.listeners`` names the
@@ -65,7 +67,7 @@ class Proxy(Server, Observable):
     - `direction`: ``"requests"`` or ``"answers"``; None is both.
     - `api`: the name of the request in Kafka's protocol guide, such as ``"Produce"``, also for the answer to
       it; None is any. Frames in TLS have no name.
-    - `times`: for how many matching frames, of whatever connection; None is all of them.
+    - `times`: for how many matching frames, of all connections together; None is all of them.
     - `skip`: how many matching frames pass before the first.
 
     Each returns a `Rule`, which counts its `hits` and can be removed. For one frame the first match of each
@@ -123,8 +125,8 @@ class Proxy(Server, Observable):
         """End the connection of a matching frame, or a connection as soon as it is accepted.
 
         ``"request"`` ends it before the upstream has got the request (or, with `forward`, right behind it);
-        ``"answer"`` when the upstream has answered: it did what it was asked, and the client cannot know.
-        With ``"accept"`` nobody has said anything, and `times` and `skip` count connections.
+        ``"answer"`` when the upstream has answered: it has done what it was asked, which the client cannot
+        know. With ``"accept"`` it ends before any byte is sent, and `times` and `skip` count connections.
 
         Args:
             after: what the connection ends with.

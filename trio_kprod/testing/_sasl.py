@@ -17,7 +17,7 @@ MECHANISMS = ("PLAIN", *_SCRAM_HASHES)
 
 
 class AuthenticationFailed(Exception):
-    """The client is not who it says, or does not speak the mechanism; the text is told to it."""
+    """The credentials are wrong, or the client does not speak the mechanism; it is sent the text."""
 
 
 class Exchange(Protocol):

@@ -41,7 +41,7 @@ class Server(ABC):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port it listens on, whatever clients are told."""
+        """Host and port it listens on, even if it advertises others."""
         return self._address
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class Server(ABC):
 
     @abstractmethod
     def _began(self) -> None:
-        """The address is known, and nobody has connected yet. Runs in the server's loop."""
+        """Called in the server's loop when the address is known, before any client has connected."""
 
     @abstractmethod
     async def _serve(self, stream: trio.SocketStream) -> None:

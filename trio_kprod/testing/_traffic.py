@@ -19,7 +19,7 @@ class Traffic(Watched):
         self.forwarded: dict[Direction, int] = dict.fromkeys(DIRECTIONS, 0)
 
     def script(self, fault: Limited) -> Rule:
-        """Set a fault to work."""
+        """Add a fault, which applies from now on."""
         with self.lock:
             rule = Rule(fault, self.changed)
             self.rules.add(rule)
@@ -58,7 +58,7 @@ class Traffic(Watched):
             return self.rules.is_silent(direction)
 
     def forward(self, direction: Direction, count: int) -> None:
-        """Note that so many bytes were passed on."""
+        """Note that `count` bytes were passed on."""
         with self.lock:
             self.forwarded[direction] += count
             self.changed()

@@ -1,7 +1,6 @@
 """State that several threads change and look at, and waiting for it to change: blocked, or in a trio loop.
 
-Whoever waits for a change registers with `watching` first and looks afterwards, so that no change falls in
-between.
+Register with `watching` before you look at the state: then no change between looking and waiting is missed.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import trio
 
 
 class Watched:
-    """State with a lock and with waiters. Whoever changes it, under `lock`, calls `changed`."""
+    """State with a lock and with waiters. After each change, made under `lock`, call `changed`."""
 
     def __init__(self) -> None:
         self.lock = threading.Condition(threading.RLock())
-        # What to call after a change, of whatever kind: one entry per waiting task.
+        # What to call after any change: one entry per waiting task.
         self._watchers: set[Callable[[], None]] = set()
 
     def changed(self) -> None:
-        """Tell everybody who waits to look again."""
+        """Wake all who wait, to look again."""
         with self.lock:
             self.lock.notify_all()
             for watcher in self._watchers:
@@ -67,7 +66,7 @@ class Observable:
     def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
         """Block until something about this holds.
 
-        Do not call it in the loop the producer runs in; there, await `until`.
+        Do not call it in the producer's loop: there, await `until`.
 
         Raises:
             TimeoutError: it does not within `timeout` seconds (of real time).
