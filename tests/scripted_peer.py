@@ -17,7 +17,9 @@ from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from trio_kprod._client._connection import Connection
+from trio_kprod._client._endpoints import Endpoints
 from trio_kprod._client._exchange import ApiExchange, Exchange
+from trio_kprod._client._steps import Reporter
 from trio_kprod._client._transport import Fence, FencedStream
 from trio_kprod._errors import ConnectionLost
 
@@ -158,6 +160,33 @@ def settings(**changes: Any) -> Any:
     return SimpleNamespace(**{**values, **changes})
 
 
+def make_endpoints(**changes: Any) -> Endpoints:
+    """What all connections share, without a network and without a core."""
+    values = {"bootstrap_servers": [], "reconnect_backoff": 0.05, "reconnect_backoff_max": 1.0}
+    nothing: Any = None
+    return Endpoints(
+        settings(**{**values, **changes}), nothing, Fence(), nothing, nothing, Reporter(frozenset())
+    )
+
+
+class WatchedExchange(ApiExchange):
+    """Calls `on_write_started` where it is marked as begun: under the fence's lock."""
+
+    def __init__(self, *args: Any, on_write_started: Callable[[Any], object], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._watch = on_write_started
+
+    @property
+    def write_started(self) -> bool:
+        return super().write_started
+
+    @write_started.setter
+    def write_started(self, started: bool) -> None:
+        first, self._write_started = started and not self._write_started, started
+        if first:
+            self._watch(self)
+
+
 class Client:
     """A connection to a script and a record of what it told."""
 
@@ -191,7 +220,7 @@ class Client:
         return str(self.lost)
 
     def ask(self, request: Any = None, timeout: float = 30.0) -> Exchange:
-        exchange = ApiExchange(
+        exchange = WatchedExchange(
             MetadataRequest(version=12, topics=[]) if request is None else request,
             timeout,
             lambda exchange, _: self._tell("answer", exchange),

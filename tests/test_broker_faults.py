@@ -68,7 +68,7 @@ async def test_somebody_listens_after_a_while(autojump_clock: Clock) -> None:
 async def test_a_silent_listener(autojump_clock: Clock) -> None:
     broker = MemoryBroker()
     broker.silence()
-    with pytest.raises(trio_kprod.ConnectFailed, match="memory:9092: ApiVersions: no answer"):
+    with pytest.raises(trio_kprod.ConnectFailed, match="memory:9092: ApiVersions: no response"):
         async with open_memory_producer(broker, connect_timeout=3):
             pytest.fail("must not be entered")
     assert trio.current_time() == 3
@@ -328,14 +328,13 @@ async def test_an_acknowledgement_that_comes_with_the_stop_counts(autojump_clock
     broker = MemoryBroker()
     scope = open_memory_producer(broker)
     client = scope._client
-    post = client.post
+    post = client._steps.post_and_run
 
-    def stop_at_the_answer(event: Callable[[], object]) -> None:
-        post(event)
-        if values(broker):
-            client.stop("it was stopped")
+    def stop_at_the_answer(*event: Any) -> None:
+        client.stop("it was stopped")
+        post(*event)
 
-    client.post = stop_at_the_answer  # type: ignore[method-assign]
+    client._steps.post_and_run = stop_at_the_answer  # type: ignore[assignment,method-assign]
     with pytest.raises(trio_kprod.ProducerCrashed):  # as nobody told it to
         async with scope as producer:
             assert (await producer.send_and_wait("t", b"x")).offset == 0

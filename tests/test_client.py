@@ -15,10 +15,8 @@ import trustme
 
 import trio_kprod
 from tests import cycles
-from tests.scripted_peer import settings
+from tests.scripted_peer import make_endpoints
 from trio_kprod._client import ThreadHost
-from trio_kprod._client._endpoints import Endpoints
-from trio_kprod._client._transport import Fence
 from trio_kprod._core._core import ProduceCore
 from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
@@ -316,12 +314,7 @@ async def test_waiting_longer_than_a_thread_can() -> None:
 
 def test_what_is_wrong_is_told_to_another_thread_while_it_changes() -> None:
     """A worker is abandoned while it goes on."""
-    endpoints = Endpoints(
-        settings(bootstrap_servers=[], reconnect_backoff=0.05, reconnect_backoff_max=1),
-        None,  # type: ignore[arg-type]
-        Fence(),
-        None,  # type: ignore[arg-type]
-    )
+    endpoints = make_endpoints()
 
     class Trouble(OSError):
         def __str__(self) -> str:

@@ -394,7 +394,7 @@ def break_client(producer: Producer) -> None:
         raise ZeroDivisionError("a bug in the client")
 
     client = producer._delivery._client
-    client._step = broken  # type: ignore[method-assign]
+    client._step = broken  # type: ignore[assignment,method-assign]
     client._wake()
 
 

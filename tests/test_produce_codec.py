@@ -11,9 +11,8 @@ from uuid import UUID
 import pytest
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
-from trio_kprod._client._exchange import decode_api
-from trio_kprod._client._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, OFFSET_LIMIT, ProduceMessage
-from trio_kprod._client._protocol import produce_answers
+from trio_kprod._client._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceExchange
+from trio_kprod._client._protocol import OFFSET_LIMIT, decode_produce
 from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._topic import NO_TOPIC_ID
 
@@ -35,8 +34,20 @@ def core_request(shape: dict[str, dict[int, bytes]], *, ids: bool = True) -> Any
     for number, (name, partitions) in enumerate(shape.items(), 1):
         topic = Topic(name, UUID(int=number << 100 | number) if ids else NO_TOPIC_ID)
         for index, data in partitions.items():
-            batches.append(SimpleNamespace(partition=SimpleNamespace(topic=topic, index=index), data=data))
-    return SimpleNamespace(batches=batches)
+            partition = SimpleNamespace(topic=topic, index=index)
+            batches.append(SimpleNamespace(partition=partition, data=data, entries=[()]))
+    return SimpleNamespace(batches=batches, write_started=False)
+
+
+def exchange(request: Any, version: int, acks: int = -1, timeout: float = 1.0) -> ProduceExchange:
+    return ProduceExchange(request, version, acks, timeout, lambda *_: None)
+
+
+def begun(request: Any, version: int) -> ProduceExchange:
+    """One that has been put together, as it is before a response can come."""
+    made = exchange(request, version)
+    made.encode("c")
+    return made
 
 
 class Topic:
@@ -115,10 +126,10 @@ def frame_of(message: Any) -> bytes:
 
 def by_kafka_python(request: Any, version: int, frame: bytes) -> tuple[Any, int]:
     """The answers and the throttle time; raises if the frame makes no sense."""
-    decoded = decode_api(ProduceResponse[version], frame)
-    told = produce_answers(request, version, decoded)
+    names = {topic.id: topic.name for topic in by_topic(request)}
+    throttle_ms, told = decode_produce(frame, version, names)
     assert not told.moved
-    return told.answers, decoded.throttle_time_ms
+    return told.responses, throttle_ms
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -129,28 +140,27 @@ def by_kafka_python(request: Any, version: int, frame: bytes) -> tuple[Any, int]
 @pytest.mark.parametrize("version", VERSIONS)
 def test_requests_are_kafka_pythons_byte_by_byte(version: int, shape: str) -> None:
     request = core_request(SHAPES[shape])
-    for acks, timeout_ms, correlation_id, client_id in ((-1, 24_000, 0, "c"), (1, 1, 2**31 - 1, "ä" * 200)):
-        message = ProduceMessage(request, version, acks, timeout_ms)
+    for acks, timeout, correlation_id, client_id in ((-1, 30.0, 0, "c"), (1, 0.001, 2**31 - 1, "ä" * 200)):
+        made = exchange(request, version, acks, timeout)
+        made.correlation_id = correlation_id
+        timeout_ms = 24_000 if timeout == 30.0 else 1  # the broker's share of it, and never 0
         expected = kafka_python_frame(request, version, acks, timeout_ms, correlation_id, client_id)
-        assert message.encode(correlation_id, client_id) == expected
-        assert message.version == version
+        assert made.encode(client_id) == expected
+        assert made.version == version
 
 
 def test_without_the_id_of_a_topic_it_goes_by_name() -> None:
     request = core_request(SHAPES["two topics"])
     request.batches[0].partition.topic.id = NO_TOPIC_ID
-    message = ProduceMessage(request, 13, -1, 1000)
-    assert message.version == 12
-    assert message.encode(5, "c") == kafka_python_frame(request, 12, -1, 1000, 5, "c")
+    made = exchange(request, 13)
+    made.correlation_id = 5
+    assert made.encode("c") == kafka_python_frame(request, 12, -1, 800, 5, "c")
+    assert made.version == 12
 
 
 def test_only_requests_with_acks_expect_an_answer() -> None:
     request = core_request(SHAPES["one"])
-    assert [ProduceMessage(request, 13, acks, 1000).expects_answer for acks in (-1, 0, 1)] == [
-        True,
-        False,
-        True,
-    ]
+    assert [exchange(request, 13, acks).expects_response for acks in (-1, 0, 1)] == [True, False, True]
 
 
 def test_kafka_python_knows_the_same_versions() -> None:
@@ -166,9 +176,9 @@ def test_kafka_python_knows_the_same_versions() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_plain_answers_are_read_as_kafka_python_reads_them(version: int, shape: str) -> None:
     request = core_request(SHAPES[shape])
-    message = ProduceMessage(request, version, -1, 1000)
+    made = begun(request, version)
     frame = frame_of(response(request, version, throttle=1234, log_append_time_ms=99, base_offset=-1))
-    plain = message.read_plain(frame)
+    plain = made.read_plain(frame)
     assert plain is not None
     assert plain == by_kafka_python(request, version, frame)
     answers, throttle_ms = plain
@@ -184,9 +194,9 @@ def test_the_order_of_the_answer_is_the_brokers(version: int) -> None:
     other = core_request(shape)
     other.batches.reverse()
     frame = frame_of(response(other, version))
-    message = ProduceMessage(request, version, -1, 1000)
+    made = begun(request, version)
     expected, _ = by_kafka_python(other, version, frame)
-    assert message.read_plain(frame) == (expected, 0)
+    assert made.read_plain(frame) == (expected, 0)
 
 
 def leader() -> Any:
@@ -219,27 +229,27 @@ def test_what_is_not_plain_is_left_to_kafka_python(version: int, changes: dict[s
     """So is what cannot be in this version; only that a partition is another is for others to notice."""
     request = core_request(SHAPES["two topics"])
     frame = frame_of(response(request, version, **changes))
-    plain = ProduceMessage(request, version, -1, 1000).read_plain(frame)
+    plain = begun(request, version).read_plain(frame)
     assert (plain is None) == (version >= since)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_answers_for_other_partitions_than_asked(version: int) -> None:
     """Too few, too many, other topics, the same twice."""
-    message = ProduceMessage(core_request(SHAPES["two topics"]), version, -1, 1000)
+    made = begun(core_request(SHAPES["two topics"]), version)
     for shape in ("one", "two partitions", "a thousand topics"):
-        assert message.read_plain(frame_of(response(core_request(SHAPES[shape]), version))) is None
+        assert made.read_plain(frame_of(response(core_request(SHAPES[shape]), version))) is None
     twice = response(core_request(SHAPES["two topics"]), version, index=7)
-    assert message.read_plain(frame_of(twice)) is None
+    assert made.read_plain(frame_of(twice)) is None
 
 
 def test_an_answer_for_a_topic_that_was_made_anew_is_left_to_kafka_python() -> None:
     request = core_request(SHAPES["one"])
     frame = frame_of(response(request, 13))
-    message = ProduceMessage(request, 13, -1, 1000)
-    assert message.read_plain(frame) is not None
+    made = begun(request, 13)
+    assert made.read_plain(frame) is not None
     request.batches[0].partition.topic.id = UUID(int=12345)
-    assert message.read_plain(frame) is None
+    assert made.read_plain(frame) is None
 
 
 def spoiled(frame: bytes, chance: random.Random) -> Iterator[bytes]:
@@ -257,9 +267,9 @@ def spoiled(frame: bytes, chance: random.Random) -> Iterator[bytes]:
 def test_a_spoiled_answer_means_nothing_else_than_to_kafka_python(version: int, shape: str) -> None:
     """Whatever is read as plain, kafka-python reads just so; and nothing makes reading fail."""
     request = core_request(SHAPES[shape])
-    message = ProduceMessage(request, version, -1, 1000)
+    made = begun(request, version)
     for frame in spoiled(frame_of(response(request, version)), random.Random(version)):
-        plain = message.read_plain(frame)
+        plain = made.read_plain(frame)
         if plain is not None:
             assert plain == by_kafka_python(request, version, frame)
 
@@ -268,6 +278,6 @@ def test_a_spoiled_answer_means_nothing_else_than_to_kafka_python(version: int, 
 def test_answers_of_noise(length: int) -> None:
     chance = random.Random(length)
     for version in VERSIONS:
-        message = ProduceMessage(core_request(SHAPES["one"]), version, -1, 1000)
+        made = begun(core_request(SHAPES["one"]), version)
         for _ in range(20):
-            assert message.read_plain(chance.randbytes(length)) is None
+            assert made.read_plain(chance.randbytes(length)) is None

@@ -348,7 +348,10 @@ async def test_a_broker_that_is_gone_for_good(broker: Broker, proxy: Proxy, rese
 
 async def test_a_broker_that_is_silent_at_the_start(broker: Broker, proxy: Proxy) -> None:
     proxy.silence()
-    with pytest.raises(trio_kprod.ConnectFailed, match=r"within 0\.2 s: .*: no answer"), trio.fail_after(20):
+    with (
+        pytest.raises(trio_kprod.ConnectFailed, match=r"within 0\.2 s: .*: no response"),
+        trio.fail_after(20),
+    ):
         async with open_producer(broker, connect_timeout=0.2):
             pytest.fail("must not be entered")
 

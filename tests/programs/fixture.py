@@ -32,6 +32,6 @@ async def test_whose_producer_crashes(producer: Producer) -> None:
         raise KeyError("a bug in the client")
 
     client = producer._delivery._client
-    client._step = broken  # type: ignore[method-assign]
+    client._step = broken  # type: ignore[assignment,method-assign]
     client._wake()
     await trio.sleep_forever()

@@ -41,5 +41,5 @@ if __name__ == "__main__":
         over.set()
         while cycles.running_clients():
             time.sleep(0.001)
-        producer._delivery._client._notify()  # had the worker been about to do that
+        producer._delivery._client._reporter.wake()  # had the worker been about to do that
         print(len(broker.records("t")), "in the log")

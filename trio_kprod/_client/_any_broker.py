@@ -1,8 +1,8 @@
-"""Metadata and producer ids: asked of any broker, on a connection of their own.
+"""Metadata and producer ids: requested from any broker, on a connection of their own.
 
 A broker serves one connection in order, so behind a produce request that waits for a frozen follower
-everything waits. Answers do not depend on who gives them, so whoever answers first is taken, and is asked
-again until he is slow or gone.
+everything waits. The responses do not depend on the broker, so the first to respond is taken, and is asked
+again until it is slow or gone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from logging import INFO, WARNING
+from logging import DEBUG, WARNING
 from math import inf
 from typing import Any
 
@@ -38,11 +38,16 @@ _SIDE_BY_SIDE = 3
 
 #: How long one broker may take, in seconds, before others are asked as well; and how long the others may
 #: take once one has refused us.
-_HURRY = 1.0
+_HEAD_START = 1.0
 
-#: How long the same is asked of one broker, in seconds. It may be cut off from the rest of the cluster, and
-#: go on telling what was true before.
-_BELIEVED = 5.0
+#: How long the same is requested from one broker, in seconds. It may be cut off from the rest of the cluster,
+#: and go on telling what was true before.
+_BELIEVED_FOR = 5.0
+
+#: UNSUPPORTED_VERSION, for a broker that has no version of a request.
+_UNSUPPORTED = 35
+
+_WITHOUT_ID = "no broker gave a producer id; without idempotence (acks=1) none is needed"
 
 
 @dataclass(frozen=True)
@@ -50,100 +55,112 @@ class _Query:
     """A request for any broker.
 
     `about`: what it asks for. `make` makes a request of a version, `read` takes the response apart.
+    `unsupported`: stands for the response of a broker that has no version of the request.
     """
 
     about: tuple[str, ...]
     kind: Any
-    lowest: int
     make: Callable[[int], Any]
     read: Callable[[Any], Any]
+    unsupported: Any = None
 
 
 class AnyBroker:
-    """Asks one question after the other."""
+    """Makes one query after the other."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
         self._settings = endpoints.settings
-        self._events = endpoints.events
+        self._core = endpoints.core
+        self._steps = endpoints.steps
         self._asks, self._to_ask = trio.open_memory_channel[Callable[[], Awaitable[None]]](inf)
         self._link: _Link | None = None
         self._asked: dict[str, tuple[float, float]] = {}  # what, when first, when last, without a break
         self._opened = False
         self._causes: dict[str, BaseException] = {}
+        self._id_causes_logged: set[str] = set()
 
     def request_metadata(self, topics: tuple[str, ...]) -> None:
-        """`Events.metadata` or `Events.metadata_failed` follows."""
+        """`ProduceCore.metadata` or `.metadata_failed` follows."""
         self._asks.send_nowait(partial(self._metadata, topics))
 
     def request_producer_id(self) -> None:
-        """`Events.producer_id` or `Events.producer_id_failed` follows."""
+        """`ProduceCore.producer_id` or `.producer_id_failed` follows."""
         self._asks.send_nowait(self._producer_id)
 
     async def open(self) -> ConnectFailed | None:
-        """Wait for the first answer of any broker; at most `connect_timeout`, and not if one refuses us."""
+        """Wait for the first response of any broker; at most `connect_timeout`, and not if one refuses us."""
         timeout = self._settings.connect_timeout
         refused = False
         with trio.move_on_after(timeout):
             while not refused:
                 try:
                     await self._ask_for_metadata(())
-                except _NoAnswer as failure:
+                except _AllFailed as failure:
                     refused = failure.fatal
                 else:
                     self._opened = True
                     return None
         return self._connect_failed(
-            "a broker refused the connection" if refused else f"no broker answered within {timeout:g} s"
+            "a broker refused the connection" if refused else f"no broker responded within {timeout:g} s"
         )
 
     async def run(self) -> None:
         async for ask in self._to_ask:
             await ask()
 
-    # ---- the questions -----------------------------------------------------------------------------------
+    # ---- the queries -------------------------------------------------------------------------------------
 
     async def _metadata(self, topics: tuple[str, ...]) -> None:
         try:
             metadata = await self._ask_for_metadata(topics)
-        except _NoAnswer:
-            self._events.metadata_failed(topics)
+        except _AllFailed:
+            self._steps.post(self._core.metadata_failed, topics)
         else:
-            self._events.metadata(metadata, topics)
-
-    async def _producer_id(self) -> None:
-        about = ("InitProducerId",)
-        question = _Query(about, InitProducerIdRequest, 0, producer_id_request, producer_id)
-        try:
-            code, given = await self._ask(question)
-        except _NoAnswer:
-            self._events.producer_id_failed(None)
-            return
-        if not code:
-            self._events.producer_id(given)
-        else:
-            final = row(code).reaction is Reaction.REFUSED
-            self._settings.logger.log(WARNING if final else INFO, "InitProducerId: %s", refusal(code))
-            self._events.producer_id_failed(refusal(code) if final else None)
+            self._steps.post(self._core.metadata, metadata.topics, topics)
 
     async def _ask_for_metadata(self, topics: tuple[str, ...]) -> ClusterMetadata:
         make = partial(metadata_request, topics, auto_create=self._settings.allow_auto_create_topics)
-        question = _Query(topics, MetadataRequest, LOWEST_METADATA_VERSION, make, cluster_metadata)
-        metadata: ClusterMetadata = await self._ask(question)
+        metadata: ClusterMetadata = await self._ask(_Query(topics, MetadataRequest, make, cluster_metadata))
         self._endpoints.learn(metadata.brokers)
         return metadata
 
+    async def _producer_id(self) -> None:
+        about = ("InitProducerId",)
+        query = _Query(about, InitProducerIdRequest, producer_id_request, producer_id, (_UNSUPPORTED, -1))
+        try:
+            code, given = await self._ask(query)
+        except _AllFailed as failure:
+            texts = sorted(f"{name_of(address)}: {cause}" for address, cause in failure.causes.items())
+            # If none could even be asked, the brokers are down, which is told elsewhere.
+            self._no_producer_id(ConnectionLost(f"{_WITHOUT_ID} ({'; '.join(texts)})") if texts else None)
+            return
+        if code:
+            self._no_producer_id(refusal(code, _WITHOUT_ID), final=row(code).reaction is Reaction.REFUSED)
+        else:
+            self._endpoints.no_producer_id = None
+            self._id_causes_logged.clear()
+            self._steps.post(self._core.producer_id, given)
+
+    def _no_producer_id(self, cause: BaseException | None, *, final: bool = False) -> None:
+        if cause is not None:
+            self._endpoints.no_producer_id = cause
+            again = str(cause) in self._id_causes_logged
+            self._id_causes_logged.add(str(cause))
+            self._settings.logger.log(DEBUG if again else WARNING, "InitProducerId: %s", cause)
+        self._steps.post(self._core.producer_id_failed, cause if final else None)
+
     # ---- asking ------------------------------------------------------------------------------------------
 
-    async def _ask(self, question: _Query) -> Any:
-        """The answer of the connected broker; where that is slow, gone or no help, of the first of others."""
+    async def _ask(self, query: _Query) -> Any:
+        """The response of the connected broker; if it is slow, gone or no help, the first of any other."""
         link = None if self._link is None or self._link.ended.is_set() else self._link
         others = [at for at in self._candidates() if link is None or at != link.connection.address]
         async with trio.open_nursery() as nursery:
-            race = _Race(question, nursery)
+            race = _Race(query, nursery)
             if link is None:
                 self._enter(race, others)
-            elif others and self._asks_in_vain(question):
+            elif others and self._asks_in_vain(query):
                 self._enter(race, others)
                 await race.head_start()
                 race.enter(link.connection.address, self._ask_link, link)
@@ -153,11 +170,11 @@ class AnyBroker:
                 self._enter(race, others if race.hopeful else self._candidates())
             race.all_have_entered()
         if race.winner is None:
-            raise _NoAnswer(fatal=race.fatal)
+            raise _AllFailed(race.causes, fatal=race.fatal)
         if link is not None and race.winner is not link:
             link.connection.close()
         self._link = race.winner
-        return race.answer
+        return race.response
 
     def _enter(self, race: _Race, addresses: Iterable[Address]) -> None:
         for address in addresses:
@@ -168,14 +185,14 @@ class AnyBroker:
         some = random.sample(known, min(len(known), _SIDE_BY_SIDE))
         return list(dict.fromkeys([*some, *self._settings.bootstrap_servers]))
 
-    def _asks_in_vain(self, question: _Query) -> bool:
+    def _asks_in_vain(self, query: _Query) -> bool:
         """Whether the same has been asked for too long."""
         now = trio.current_time()
-        self._asked = {about: times for about, times in self._asked.items() if now - times[1] <= _BELIEVED}
-        for about in question.about:
+        self._asked = {about: at for about, at in self._asked.items() if now - at[1] <= _BELIEVED_FOR}
+        for about in query.about:
             first, _ = self._asked.get(about, (now, now))
             self._asked[about] = (first, now)
-        if any(now - self._asked[about][0] > _BELIEVED for about in question.about):
+        if any(now - self._asked[about][0] > _BELIEVED_FOR for about in query.about):
             self._asked.clear()
             return True
         return False
@@ -192,7 +209,10 @@ class AnyBroker:
                 await connection.open()
             except SetupFailed as error:
                 self._endpoints.tell_failure(pace, error)
-                self._lose(race, address, error)
+                self._note(address, error)
+                race.lose(address, fatal=error.fatal)
+                if error.fatal and not self._opened:
+                    race.hurry()
             except trio.Cancelled:
                 self._note_step(connection)
                 raise
@@ -208,50 +228,46 @@ class AnyBroker:
                 link.connection.close()
 
     async def _ask_link(self, race: _Race, link: _Link) -> None:
+        # A broker that does not respond is left for good; a slow one has its time.
+        timeout = min(self._settings.request_timeout, self._settings.connection_setup_timeout)
         try:
-            answer = await link.ask(race.question, self._patience)
-        except (ConnectionLost, SetupFailed) as error:
+            response = await link.ask(race.query, timeout)
+        except ConnectionLost as error:
             link.connection.close()
-            self._lose(race, link.connection.address, error)
+            self._note(link.connection.address, error)
+            race.lose(link.connection.address, cause=error)
         else:
-            link.pace.answered()
-            race.win(link, answer)
+            link.pace.responded()
+            race.win(link, response)
 
-    def _lose(self, race: _Race, address: Address, error: BaseException) -> None:
-        fatal = isinstance(error, SetupFailed) and error.fatal
-        race.lose(address, fatal=fatal)
+    def _note(self, address: Address, error: BaseException) -> None:
+        """What `ConnectFailed` is to tell."""
         if not self._opened:
             self._causes[name_of(address)] = error
-            if fatal:
-                race.hurry()
 
     def _note_step(self, connection: Connection) -> None:
         """How far it came, in case it was the time for opening that ended."""
         if not self._opened:
-            silence = trio.TooSlowError(f"{connection.doing}: no answer")
+            silence = trio.TooSlowError(f"{connection.doing}: no response")
             self._causes.setdefault(name_of(connection.address), silence)
-
-    @property
-    def _patience(self) -> float:
-        """A broker that does not answer is left for good; a slow one is not hurried."""
-        return min(self._settings.request_timeout, self._settings.connection_setup_timeout)
 
     def _connect_failed(self, what: str) -> ConnectFailed:
         told = dict.fromkeys(name_of(address) for address in self._settings.bootstrap_servers)
-        causes = {name: self._causes.get(name, trio.TooSlowError("no answer")) for name in told}
+        causes = {name: self._causes.get(name, trio.TooSlowError("no response")) for name in told}
         text = "; ".join(f"{name}: {cause}" for name, cause in causes.items())
         return ConnectFailed(f"{what}: {text}", causes)
 
 
 class _Race:
-    """Brokers who are asked the same, side by side. Ends with the first answer, or when all have failed."""
+    """Brokers with the same query, side by side. Ends with the first response, or when all have failed."""
 
-    def __init__(self, question: _Query, nursery: trio.Nursery) -> None:
-        self.question = question
+    def __init__(self, query: _Query, nursery: trio.Nursery) -> None:
+        self.query = query
         self.fatal = False
         self.winner: _Link | None = None
-        self.answer: Any = None
-        self.hopeful: set[Address] = set()  # who has not failed yet
+        self.response: Any = None
+        self.hopeful: set[Address] = set()  # those that have not failed yet
+        self.causes: dict[Address, ConnectionLost] = {}  # of connections that ended instead of a response
         self._hopeless = trio.Event()
         self._complete = False
         self._nursery = nursery
@@ -262,27 +278,29 @@ class _Race:
 
     async def head_start(self) -> None:
         """Wait before others enter, unless there is nothing left to wait for."""
-        with trio.move_on_after(_HURRY):
+        with trio.move_on_after(_HEAD_START):
             await self._hopeless.wait()
 
     def all_have_entered(self) -> None:
         self._complete = True
         self._end_if_hopeless()
 
-    def win(self, link: _Link, answer: Any) -> None:
+    def win(self, link: _Link, response: Any) -> None:
         if self.winner is None:
-            self.winner, self.answer = link, answer
+            self.winner, self.response = link, response
             self._nursery.cancel_scope.cancel()
 
-    def lose(self, address: Address, *, fatal: bool) -> None:
+    def lose(self, address: Address, *, fatal: bool = False, cause: ConnectionLost | None = None) -> None:
         self.fatal = self.fatal or fatal
+        if cause is not None:
+            self.causes[address] = cause
         self.hopeful.discard(address)
         self._end_if_hopeless()
 
     def hurry(self) -> None:
         """End soon."""
         scope = self._nursery.cancel_scope
-        scope.deadline = min(scope.deadline, trio.current_time() + _HURRY)
+        scope.deadline = min(scope.deadline, trio.current_time() + _HEAD_START)
 
     def _end_if_hopeless(self) -> None:
         if not self.hopeful:
@@ -291,52 +309,55 @@ class _Race:
                 self._nursery.cancel_scope.cancel()
 
 
-class _NoAnswer(Exception):
-    """Nobody answered a question."""
+class _AllFailed(Exception):
+    """No broker has responded to a query.
 
-    def __init__(self, *, fatal: bool) -> None:
+    Attributes:
+        causes (dict): how each connection ended on which a broker was asked.
+        fatal (bool): one of the brokers has refused us.
+    """
+
+    def __init__(self, causes: dict[Address, ConnectionLost], *, fatal: bool) -> None:
+        self.causes = causes
         self.fatal = fatal
 
 
 class _Link:
-    """A connection that is being served, and on which one waits for answers."""
+    """A connection that is served, and on which one waits for responses."""
 
     def __init__(self, connection: Connection, pace: Pace) -> None:
         self.connection = connection
         self.pace = pace
-        self.name = name_of(connection.address)
         self.ended = trio.Event()
-        self._cause: BaseException | None = None
+        self._cause: ConnectionLost | None = None
         self._changed = trio.Event()
 
     async def serve(self, endpoints: Endpoints) -> None:
-        endpoints.events.observe("connected", broker=self.name)
-        endpoints.events.tell_observed()
+        endpoints.tell_connected(self.connection.address)
         try:
             await self.connection.serve()
         except ConnectionLost as error:
             self._cause = error
-            endpoints.tell_end(self.pace, error)
         finally:
             self.ended.set()
             self._changed.set()
-        endpoints.events.observe("disconnected", broker=self.name, error=self._cause)
-        endpoints.events.tell_observed()
+        endpoints.tell_end(self.pace, self.connection, self._cause)
 
-    async def ask(self, question: _Query, timeout: float) -> Any:
-        """Raises `ConnectionLost`, `SetupFailed`."""
-        answers: list[Any] = []
+    async def ask(self, query: _Query, timeout: float) -> Any:
+        """Raises `ConnectionLost`."""
+        version = self.connection.version(query.kind)
+        if version is None:
+            return query.unsupported
+        responses: list[Any] = []
 
-        def on_answer(_: Exchange, answer: Any) -> None:
-            answers.append(answer)
+        def on_response(_: Exchange, response: Any) -> None:
+            responses.append(response)
             self._changed.set()
 
-        version = self.connection.usable_version(question.kind, question.lowest)
-        request = ApiExchange(question.make(version), timeout, on_answer, read=question.read)
-        self.connection.send(request)
-        while not answers and not self.ended.is_set():
+        self.connection.send(ApiExchange(query.make(version), timeout, on_response, read=query.read))
+        while not responses and not self.ended.is_set():
             self._changed = trio.Event()
             await self._changed.wait()
-        if answers:
-            return answers[0]
+        if responses:
+            return responses[0]
         raise self._cause or ConnectionLost("the connection was closed")

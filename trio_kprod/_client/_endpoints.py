@@ -1,22 +1,22 @@
-"""Where brokers are, how soon to try each again, and what is wrong with it: what all connections share."""
+"""What all connections of one client share: where brokers are, how soon to try each again, what is wrong."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from logging import DEBUG, WARNING
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .._core import Observed
 from ._connection import Connection
 
 if TYPE_CHECKING:
-    from .._core import PartitionResponse, Request
-    from .._errors import ConnectFailed
+    from .._core import ProduceCore
     from .._settings import Settings
-    from ._protocol import ClusterMetadata
+    from ._steps import Reporter, Steps
     from ._transport import Fence, Network
 
 Address = tuple[str, int]
@@ -25,42 +25,16 @@ Address = tuple[str, int]
 _PROVIDERS = 4
 
 
-class Events(Protocol):
-    """Whom to tell. Each returns at once."""
-
-    def opened(self, failure: ConnectFailed | None) -> None: ...
-    def connected(self, node: int) -> None: ...
-    def unreachable(self, node: int) -> None: ...
-    def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None: ...
-    def sent(self, request: Request) -> None: ...
-    def answered(self, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]) -> None: ...
-    def metadata(self, metadata: ClusterMetadata, asked: tuple[str, ...]) -> None: ...
-    def metadata_failed(self, asked: tuple[str, ...]) -> None: ...
-    def producer_id(self, producer_id: int) -> None: ...
-    def producer_id_failed(self, refusal: BaseException | None) -> None: ...
-
-    def wants(self, hook: str) -> bool:
-        """Whether any instrument has this hook."""
-        ...
-
-    def observe(self, hook: str, **payload: Any) -> None:
-        """For instruments: told together with the next event."""
-        ...
-
-    def tell_observed(self) -> None:
-        """No event follows: tell what was observed."""
-        ...
-
-
 class Pace:
-    """When to try an address again: 50 ms after a failure, doubling to a second, with jitter.
+    """When to connect to an address again, and what is wrong there.
 
-    Only a real answer ends the pause. That a listener accepts means nothing, nor that a handshake
-    succeeds: some close at the first request, and would be called on a thousand times a second.
+    Each attempt makes the pause before the next one longer: 50 ms, doubling to a second, with jitter. Only a
+    connection that has *lasted* makes it shorter again, a step for each second, and is followed without a
+    pause. A response is not enough, and a handshake even less: some brokers respond and close, each time.
 
     Attributes:
         address (Address): where.
-        troubles (dict): what has gone wrong since the last answer: the last error of each kind.
+        troubles (dict): what has gone wrong since the last response: the last error of each kind.
     """
 
     def __init__(self, settings: Settings, address: Address) -> None:
@@ -68,37 +42,57 @@ class Pace:
         self.troubles: dict[type[BaseException], BaseException] = {}
         self._first = settings.reconnect_backoff
         self._longest = settings.reconnect_backoff_max
-        self._failures = 0
+        self._step = 0
         self._not_before = -inf
 
     async def wait(self) -> None:
+        """Wait for the end of the pause."""
         await trio.sleep_until(self._not_before)
 
     def attempt(self) -> None:
-        """An attempt begins. Until `answered` it counts as a failure."""
-        pause = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
-        self._failures += 1
-        self._not_before = trio.current_time() + pause * (1 - 0.2 * random.random())
+        """An attempt to connect begins."""
+        pause = self._first * 2.0**self._step
+        if pause < self._longest:
+            self._step += 1
+        self._not_before = trio.current_time() + min(pause, self._longest) * (1 - 0.2 * random.random())
 
-    def answered(self) -> None:
-        self._failures = 0
+    def ended(self, served_for: float) -> None:
+        """A connection has ended that was of use for so long, see `Connection.served_for`."""
+        if served_for >= self._longest:
+            self._step = max(0, self._step - int(served_for / max(self._longest, 0.001)))
+            self._not_before = -inf
+
+    def responded(self) -> None:
+        """The broker does what it should: its troubles are over."""
         self.troubles.clear()
-        self._not_before = -inf
 
 
 class Endpoints:
     """The addresses of the cluster as far as they are known, and how each fares.
 
     Attributes:
+        core, steps, reporter: where events and reports go.
         addresses (dict[int, Address]): where each node is.
         nursery (trio.Nursery): where connections are served.
+        no_producer_id (BaseException | None): why the brokers gave none the last time.
     """
 
-    def __init__(self, settings: Settings, network: Network, fence: Fence, events: Events) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        network: Network,
+        fence: Fence,
+        core: ProduceCore,
+        steps: Steps,
+        reporter: Reporter,
+    ) -> None:
         self.settings = settings
-        self.events = events
+        self.core = core
+        self.steps = steps
+        self.reporter = reporter
         self.addresses: dict[int, Address] = {}
         self.nursery: trio.Nursery
+        self.no_producer_id: BaseException | None = None
         self._network = network
         self._fence = fence
         self._paces: dict[tuple[Address, int | None], Pace] = {}
@@ -121,31 +115,44 @@ class Endpoints:
         )
 
     def learn(self, brokers: Mapping[int, Address]) -> None:
-        """Metadata lists all the brokers there are; none, while a cluster starts."""
+        """Metadata lists all the brokers there are; while a cluster starts, the list is empty."""
         if brokers:
             self.addresses = dict(brokers)
             known = {*brokers.values(), *self.settings.bootstrap_servers}
             self._paces = {at: pace for at, pace in self._paces.items() if pace.address in known}
 
     def pace(self, address: Address, node: int | None = None) -> Pace:
-        """How soon to connect to a node, or (None) to ask questions there.
+        """How soon to connect to a node, or (None) to ask there what any broker can tell.
 
-        Each by itself: a broker that answers questions may still close at each produce request.
+        Each by itself: a broker that responds to metadata requests may still close at each produce request.
         """
         if (address, node) not in self._paces:
             self._paces[address, node] = Pace(self.settings, address)
         return self._paces[address, node]
 
-    def tell_failure(self, pace: Pace, error: BaseException) -> None:
-        """An attempt to connect failed."""
-        self._tell_trouble(pace, error)
-        self.events.observe("disconnected", broker=name_of(pace.address), error=error)
-        self.events.tell_observed()
+    def tell_connected(self, address: Address) -> None:
+        """A connection is ready."""
+        self._observe("connected", broker=name_of(address))
 
-    def tell_end(self, pace: Pace, error: BaseException) -> None:
-        """A connection ended."""
-        if not self._fence.is_shut:  # otherwise it was we who ended it
-            self._tell_trouble(pace, error)
+    def tell_failure(self, pace: Pace, error: BaseException) -> None:
+        """An attempt to connect has failed."""
+        self._tell_trouble(pace, error)
+        self._observe("disconnected", broker=name_of(pace.address), error=error)
+
+    def tell_end(self, pace: Pace, connection: Connection, error: BaseException | None) -> None:
+        """A connection has ended that was ready; `error` is None if we closed it."""
+        pace.ended(connection.served_for)
+        # If the fence is shut, it was we who ended it. And brokers close connections that are not used.
+        if error is not None and not self._fence.is_shut:
+            if connection.ended_idle:
+                self.settings.logger.debug("%s: %s", name_of(pace.address), error)
+            else:
+                self._tell_trouble(pace, error)
+        self._observe("disconnected", broker=name_of(pace.address), error=error)
+
+    def _observe(self, hook: str, **payload: Any) -> None:
+        if self.reporter.wants(hook):
+            self.steps.post(self.reporter.put, Observed(hook, payload))
 
     def _tell_trouble(self, pace: Pace, error: BaseException) -> None:
         paces = [other for other in self._paces.values() if other.address == pace.address]
@@ -161,6 +168,8 @@ class Endpoints:
             for pace in list(self._paces.values())
             for trouble in list(pace.troubles.values())
         }
+        if self.no_producer_id is not None:
+            texts[f"InitProducerId: {self.no_producer_id}"] = None
         return f" ({'; '.join(texts)})" if texts else ""
 
 

@@ -1,7 +1,7 @@
-"""A request, its answer, and how bytes become answers. No I/O here.
+"""A request, its response, and how bytes become responses. No I/O here.
 
 Frames are cut here and each is decoded on its own. kafka-python's ``KafkaProtocol`` does both for a whole
-read at once: one bad frame takes the good answers before it along, a length of 100 MB allocates 100 MB
+read at once: one bad frame takes the good responses before it along, a length of 100 MB allocates 100 MB
 before a byte of them has come, and what cannot be decoded is logged in full.
 """
 
@@ -24,40 +24,40 @@ _ENDLESS_INTEGER = re.compile(rb"[\x80-\xff]{%d}" % _ENDLESS)
 _CORRELATION_ID = Struct(">i")
 
 
-def _as_it_is(response: Any) -> Any:
-    return response
-
-
 class Exchange:
-    """One request, and whom to tell what became of it. What it is in bytes, subclasses know.
+    """One request and its response. Subclasses know what both are in bytes.
 
-    All callbacks are called in the connection's loop, get the exchange first, and must not raise: if one
+    The callbacks are called in the connection's loop, get the exchange first, and must not raise: if one
     does, that is a bug, and leaves `Connection.serve`.
 
     Args:
-        timeout (float): seconds from the hand-over until the answer must be here; without an answer
-            (``acks=0``), until all is written.
-        on_answer: called with the meaning of the answer.
+        timeout (float): seconds from the start of the write until the response must be here; without a
+            response (``acks=0``), until all is written.
+        on_response: called with what the response means.
         on_sent: called when all of it has been written.
-        expects_answer: False if the broker will not answer.
+        expects_response: False if the broker will not respond.
 
     Attributes:
-        name (str): Kafka's for the request, such as ``"Produce"``.
+        name (str): Kafka's name for the request, such as ``"Produce"``.
         request_bytes, response_bytes (int): the sizes of both on the wire, as far as they are known.
-        handed (bool): whether any byte may have reached the wire. Final once `Connection.unanswered` told it.
+        unwritten (memoryview | None): the bytes that are still to be written, from the start of the write
+            to its end.
+        bytes_before (int | None): what the transport had counted when the write started; None if it does
+            not count.
     """
 
     __slots__ = (
+        "_write_started",
+        "bytes_before",
         "correlation_id",
         "deadline",
-        "expects_answer",
-        "mark",
-        "on_answer",
+        "expects_response",
+        "on_response",
         "on_sent",
         "request_bytes",
         "response_bytes",
         "timeout",
-        "write_started",
+        "unwritten",
     )
 
     name: str
@@ -65,29 +65,42 @@ class Exchange:
     def __init__(
         self,
         timeout: float,
-        on_answer: Callable[[Any, Any], object],
+        on_response: Callable[[Any, Any], object],
         *,
         on_sent: Callable[[Any], object] | None = None,
-        expects_answer: bool = True,
+        expects_response: bool = True,
     ) -> None:
         self.timeout = timeout
-        self.on_answer = on_answer
+        self.on_response = on_response
         self.on_sent = on_sent
-        self.expects_answer = expects_answer
-        self.write_started = False
+        self.expects_response = expects_response
         self.request_bytes = 0
         self.response_bytes = 0
         self.correlation_id = 0
         self.deadline = float("inf")
-        # The transport's count at the hand-over; None where it does not count.
-        self.mark: int | None = None
+        self.unwritten: memoryview | None = None
+        self.bytes_before: int | None = None
+        self._write_started = False
 
-    def start_write(self) -> None:
-        """Called *under the fence's lock* right before the first byte is given to the stream."""
-        self.write_started = True
+    @property
+    def write_started(self) -> bool:
+        """Whether any byte may have reached the wire. Final once `Connection.unanswered` has returned it.
+
+        Set *under the fence's lock* right before the first byte is given to the stream.
+        """
+        return self._write_started
+
+    @write_started.setter
+    def write_started(self, started: bool) -> None:
+        self._write_started = started
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to send, so that the request is skipped."""
+        return False
 
     def encode(self, client_id: str) -> bytes:
-        """The frame of the request."""
+        """The frame of the request. Called when its write starts, not before."""
         raise NotImplementedError
 
     def read_number(self, frame: bytes) -> int:
@@ -96,15 +109,14 @@ class Exchange:
         return number
 
     def decode(self, frame: bytes) -> tuple[int, Any]:
-        """For how many milliseconds the broker wants to be left alone, and what else the answer means.
+        """For how many milliseconds the broker throttles us, and what else the response means.
 
-        If it raises, whatever it raises, the answer makes no sense: it counts as none, and the connection
-        ends.
+        Whatever this raises, the response makes no sense: it does not count, and the connection ends.
         """
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.name}{' handed' * self.write_started}>"
+        return f"<Exchange {self.name}{' begun' * self.write_started}>"
 
 
 class ApiExchange(Exchange):
@@ -112,38 +124,30 @@ class ApiExchange(Exchange):
 
     Args:
         request: an `ApiMessage` of kafka-python with its ``API_VERSION`` set.
-        read: takes the response apart; `Exchange.on_answer` is called with what it makes of it.
-        on_write_started: called by `start_write`.
-        expects_answer: by default the request knows.
+        read: takes the response apart; `Exchange.on_response` is called with what it returns.
+        expects_response: by default the request knows.
     """
 
-    __slots__ = ("_on_write_started", "_read", "request")
+    __slots__ = ("_read", "request")
 
     def __init__(
         self,
         request: Any,
         timeout: float,
-        on_answer: Callable[[Any, Any], object],
+        on_response: Callable[[Any, Any], object],
         *,
-        read: Callable[[Any], Any] = _as_it_is,
-        on_write_started: Callable[[Any], object] | None = None,
+        read: Callable[[Any], Any] | None = None,
         on_sent: Callable[[Any], object] | None = None,
-        expects_answer: bool | None = None,
+        expects_response: bool | None = None,
     ) -> None:
-        expects = request.expect_response() if expects_answer is None else expects_answer
-        super().__init__(timeout, on_answer, on_sent=on_sent, expects_answer=expects)
+        expects = request.expect_response() if expects_response is None else expects_response
+        super().__init__(timeout, on_response, on_sent=on_sent, expects_response=expects)
         self.request = request
         self._read = read
-        self._on_write_started = on_write_started
 
     @property
     def name(self) -> str:  # type: ignore[override]
         return type(self.request).__name__.removesuffix("Request")
-
-    def start_write(self) -> None:
-        self.write_started = True
-        if self._on_write_started is not None:
-            self._on_write_started(self)
 
     def encode(self, client_id: str) -> bytes:
         self.request.with_header(correlation_id=self.correlation_id, client_id=client_id)
@@ -156,7 +160,8 @@ class ApiExchange(Exchange):
 
     def decode(self, frame: bytes) -> tuple[int, Any]:
         response = decode_api(self.request.header.get_response_class(), frame)
-        return getattr(response, "throttle_time_ms", 0), self._read(response)
+        meaning = response if self._read is None else self._read(response)
+        return getattr(response, "throttle_time_ms", 0), meaning
 
 
 def decode_api(response_class: Any, frame: bytes) -> Any:
@@ -187,16 +192,16 @@ class Frames:
 
 
 def decode(exchange: Exchange, frame: bytes) -> tuple[int, Any]:
-    """What `Exchange.decode` makes of a frame."""
+    """What `Exchange.decode` makes of a frame; raises `ConnectionLost` if it is not the response."""
     try:
         if len(frame) >= _ENDLESS and _ENDLESS_INTEGER.search(frame):
             raise ValueError("an integer without end")
         correlation_id = exchange.read_number(frame)
         decoded = exchange.decode(frame) if correlation_id == exchange.correlation_id else None
-    except Exception as error:  # of any kind, and each means that these bytes are no answer to this request
-        what = f"{error!r:.{LONGEST_REASON}}"  # what is no text is in it as a whole
-        raise ConnectionLost(f"the answer to {exchange.name} cannot be decoded: {what}") from error
+    except Exception as error:  # of any kind: each means that these bytes do not answer this request
+        what = f"{error!r:.{LONGEST_REASON}}"  # a UnicodeDecodeError's repr holds the whole frame
+        raise ConnectionLost(f"the response to {exchange.name} cannot be decoded: {what}") from error
     if decoded is None:
         expected = exchange.correlation_id
-        raise ConnectionLost(f"the answer to {exchange.name} is number {correlation_id}, not {expected}")
+        raise ConnectionLost(f"the response to {exchange.name} is number {correlation_id}, not {expected}")
     return decoded

@@ -1,18 +1,20 @@
-"""Produce requests and the answers to them, in bytes.
+"""Produce requests and their responses, in bytes.
 
 One message that travels alone costs as much as a thousand in one batch, and kafka-python's classes take a
-third of that for making its request and for reading the answer. So requests are put together here, and so
-are answers taken apart that say nothing but "written". All other answers are left to kafka-python's classes,
-and so is whatever is not exactly as it is expected here: what it means is decided in one place.
+third of that for making its request and for reading the response. So requests are put together here, and so
+are responses taken apart that say nothing but "written". Every other response, and any with a byte that is
+not expected here, is left to kafka-python's classes, so that its meaning is decided in one place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core import NO_TOPIC_ID, PartitionResponse
+from ._exchange import Exchange
+from ._protocol import OFFSET_LIMIT, TOPIC_IDS, ProduceOutcome, decode_produce
 
 if TYPE_CHECKING:
     from .._core import Batch, Request, Topic
@@ -22,12 +24,12 @@ API_KEY = 0
 #: From the lowest version with record batches of format v2, which is all that we write (KIP-98, Kafka 0.11).
 LOWEST_VERSION, HIGHEST_VERSION = 3, 13
 
-#: The first versions whose answers have a log start offset; have errors of records; that are "flexible", with
-#: shorter lengths and room for tags (KIP-482); and that name topics by their ids (KIP-516).
-_LOG_START, _RECORD_ERRORS, _FLEXIBLE, TOPIC_IDS = 5, 8, 9, 13
+#: The first versions whose responses have a log start offset; have errors of records; and are "flexible",
+#: that is with shorter lengths and room for tags (KIP-482).
+_LOG_START, _RECORD_ERRORS, _FLEXIBLE = 5, 8, 9
 
-#: No log gets there: offsets are 64 bits wide, and the records of one batch have to fit in.
-OFFSET_LIMIT = 2**63 - 2**31
+#: A broker gives up waiting for replicas after this share of the time that we wait for its response.
+_BROKER_SHARE = 0.8
 
 _int32 = Struct(">i")
 _request_header = Struct(">hhih")  # API key, version, correlation id, length of the client id
@@ -51,7 +53,7 @@ class _Classic:
 
 
 class _Flexible:
-    """Lengths as from version 9 on: one more than they are, in bytes of seven bits, the lowest first."""
+    """Lengths as from version 9 on: COMPACT ones (KIP-482), the length plus one as an unsigned varint."""
 
     no_string = b"\0"
     no_tags = b"\0"
@@ -82,47 +84,79 @@ class _Flexible:
         return at + 1 + (frame[at] & 0x7F | frame[at + 1] << 7)
 
 
-class ProduceMessage:
-    """A produce request with every batch of `request`.
+class ProduceExchange(Exchange):
+    """A produce request with the batches of `request`, and its response.
+
+    It is put together when its write starts: until then the core may take batches out of `request`. Once it
+    is written, it knows the names and indexes of its partitions and nothing of their bytes.
 
     Args:
         request (Request): the core's.
         version (int): the highest that the broker takes.
-        acks, timeout_ms (int): how many replicas the broker shall wait for, and for how long.
+        acks (int): how many replicas the broker shall wait for.
+        timeout (float): how long we wait for the response.
+        started_at (float): when it was queued.
+
+    Attributes:
+        message_count (int): how many messages are in it, once its write has started.
     """
 
-    __slots__ = ("_acks", "_lengths", "_timeout_ms", "_topics", "request", "version")
+    __slots__ = ("_acks", "_lengths", "_topics", "message_count", "request", "started_at", "version")
 
-    def __init__(self, request: Request, version: int, acks: int, timeout_ms: int) -> None:
+    name = "Produce"
+
+    def __init__(
+        self,
+        request: Request,
+        version: int,
+        acks: int,
+        timeout: float,
+        on_response: Callable[[ProduceExchange, ProduceOutcome], object],
+        *,
+        on_sent: Callable[[ProduceExchange], object] | None = None,
+        started_at: float = 0.0,
+    ) -> None:
+        super().__init__(timeout, on_response, on_sent=on_sent, expects_response=acks != 0)
         self.request = request
-        self._acks = acks
-        self._timeout_ms = timeout_ms
-        by_topic: dict[Topic, list[Batch]] = {}
-        for batch in request.batches:
-            by_topic.setdefault(batch.partition.topic, []).append(batch)
-        if version >= TOPIC_IDS and any(topic.id == NO_TOPIC_ID for topic in by_topic):
-            version = TOPIC_IDS - 1
         self.version = version
-        self._lengths = _Flexible if version >= _FLEXIBLE else _Classic
-        self._topics = {self._name(topic): (topic, batches) for topic, batches in by_topic.items()}
+        self.started_at = started_at
+        self.message_count = 0
+        self._acks = acks
+        self._lengths: type[_Classic | _Flexible] = _Classic
+        self._topics: dict[bytes, tuple[Topic, list[int]]] = {}
+
+    @property
+    def write_started(self) -> bool:
+        return self.request.write_started
+
+    @write_started.setter
+    def write_started(self, started: bool) -> None:
+        self.request.write_started = started
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.request.batches
 
     def _name(self, topic: Topic) -> bytes:
         """How this version names a topic, in bytes."""
         return topic.id.bytes if self.version >= TOPIC_IDS else self._lengths.string(topic.name.encode())
 
-    @property
-    def expects_answer(self) -> bool:
-        return self._acks != 0
-
-    def encode(self, correlation_id: int, client_id: str) -> bytes:
-        """The whole frame."""
-        lengths = self._lengths
+    def encode(self, client_id: str) -> bytes:
+        by_topic: dict[Topic, list[Batch]] = {}
+        for batch in self.request.batches:
+            by_topic.setdefault(batch.partition.topic, []).append(batch)
+            self.message_count += len(batch.entries)
+        if self.version >= TOPIC_IDS and any(topic.id == NO_TOPIC_ID for topic in by_topic):
+            self.version = TOPIC_IDS - 1
+        self._lengths = lengths = _Flexible if self.version >= _FLEXIBLE else _Classic
         client = client_id.encode()
-        header = _request_header.pack(API_KEY, self.version, correlation_id, len(client))
-        how = _acks_and_timeout.pack(self._acks, self._timeout_ms)
+        header = _request_header.pack(API_KEY, self.version, self.correlation_id, len(client))
+        how = _acks_and_timeout.pack(self._acks, max(1, int(self.timeout * 1000 * _BROKER_SHARE)))
         parts: list[bytes | bytearray] = [b"", header, client, lengths.no_tags, lengths.no_string, how]
-        parts.append(lengths.count(len(self._topics)))
-        for name, (_, batches) in self._topics.items():
+        parts.append(lengths.count(len(by_topic)))
+        for topic, batches in by_topic.items():
+            name = self._name(topic)
+            self._topics[name] = topic, [batch.partition.index for batch in batches]
             parts += (name, lengths.count(len(batches)))
             for batch in batches:
                 data = batch.data or b""
@@ -133,15 +167,23 @@ class ProduceMessage:
         parts[0] = _int32.pack(sum(map(len, parts)))
         return b"".join(parts)
 
+    def decode(self, frame: bytes) -> tuple[int, Any]:
+        plain = self.read_plain(frame)
+        if plain is not None:
+            responses, throttle_ms = plain
+            return throttle_ms, ProduceOutcome(responses, {})
+        names = {topic.id: topic.name for topic, _ in self._topics.values()}
+        return decode_produce(frame, self.version, names)
+
     def read_plain(self, frame: bytes) -> tuple[Mapping[tuple[str, int], PartitionResponse], int] | None:
-        """The answers in a frame and the throttle time, if all is written and the frame says nothing else.
+        """The responses in a frame and the throttle time, if all is written and the frame says nothing else.
 
         None if it may say anything else. The order of topics and partitions is the broker's.
         """
         lengths = self._lengths
-        one = _ANSWERS[self.version]
-        end = _ANSWER_ENDS[self.version]
-        answers: dict[tuple[str, int], PartitionResponse] = {}
+        one = _PARTITIONS[self.version]
+        end = _PARTITION_ENDS[self.version]
+        responses: dict[tuple[str, int], PartitionResponse] = {}
         beginning = lengths.no_tags + lengths.count(len(self._topics))
         if not frame.startswith(beginning, 4):  # behind the correlation id
             return None
@@ -150,41 +192,41 @@ class ProduceMessage:
             if len(frame) < at + 16:  # no topic takes less
                 return None
             name_end = at + 16 if self.version >= TOPIC_IDS else lengths.string_end(frame, at)
-            topic, batches = self._topics.get(frame[at:name_end], (None, ()))
-            # A topic that has another id by now was deleted and made anew.
+            topic, indexes = self._topics.get(frame[at:name_end], (None, ()))
+            # A topic that has another id by now was deleted and created again.
             if topic is None or self._name(topic) != frame[at:name_end]:
                 return None
-            if not frame.startswith(count := lengths.count(len(batches)), name_end):
+            if not frame.startswith(count := lengths.count(len(indexes)), name_end):
                 return None
             at = name_end + len(count)
-            if len(frame) < at + one.size * len(batches):
+            if len(frame) < at + one.size * len(indexes):
                 return None
-            for _ in batches:
+            for _ in indexes:
                 index, code, offset, timestamp_ms, *_, rest = one.unpack_from(frame, at)
                 where = topic.name, index
-                if code or rest != end or not -1 <= offset < OFFSET_LIMIT or where in answers:
+                if code or rest != end or not -1 <= offset < OFFSET_LIMIT or where in responses:
                     return None
-                answers[where] = PartitionResponse(0, offset, timestamp_ms)
+                responses[where] = PartitionResponse(0, offset, timestamp_ms)
                 at += one.size
             if not frame.startswith(lengths.no_tags, at):
                 return None
             at += len(lengths.no_tags)
         if len(frame) != at + 4 + len(lengths.no_tags) or not frame.endswith(lengths.no_tags):
             return None
-        return answers, _int32.unpack_from(frame, at)[0]
+        return responses, _int32.unpack_from(frame, at)[0]
 
 
-def _answer_end(version: int) -> bytes:
-    """What ends the answer for a partition: no errors of records, no text, no tags."""
+def _partition_end(version: int) -> bytes:
+    """What ends the response for a partition: no errors of records, no text, no tags."""
     if version >= _FLEXIBLE:
         return b"\x01\x00\x00"
     return b"\0\0\0\0\xff\xff" if version >= _RECORD_ERRORS else b""
 
 
-#: By version: what ends the answer for one partition, and the whole of it, which is index, error code, base
+#: By version: what ends the response for one partition, and the whole of it, which is index, error code, base
 #: offset, time stamp, log start offset and that end.
-_ANSWER_ENDS = {version: _answer_end(version) for version in range(LOWEST_VERSION, HIGHEST_VERSION + 1)}
-_ANSWERS = {
+_PARTITION_ENDS = {version: _partition_end(version) for version in range(LOWEST_VERSION, HIGHEST_VERSION + 1)}
+_PARTITIONS = {
     version: Struct(f">ihqq{'q' * (version >= _LOG_START)}{len(end)}s")
-    for version, end in _ANSWER_ENDS.items()
+    for version, end in _PARTITION_ENDS.items()
 }

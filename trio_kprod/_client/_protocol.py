@@ -1,26 +1,29 @@
-"""Between the produce core's values and kafka-python's messages: our requests, and what answers say.
+"""Between the produce core's values and kafka-python's messages: our requests, and what responses say.
 
-What can be decoded may still make no sense. The functions that read answers raise then, it does not matter
-what: such an answer counts as none.
+What can be decoded may still make no sense. The functions that read responses then raise an error of any
+kind, and the response does not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from kafka.protocol.metadata import MetadataRequest
-from kafka.protocol.producer import InitProducerIdRequest
+from kafka.protocol.producer import InitProducerIdRequest, ProduceResponse
 
-from .._core import NO_TOPIC_ID, PartitionMetadata, PartitionResponse, Request, TopicMetadata
-from ._produce_codec import OFFSET_LIMIT, TOPIC_IDS, ProduceMessage
+from .._core import NO_TOPIC_ID, PartitionMetadata, PartitionResponse, TopicMetadata
+from ._exchange import decode_api
 
 #: The lowest version whose empty list of topics means "none", not "all" (Kafka 0.10).
 LOWEST_METADATA_VERSION = 1
 
-#: A broker gives up waiting for replicas after this share of the time that we wait for its answer.
-_BROKER_SHARE = 0.8
+#: The first version of Produce that names topics by their ids (KIP-516).
+TOPIC_IDS = 13
 
+#: No log gets there: offsets are 64 bits wide, and the records of one batch have to fit in.
+OFFSET_LIMIT = 2**63 - 2**31
 
 #: More partitions than any topic has. Each costs memory.
 _MOST_PARTITIONS = 100_000
@@ -30,42 +33,40 @@ _NONSENSE = -1
 
 
 class ClusterMetadata(NamedTuple):
-    """A metadata answer: where the brokers are, and what is said of each topic that was asked for."""
+    """What a MetadataResponse says: where the brokers are, and about each topic that was asked for."""
 
     brokers: Mapping[int, tuple[str, int]]
     topics: Sequence[TopicMetadata]
 
 
-class ProduceAnswers(NamedTuple):
+class ProduceOutcome(NamedTuple):
     """What a ProduceResponse says: of each topic and partition, and where new leaders live (KIP-951)."""
 
-    answers: Mapping[tuple[str, int], PartitionResponse]
+    responses: Mapping[tuple[str, int], PartitionResponse]
     moved: Mapping[int, tuple[str, int]]
 
 
-def produce_message(request: Request, *, version: int, acks: int, timeout: float) -> ProduceMessage:
-    """A produce request with every batch of `request`; `timeout` is how long we wait for the answer."""
-    return ProduceMessage(request, version, acks, max(1, int(timeout * 1000 * _BROKER_SHARE)))
+def decode_produce(frame: bytes, version: int, names: Mapping[UUID, str]) -> tuple[int, ProduceOutcome]:
+    """The throttle time in milliseconds and the outcome that a ProduceResponse tells.
 
-
-def produce_answers(request: Request, version: int, response: Any) -> ProduceAnswers:
-    """What a ProduceResponse says."""
-    names = {batch.partition.topic.id: batch.partition.topic.name for batch in request.batches}
-    moved = _addresses(response.node_endpoints or ())
-    answers: dict[tuple[str, int], PartitionResponse] = {}
-    for topic in response.responses:
+    `names` are those of the topics that were asked for, by their ids.
+    """
+    decoded = decode_api(ProduceResponse[version], frame)
+    moved = _addresses(decoded.node_endpoints or ())
+    responses: dict[tuple[str, int], PartitionResponse] = {}
+    for topic in decoded.responses:
         name = names.get(topic.topic_id) if version >= TOPIC_IDS else topic.name
         for partition in topic.partition_responses:
-            if (name, partition.index) in answers:
-                raise ValueError(f"two answers for partition {partition.index} of one topic")
+            if (name, partition.index) in responses:
+                raise ValueError(f"two responses for partition {partition.index} of one topic")
             if name is not None:
-                answers[name, partition.index] = _answer(partition, moved)
-    return ProduceAnswers(answers, moved)
+                responses[name, partition.index] = _partition_response(partition, moved)
+    return decoded.throttle_time_ms, ProduceOutcome(responses, moved)
 
 
-def _answer(partition: Any, moved: Mapping[int, Any]) -> PartitionResponse:
+def _partition_response(partition: Any, moved: Mapping[int, Any]) -> PartitionResponse:
     if not -1 <= partition.base_offset < OFFSET_LIMIT:
-        raise ValueError(f"{partition.base_offset} is no offset")
+        raise ValueError(f"{partition.base_offset} is not an offset")
     if not partition.error_code:
         return PartitionResponse(0, partition.base_offset, partition.log_append_time_ms)
     errors = {error.batch_index: error.batch_index_error_message for error in partition.record_errors or ()}
@@ -82,11 +83,15 @@ def _answer(partition: Any, moved: Mapping[int, Any]) -> PartitionResponse:
     )
 
 
-def _leader(told: Any, brokers: Mapping[int, Any]) -> tuple[int, int]:
-    """A leader and its epoch. One that is nowhere is none: later and better news would seem to be older."""
-    if told.leader_id != -1 and told.leader_id not in brokers:
+def _leader(partition: Any, brokers: Mapping[int, Any]) -> tuple[int, int]:
+    """A leader and its epoch, -1 where there is none.
+
+    A leader without a known address counts as none, and its epoch is dropped, so that later, correct metadata
+    does not look stale.
+    """
+    if partition.leader_id != -1 and partition.leader_id not in brokers:
         return -1, -1
-    return told.leader_id, -1 if told.leader_epoch is None else told.leader_epoch
+    return partition.leader_id, -1 if partition.leader_epoch is None else partition.leader_epoch
 
 
 def _addresses(brokers: Iterable[Any]) -> dict[int, tuple[str, int]]:
@@ -94,7 +99,7 @@ def _addresses(brokers: Iterable[Any]) -> dict[int, tuple[str, int]]:
 
 
 def metadata_request(topics: Sequence[str], version: int, *, auto_create: bool) -> Any:
-    """A MetadataRequest for these topics; for none, it asks where the brokers are."""
+    """A MetadataRequest for these topics; without topics, it only asks where the brokers are."""
     return MetadataRequest(
         version=version,
         topics=[MetadataRequest.MetadataRequestTopic(topic_id=NO_TOPIC_ID, name=name) for name in topics],
@@ -125,7 +130,7 @@ def _topic_metadata(topic: Any, brokers: Mapping[int, Any]) -> TopicMetadata:
 def producer_id(response: Any) -> tuple[int, int]:
     """The error code and the producer id of an InitProducerIdResponse."""
     if not response.error_code and response.producer_id < 0:
-        raise ValueError(f"{response.producer_id} is no producer id")
+        raise ValueError(f"{response.producer_id} is not a producer id")
     return response.error_code, response.producer_id
 
 

@@ -15,7 +15,7 @@ import trio
 from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslBytesRequest, SaslHandshakeRequest
 
-#: These ask nobody else.
+#: These compute everything themselves.
 _OWN_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 #: And this one computes nothing worth a thread. With SCRAM the broker says how much there is to compute.
@@ -24,7 +24,7 @@ _PROMPT_MECHANISM = "PLAIN"
 #: No mechanism takes more steps, but a broker could ask for ever.
 _MOST_STEPS = 20
 
-#: Threads that wait for token providers, if nobody gives a limiter: one, and one for an abandoned call.
+#: Threads that wait for token providers, if no limiter is given: one, and one for an abandoned call.
 _PROVIDER_THREADS = 2
 
 Ask = Callable[..., Awaitable[Any]]
@@ -34,7 +34,7 @@ class AuthenticationFailed(Exception):
     """The broker refused us, or we have nothing to show it.
 
     Attributes:
-        fatal (bool): trying again with the same settings is of no use.
+        fatal (bool): another attempt with the same settings will not help.
     """
 
     def __init__(self, text: str, *, fatal: bool) -> None:
@@ -64,7 +64,7 @@ class Authenticator:
         """Run the exchange.
 
         Args:
-            ask: sends a request and returns its response (None with ``expect_answer=False``).
+            ask: sends a request and returns its response (None with ``expects_response=False``).
             version: the version to use of a request class, None if the broker has none.
 
         Returns:
@@ -82,8 +82,8 @@ class Authenticator:
                 raise AuthenticationFailed(f"not finished after {_MOST_STEPS} steps", fatal=False)
             token = await self._step(mechanism.auth_bytes, fatal=self._own_fault())
             if framed is None and mechanism.is_done():
-                # Without frames the last token of GSSAPI has no answer.
-                await ask(_unframed(token), expect_answer=False)
+                # Without frames the last token of GSSAPI gets no response.
+                await ask(_unframed(token), expects_response=False)
                 break
             if framed is None:
                 response = await ask(_unframed(token))
@@ -122,15 +122,29 @@ class Authenticator:
         return (kafka.errors.KafkaConfigurationError,)
 
     async def _step(self, function: Callable[[], Any], fatal: tuple[type[Exception], ...]) -> Any:
-        try:
-            if self._name == _PROMPT_MECHANISM:
-                return function()
-            return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
-        except Exception as error:
-            # Whatever a mechanism or a user's provider raises means that this attempt has failed.
+        if self._name == _PROMPT_MECHANISM:
+            result, error = _caught(function)
+        else:
+            result, error = await trio.to_thread.run_sync(
+                _caught, function, abandon_on_cancel=True, limiter=self._limiter
+            )
+        if error is not None:
             refused = isinstance(error, (*fatal, kafka.errors.KafkaConfigurationError))
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise AuthenticationFailed(text, fatal=refused) from error
+        return result
+
+
+def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What it returns, and what it raises.
+
+    Whatever a mechanism or a user's provider raises means that this attempt has failed. That includes
+    SystemExit and KeyboardInterrupt: in a thread, they were raised by the provider.
+    """
+    try:
+        return function(), None
+    except BaseException as error:
+        return None, error
 
 
 def _unframed(token: bytes) -> Any:
