@@ -5,7 +5,9 @@ Nearly all of it in virtual time: an outage of a quarter of a minute takes none.
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,7 @@ import trustme
 
 import trio_kprod
 from tests.scripted_cluster import Asked, Close, ScriptedCluster, framed, open_on
+from trio_kprod._core._core import ProduceCore
 from trio_kprod.testing import MemoryBroker, open_broker, open_memory_producer
 
 Clock = trio.testing.MockClock
@@ -291,6 +294,92 @@ async def test_a_frozen_broker_that_thaws(autojump_clock: Clock) -> None:
         with trio.fail_after(12):
             await producer.flush()
     assert values(broker) == [b"%d" % number for number in range(8)]
+
+
+async def test_each_outage_is_told_without_acknowledgements_too(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that is written ends the old troubles."""
+    broker = MemoryBroker()
+    async with open_memory_producer(broker, acks=0, delivery_threshold=1) as producer:
+        await producer.send_and_wait("t", b"before")
+        for number in range(4):
+            await trio.sleep(60)
+            go_down(broker)
+            producer.send_nowait("t", b"%d" % number)
+            await trio.sleep(5)
+            broker.start_listening()
+            with trio.fail_after(2):
+                await producer.flush()
+        assert producer._delivery._client._brokers.troubles() == ""
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "refused" in one.message]
+    assert len(warnings) == 4
+    assert values(broker) == [b"before", b"0", b"1", b"2", b"3"]
+
+
+async def test_a_connection_that_the_broker_closes_unused_is_no_trouble(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Brokers do that after ten minutes."""
+    caplog.set_level(logging.DEBUG, "trio_kprod")
+    broker = MemoryBroker()
+    async with open_memory_producer(broker, connections_max_idle_ms=3600_000) as producer:
+        await producer.send_and_wait("t", b"before")
+        await trio.sleep(600)
+        broker.disconnect_all()
+        await trio.sleep(600)
+        assert producer._delivery._client._brokers.troubles() == ""
+        with trio.fail_after(0.01):  # it is reconnected to at once
+            await producer.send_and_wait("t", b"after")
+    closed = [one.levelname for one in caplog.records if "the broker closed the connection" in one.message]
+    assert closed == ["DEBUG", "DEBUG"]
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("acks", [0, 1, "all"])
+async def test_the_core_hears_of_each_produce_connection_that_ends(
+    acks: Any, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one on which nothing waits: a broker may close it to say that it leads no longer."""
+    told = []
+
+    def lost(self: ProduceCore, node: int, requests: Any, cause: BaseException) -> None:
+        told.append((node, list(requests)))
+        original(self, node, requests, cause)
+
+    original = ProduceCore.lost
+    monkeypatch.setattr(ProduceCore, "lost", lost)
+    cluster = ScriptedCluster()
+    async with open_on(cluster, acks=acks) as producer:
+        for partition in (0, 1):
+            await producer.send_and_wait("t", b"x", partition=partition)
+        await trio.sleep(60)
+        cluster.nodes[2].cut()
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == [(2, [])]
+
+
+@pytest.mark.xfail(strict=False, reason="until the core asks for metadata when a connection ends")
+async def test_a_leader_that_moves_without_acknowledgements(autojump_clock: Clock) -> None:
+    """The old one closes the connection, which is its only way to say so; what is written by then is lost."""
+    cluster = ScriptedCluster()
+
+    async def close_at_misdirected(asked: Asked) -> None:
+        if asked.led_elsewhere:
+            raise Close
+
+    for node in cluster.nodes.values():
+        node.behave_like(close_at_misdirected)
+    async with open_on(cluster, acks=0, delivery_threshold=1) as producer:
+        for number in range(400):
+            if number == 100:
+                cluster.lead(2, partition=0)
+            await producer.send("t", b"%d" % number, partition=0)
+            await trio.sleep(0.01)
+        await producer.flush()
+    arrived = cluster.values("t", 0)
+    assert len(arrived) >= 390
+    assert arrived[-1] == b"399"
 
 
 async def test_requests_on_their_way_when_the_broker_dies(autojump_clock: Clock) -> None:
@@ -737,6 +826,34 @@ async def test_a_record_too_large_for_the_topic_fails_alone(autojump_clock: Cloc
     assert values(broker) == [bytes([number]) * 100 for number in range(20) if number != 7]
 
 
+async def test_a_throttle_longer_than_requests_may_take(autojump_clock: Clock) -> None:
+    """It is obeyed (KIP-219), costs no connection, and does not hold up the end."""
+    cluster = ScriptedCluster(nodes=1)
+    (node,) = cluster.nodes.values()
+
+    async def throttle(asked: Asked) -> bytes | None:
+        if asked.api != "Produce":
+            return None
+        response = await asked.good()
+        response.throttle_time_ms = 90_000
+        return framed(asked.encode(response))
+
+    with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+        async with open_on(cluster, shutdown_timeout=5, request_timeout_ms=30_000) as producer:
+            await producer.send_and_wait("t", b"before")
+            node.behave_like(throttle)
+            for number in range(3):
+                start = trio.current_time()
+                await producer.send_and_wait("t", b"%d" % number)
+                assert trio.current_time() - start == (90 if number else 0)
+            assert node.accepted == 0
+            start = trio.current_time()
+            producer.send_nowait("t", b"late")
+    assert trio.current_time() - start == pytest.approx(5)
+    assert told(caught.value) == [(b"late", False)]
+    assert cluster.values("t") == [b"before", b"0", b"1", b"2"]
+
+
 async def test_a_throttled_producer_is_slower_and_loses_nothing(autojump_clock: Clock) -> None:
     cluster = ScriptedCluster(nodes=1)
 
@@ -798,6 +915,72 @@ async def test_a_producer_id_that_is_refused_fails_what_waits(code: int, autojum
         await producer.send_and_wait("t", b"y")
     assert told(caught.value) == [(b"x", False)]
     assert values(broker) == [b"y"]
+
+
+def without_producer_ids(how: str) -> Callable[[Asked], Any]:
+    async def script(asked: Asked) -> bytes | None:
+        if asked.api == "ApiVersions" and how == "lacks it":
+            response = await asked.good()
+            response.api_keys = [one for one in response.api_keys if one.api_key != 22]
+            return framed(asked.encode(response))
+        if asked.api == "InitProducerId" and how == "closes":
+            raise Close
+        if asked.api == "InitProducerId" and how == "refuses it":
+            response = await asked.good()
+            response.error_code, response.producer_id = 31, -1
+            return framed(asked.encode(response))
+        return None
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("lacks it", r"UNSUPPORTED_VERSION \(35\): "),
+        ("refuses it", r"CLUSTER_AUTHORIZATION_FAILED \(31\): "),
+        ("closes", ""),
+    ],
+)
+async def test_a_broker_that_gives_no_producer_id(
+    how: str, text: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cause is told once, with what to do, and is in the error; it costs no storm of connections."""
+    advice = rf"{text}no broker gave a producer id; without idempotence \(acks=1\) none is needed"
+    cluster = ScriptedCluster(nodes=1)
+    (node,) = cluster.nodes.values()
+    node.behave_like(without_producer_ids(how))
+    with pytest.raises(trio_kprod.DeliveryFailed, match=advice) as caught:
+        async with open_on(cluster, delivery_threshold=1, shutdown_timeout=5) as producer:
+            producer.send_nowait("t", b"x")
+            await trio.sleep(600)
+            assert node.accepted <= (700 if how == "closes" else 4)
+            producer.send_nowait("t", b"y")
+    assert told(caught.value) == [(b"x", False), (b"y", False)]
+    warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len([one for one in warnings if re.search(f"^InitProducerId: {advice}", one)]) == 1
+    assert len(warnings) <= 6
+
+
+async def test_no_producer_id_is_told_again_when_the_cause_changes(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And no longer when one was given."""
+    broker = MemoryBroker()
+    rule = broker.answer("InitProducerId", error=15, times=None)
+    async with open_memory_producer(broker, delivery_threshold=1) as producer:
+        brokers = producer._delivery._client._brokers
+        producer.send_nowait("t", b"x")
+        await trio.sleep(10)
+        rule.remove()
+        rule = broker.answer("InitProducerId", error=14, times=None)
+        await trio.sleep(10)
+        assert "InitProducerId: COORDINATOR_LOAD_IN_PROGRESS (14)" in brokers.troubles()
+        rule.remove()
+        await producer.flush()
+        assert brokers.troubles() == ""
+    told_of = [re.findall(r"InitProducerId: .* \((\d+)\)", one.getMessage()) for one in caplog.records]
+    assert told_of == [["15"], ["14"]]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from trio_kprod._client import _connection
 from trio_kprod._client._connection import Connection, SetupFailed
 from trio_kprod._client._exchange import ApiExchange, Exchange
 from trio_kprod._client._transport import Fence, FencedStream, TcpNetwork
-from trio_kprod._errors import ConnectionLost
+from trio_kprod._errors import ConnectionLost, NoResponse
 
 
 def produce(acks: int = 0) -> Any:
@@ -571,6 +571,7 @@ async def test_late_answer_ends_the_connection(autojump_clock: trio.testing.Mock
         client.ask(timeout=30)
         client.ask(produce(acks=-1), timeout=5)
         assert await client.loss() == "no response to Produce within 5 s"
+        assert isinstance(client.lost, NoResponse)
         assert trio.current_time() == 105
         assert_nothing_open(client)
 
@@ -619,6 +620,56 @@ async def test_throttled_writer_waits(autojump_clock: trio.testing.MockClock) ->
     assert times == [0, 2, 92]
 
 
+async def test_a_throttle_moves_the_deadlines_of_what_is_in_flight(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The broker reads nothing meanwhile (KIP-219), so it owes no response before; two throttles overlap."""
+
+    async def script(peer: Peer) -> None:
+        requests = [await peer.request() for _ in range(3)]
+        for request, throttle_ms in zip(requests[:2], (90_000, 100_000), strict=True):
+            await peer.answer(request, metadata(request, throttle_time_ms=throttle_ms))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        exchanges = [client.ask(timeout=30) for _ in range(3)]
+        await client.until("answer", exchanges[1])
+        assert await client.loss() == "no response to Metadata within 30 s"
+        assert trio.current_time() == 100 + 30
+
+
+async def test_a_throttled_connection_is_not_idle(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.answer(request, metadata(request, throttle_time_ms=90_000))
+        await peer.until_closed()
+
+    async with serving(script, connections_max_idle=10) as client:
+        await client.until("answer", client.ask())
+        await client.ended.wait()
+        assert client.lost is None
+        assert trio.current_time() == 90 + 10
+
+
+async def test_a_throttled_connection_closes_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """With a request that waits for the end of the throttle, which was never begun."""
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.answer(request, metadata(request, throttle_time_ms=90_000))
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        await client.until("answer", client.ask())
+        waiting = client.ask()
+        await trio.testing.wait_all_tasks_blocked()
+        client.connection.close()
+        await client.ended.wait()
+        assert trio.current_time() == 0
+        assert client.connection.unanswered() == [waiting]
+        assert not waiting.write_started
+
+
 async def test_peer_that_never_reads(autojump_clock: trio.testing.MockClock) -> None:
     """The writer waits, what is queued stays queued, and the request being written has its deadline."""
 
@@ -653,6 +704,7 @@ async def test_request_without_answer_has_its_time_to_be_written(
         request.acks = 0
         exchange = client.ask(request, timeout=7)
         assert await client.loss() == "no room to write Produce within 7 s"
+        assert isinstance(client.lost, NoResponse)
         assert client.connection.unanswered() == [exchange]
         assert exchange.write_started
 
@@ -759,6 +811,100 @@ async def test_a_buffer_that_is_full_takes_nothing_at_once() -> None:
         await client.ended.wait()
     assert client.connection.unanswered() == [first, second]
     assert [one.write_started for one in (first, second)] == [False, False]
+
+
+async def test_a_queued_request_is_withdrawn() -> None:
+    """It is not written. What has been begun is written to its end."""
+
+    async def script(peer: Peer) -> None:
+        await begin.wait()
+        assert (await peer.request()).topic_data[0].partition_data[0].records == bytes(4_000_000)
+        await peer.metadata()
+        await peer.until_closed()
+
+    begin = trio.Event()
+    async with serving(script) as client:
+        request = large()
+        request.acks = 0
+        begun, withdrawn, after = client.ask(request), client.ask(), client.ask()
+        await trio.testing.wait_all_tasks_blocked()
+        for exchange in (begun, withdrawn, withdrawn):
+            client.connection.withdraw(exchange)
+        assert list(client.connection.queued) == [begun, after]
+        begin.set()
+        await client.until("answer", after)
+        client.connection.withdraw(after)  # it is answered already
+        assert client.told(withdrawn) == []
+        assert client.told(begun) == ["write_started", "sent"]
+        assert client.connection.unanswered() == []
+
+
+class EmptiedExchange(WatchedExchange):
+    """All of it was given up while it was queued."""
+
+    is_empty = True
+
+
+@pytest.mark.parametrize("idle", [False, True])
+async def test_a_request_that_has_become_empty_is_skipped(idle: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+        await peer.until_closed()
+
+    async with serving(script) as client:
+        if idle:
+            await trio.testing.wait_all_tasks_blocked()
+        empty = EmptiedExchange(
+            MetadataRequest(version=12, topics=[]),
+            30,
+            lambda *_: pytest.fail("it was not sent"),
+            on_write_started=lambda _: pytest.fail("it is not to be written"),
+        )
+        client.connection.send(empty)
+        await client.until("answer", client.ask())
+        assert client.connection.unanswered() == []
+
+
+async def test_a_written_request_keeps_no_bytes() -> None:
+    """They are the batches', which may be given up before the response comes."""
+    async with serving(Peer.until_closed_after_anything) as client:
+        exchange = client.ask(large(100_000))
+        await client.until("sent", exchange)
+        assert exchange.unwritten is None
+        client.connection.close()
+
+
+async def test_how_long_a_connection_was_of_use(autojump_clock: trio.testing.MockClock) -> None:
+    """From its opening to its end, if it has got a response, or has written what gets none."""
+
+    async def answer(peer: Peer) -> None:
+        await trio.sleep(3)
+        await peer.metadata()
+        await peer.until_closed()
+
+    silent = Peer.until_closed_after_anything
+    for script, acks, served_for in ((answer, None, 10), (silent, None, 0), (silent, 0, 10)):
+        async with serving(script) as client:
+            client.ask(None if acks is None else produce(acks))
+            await trio.sleep(10)
+            client.connection.close()
+            await client.ended.wait()
+            assert client.connection.served_for == served_for
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_whether_the_end_came_while_it_was_idle(waiting: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.metadata()
+        if waiting:
+            await peer.request()
+
+    async with serving(script) as client:
+        await client.until("answer", client.ask())
+        if waiting:
+            client.ask()
+        assert (await client.loss()).startswith("the broker closed the connection")
+        assert client.connection.ended_idle is not waiting
 
 
 async def test_cancelled_serve_closes(autojump_clock: trio.testing.MockClock) -> None:

@@ -83,6 +83,25 @@ def altered_bytes(change: Callable[[bytes], bytes]) -> Script:
     return reply
 
 
+def last_words(change: Callable[[Any], object]) -> Script:
+    """A good answer, changed, and then the end."""
+
+    async def reply(asked: Asked) -> bytes:
+        raise Close(await altered(change)(asked))
+
+    return reply
+
+
+def each_topic(**fields: Any) -> Callable[[Any], None]:
+    """Fields of each topic of a MetadataResponse."""
+
+    def change(response: Any) -> None:
+        for topic in response.topics:
+            setting(**fields)(topic)
+
+    return change
+
+
 async def silence(_: Asked) -> bytes:
     await trio.sleep_forever()
     raise AssertionError
@@ -250,6 +269,8 @@ CASES = [
     Case("unsolicited answers", ANY, unsolicited),
     Case("answers another api", ANY, another_api),
     Case("produce: closes", PRODUCE, close),
+    Case("produce: an error that passes, and closes", PRODUCE, last_words(each_partition(error_code=19))),
+    Case("produce: not the leader, and closes", PRODUCE, last_words(each_partition(error_code=6))),
     Case("produce: silent", PRODUCE, silence, lasting=30),
     Case("produce: null array", PRODUCE, body(bytes(20))),
     Case("produce: array of 2**28", PRODUCE, body(b"\xff\xff\xff\xff\x0f" + bytes(20))),
@@ -274,6 +295,12 @@ CASES = [
         lasting=3600,
     ),
     Case("metadata: closes", METADATA, close),
+    Case(
+        "metadata: an error that passes, and closes",
+        METADATA,
+        last_words(each_topic(error_code=5, partitions=[])),
+        believable=True,
+    ),
     Case("metadata: silent", METADATA, silence, lasting=10),
     Case("metadata: null brokers", METADATA, body(bytes(4) + b"\0\0" + bytes(4) + b"\1" + bytes(9))),
     Case("metadata: null topics", METADATA, body(bytes(4) + b"\1\0" + bytes(4) + b"\0" + bytes(9))),
@@ -478,6 +505,56 @@ async def test_each_of_many_partitions_waits_for_the_same_reconnects(autojump_cl
         with trio.fail_after(2):
             await producer.flush()
     assert cluster.values("t") == [b"x"] * 100
+
+
+#: How long each connection lasts, again and again; 0 for one that responds and closes.
+SCHEDULES = [
+    *([0], [0.5], [0.999], [1.0], [1.0, 0], [1.0, 0, 0], [1.0, 0, 0, 0], [1.0, 1.0, 0, 0], [2.0, 0, 0, 0]),
+    *([3.0, 0, 0, 0, 0], [5.0, 0, 0, 0, 0, 0], [60.0, 0, 0, 0, 0, 0, 0], [1.0, 0.04, 1.0, 0.04, 0.04]),
+]
+
+
+@pytest.mark.parametrize("responds", [True, False])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+async def test_no_schedule_of_responses_and_ends_makes_a_storm(
+    schedule: list[float], responds: bool, autojump_clock: Clock
+) -> None:
+    """Six connections in the first second, then two a second; and a second without one at most."""
+    endpoints = make_endpoints()
+    pace = endpoints.pace(("broker", 1))
+    ends, begins = [0.0], []
+    for lasts in schedule * 30:
+        await pace.wait()
+        pace.attempt()
+        begins.append(trio.current_time())
+        if responds:
+            endpoints.responded(pace)
+        await trio.sleep(lasts)
+        pace.ended(lasts if responds else 0)
+        ends.append(trio.current_time())
+    for first, start in enumerate(begins):
+        for count, begin in enumerate(begins[first:], 1):
+            assert count <= 6 + 2 * (begin - start)
+    assert max(begin - end for begin, end in zip(begins, ends, strict=False)) <= 1
+
+
+async def test_a_leader_that_responds_and_closes_makes_no_storm(autojump_clock: Clock) -> None:
+    """And when it behaves again, all is delivered within two seconds."""
+    cluster = ScriptedCluster(nodes=1)
+    (node,) = cluster.nodes.values()
+    async with open_on(cluster, delivery_threshold=1, retry_backoff=0) as producer:
+        await producer.send_and_wait("t", b"before")
+        await trio.sleep(60)
+        node.behave_like(Case("", PRODUCE, last_words(each_partition(error_code=19, base_offset=-1))))
+        producer.send_nowait("t", b"meanwhile")
+        await trio.sleep(1)
+        assert node.accepted <= 6
+        await trio.sleep(9)
+        assert node.accepted <= 6 + 2 * 9
+        node.behave_like(None)
+        with trio.fail_after(2):
+            await producer.flush()
+    assert cluster.values("t") == [b"before", b"meanwhile"]
 
 
 async def test_another_address_at_each_answer(autojump_clock: Clock) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +37,7 @@ def core_request(shape: dict[str, dict[int, bytes]], *, ids: bool = True) -> Any
         topic = Topic(name, UUID(int=number << 100 | number) if ids else NO_TOPIC_ID)
         for index, data in partitions.items():
             partition = SimpleNamespace(topic=topic, index=index)
-            batches.append(SimpleNamespace(partition=partition, data=data, entries=[()]))
+            batches.append(Batch(partition=partition, data=data, entries=[()]))
     return SimpleNamespace(batches=batches, write_started=False)
 
 
@@ -48,6 +50,10 @@ def begun(request: Any, version: int) -> ProduceExchange:
     made = exchange(request, version)
     made.encode("c")
     return made
+
+
+class Batch(SimpleNamespace):
+    """One that can be referred to weakly."""
 
 
 class Topic:
@@ -161,6 +167,43 @@ def test_without_the_id_of_a_topic_it_goes_by_name() -> None:
 def test_only_requests_with_acks_expect_an_answer() -> None:
     request = core_request(SHAPES["one"])
     assert [exchange(request, 13, acks).expects_response for acks in (-1, 0, 1)] == [True, False, True]
+
+
+def test_it_is_put_together_when_its_write_starts() -> None:
+    """Until then batches may be given up, also all of them."""
+    request = core_request(SHAPES["two topics"])
+    made = exchange(request, 12)
+    del request.batches[1:]
+    assert not made.is_empty
+    made.correlation_id = 5
+    assert made.encode("c") == kafka_python_frame(request, 12, -1, 800, 5, "c")
+    assert made.message_count == 1
+    request.batches.clear()
+    assert made.is_empty
+
+
+@pytest.mark.parametrize("version", [12, 13])
+def test_it_keeps_no_batch_that_the_core_has_given_up(version: int) -> None:
+    """And still reads the response, which speaks of all that was written."""
+    request = core_request(SHAPES["two topics"])
+    batches = [weakref.ref(batch) for batch in request.batches]
+    made = begun(request, version)
+    good = frame_of(response(request, version))
+    bad = frame_of(response(request, version, error_code=6))
+    request.batches.clear()
+    gc.collect()
+    assert [batch() for batch in batches] == [None] * 3
+    assert made.message_count == 3
+    for frame in (good, bad):
+        _, outcome = made.decode(frame)
+        assert sorted(outcome.responses) == [("another.topic", 7), ("another.topic", 8), ("t", 0)]
+
+
+def test_whether_its_write_has_started_is_the_requests() -> None:
+    request = core_request(SHAPES["one"])
+    made = exchange(request, 12)
+    made.write_started = True
+    assert request.write_started
 
 
 def test_kafka_python_knows_the_same_versions() -> None:

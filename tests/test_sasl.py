@@ -459,18 +459,21 @@ async def test_refused_token_is_told_with_the_words_of_the_broker() -> None:
         assert error.fatal
 
 
-async def test_provider_that_raises_fails_this_attempt_only() -> None:
+@pytest.mark.parametrize("kind", [LookupError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
+async def test_provider_that_raises_fails_this_attempt_only(kind: type[BaseException]) -> None:
+    """Whatever it raises: it runs in a thread, where it can stop nothing but itself."""
+
     async def script(peer: Peer) -> None:
         await peer.versions()
         await handshake(peer, "OAUTHBEARER")
         await peer.until_closed()
 
     def provide() -> str:
-        raise LookupError("identity server is down")
+        raise kind("identity server is down")
 
     async with client_of(script, **oauth(provide)) as client:
         error = await failure(client)
-        assert str(error) == "SASL OAUTHBEARER authentication: LookupError: identity server is down"
+        assert str(error) == f"SASL OAUTHBEARER authentication: {kind.__name__}: identity server is down"
         assert not error.fatal
 
 

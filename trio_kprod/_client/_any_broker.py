@@ -237,7 +237,7 @@ class AnyBroker:
             self._note(link.connection.address, error)
             race.lose(link.connection.address, cause=error)
         else:
-            link.pace.responded()
+            self._endpoints.responded(link.pace)
             race.win(link, response)
 
     def _note(self, address: Address, error: BaseException) -> None:

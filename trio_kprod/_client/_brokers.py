@@ -156,12 +156,12 @@ class ProduceConnection:
 
     def _on_sent(self, exchange: ProduceExchange) -> None:
         """With ``acks=0``, all that will be known."""
-        self.pace.responded()
+        self._endpoints.responded(self.pace)
         self._observe(exchange)
         self._steps.post(self._core.sent, exchange.request)
 
     def _on_response(self, exchange: ProduceExchange, outcome: ProduceOutcome) -> None:
-        self.pace.responded()
+        self._endpoints.responded(self.pace)
         if outcome.moved:
             self._endpoints.addresses.update(outcome.moved)
         self._observe(exchange)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._core import Observed
-from ._connection import Connection
+from ._connection import Connection, SetupFailed
 
 if TYPE_CHECKING:
     from .._core import ProduceCore
@@ -35,11 +35,13 @@ class Pace:
     Attributes:
         address (Address): where.
         troubles (dict): what has gone wrong since the last response: the last error of each kind.
+        is_proven (bool): there was a response since the last attempt.
     """
 
     def __init__(self, settings: Settings, address: Address) -> None:
         self.address = address
         self.troubles: dict[type[BaseException], BaseException] = {}
+        self.is_proven = False
         self._first = settings.reconnect_backoff
         self._longest = settings.reconnect_backoff_max
         self._step = 0
@@ -51,6 +53,7 @@ class Pace:
 
     def attempt(self) -> None:
         """An attempt to connect begins."""
+        self.is_proven = False
         pause = self._first * 2.0**self._step
         if pause < self._longest:
             self._step += 1
@@ -61,10 +64,6 @@ class Pace:
         if served_for >= self._longest:
             self._step = max(0, self._step - int(served_for / max(self._longest, 0.001)))
             self._not_before = -inf
-
-    def responded(self) -> None:
-        """The broker does what it should: its troubles are over."""
-        self.troubles.clear()
 
 
 class Endpoints:
@@ -139,6 +138,14 @@ class Endpoints:
         self._tell_trouble(pace, error)
         self._observe("disconnected", broker=name_of(pace.address), error=error)
 
+    def responded(self, pace: Pace) -> None:
+        """A broker has responded, or with ``acks=0`` taken a request: its troubles are over."""
+        pace.troubles.clear()
+        if not pace.is_proven:
+            pace.is_proven = True
+            for other in self._paces_at(pace.address):  # that connecting fails is no longer true of any
+                other.troubles.pop(SetupFailed, None)
+
     def tell_end(self, pace: Pace, connection: Connection, error: BaseException | None) -> None:
         """A connection has ended that was ready; `error` is None if we closed it."""
         pace.ended(connection.served_for)
@@ -155,11 +162,13 @@ class Endpoints:
             self.steps.post(self.reporter.put, Observed(hook, payload))
 
     def _tell_trouble(self, pace: Pace, error: BaseException) -> None:
-        paces = [other for other in self._paces.values() if other.address == pace.address]
-        again = any(type(error) in other.troubles for other in paces)
+        again = any(type(error) in other.troubles for other in self._paces_at(pace.address))
         pace.troubles[type(error)] = error
         level = DEBUG if again else WARNING  # once for each outage
         self.settings.logger.log(level, "%s: %s", name_of(pace.address), error)
+
+    def _paces_at(self, address: Address) -> list[Pace]:
+        return [pace for pace in self._paces.values() if pace.address == address]
 
     def troubles(self) -> str:
         """What is wrong with brokers just now, to be added to an error; from any thread."""
