@@ -185,6 +185,8 @@ class ScriptedCluster:
         self.store = MemoryBroker(**{"partitions": nodes, **options})
         self.nodes = {number: Node(self, number, (f"node{number}", 9092)) for number in range(1, nodes + 1)}
         self.attempts: list[Address] = []  # to connect, wherever to
+        self.stream_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+        self.stream_pair = trio.testing.memory_stream_pair  # which takes any number of bytes
         self._leaders: dict[int, tuple[int, int]] = {}  # of a partition, in each topic: node and epoch
         self.nursery: trio.Nursery
 
@@ -222,7 +224,7 @@ class ScriptedCluster:
         assert len(self.attempts) < _STORM, "a storm of connections"
         for node in self.nodes.values():
             if node.address == (host, port) and node.listening:
-                ours, theirs = trio.testing.memory_stream_pair()
+                ours, theirs = self.stream_pair()
                 self.nursery.start_soon(node.serve, theirs)
                 return ours
         raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connection refused: {host}:{port}")

@@ -10,6 +10,7 @@ import math
 import re
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ import trustme
 
 import trio_kprod
 from tests.scripted_cluster import Asked, Close, ScriptedCluster, framed, open_on
+from trio_kprod._client._brokers import ProduceConnection
+from trio_kprod._client._produce_codec import ProduceExchange
 from trio_kprod._core._core import ProduceCore
 from trio_kprod.testing import MemoryBroker, open_broker, open_memory_producer
 
@@ -428,6 +431,43 @@ async def test_an_acknowledgement_that_comes_with_the_stop_counts(autojump_clock
         async with scope as producer:
             assert (await producer.send_and_wait("t", b"x")).offset == 0
             await trio.sleep_forever()
+
+
+@pytest.mark.xfail(strict=False, reason="until the core withdraws what it gives up")
+async def test_what_waits_for_a_silent_leader_keeps_within_the_bound(autojump_clock: Clock) -> None:
+    """It reads nothing, so requests queue up; their messages expire, and others take their place."""
+    cluster = ScriptedCluster(nodes=1, partitions=20)
+    (node,) = cluster.nodes.values()
+    cluster.stream_pair = trio.testing.lockstep_stream_pair  # which takes what the other side reads
+    bound, most = 100_000, 0
+    async with open_on(
+        cluster,
+        delivery_threshold=1,
+        delivery_timeout=1,
+        max_buffer_bytes=bound,
+        max_request_size=10_000,
+        shutdown_timeout=1,
+        on_undelivered=lambda _: None,
+    ) as producer:
+        await producer.send_and_wait("t", b"before")
+        node.behave_like(say_nothing)
+        for number in range(400):
+            with suppress(trio_kprod.BufferOverflow):
+                producer.send_nowait("t", bytes(2000), partition=number % 20)
+            await trio.sleep(0.05)
+            (connection,) = producer._delivery._client._brokers._produce.values()
+            most = max(most, bytes_held(connection))
+    assert 0 < most <= bound + 2 * 10_000  # and what is being written
+
+
+def bytes_held(connection: ProduceConnection) -> int:
+    """The bytes that a connection keeps alive."""
+    held = 0
+    for exchange in connection._connection.queued:
+        assert isinstance(exchange, ProduceExchange)
+        held += sum(len(batch.data or b"") for batch in exchange.request.batches)
+        held += len(exchange.unwritten or b"")
+    return held
 
 
 async def test_questions_do_not_wait_behind_messages(autojump_clock: Clock) -> None:

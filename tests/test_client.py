@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -16,8 +17,11 @@ import trustme
 import trio_kprod
 from tests import cycles
 from tests.scripted_peer import make_endpoints
-from trio_kprod._client import ThreadHost
+from trio_kprod._client import Client, ThreadHost, _steps
+from trio_kprod._client._produce_codec import ProduceExchange
+from trio_kprod._client._steps import Abandoned, Life, Steps
 from trio_kprod._core._core import ProduceCore
+from trio_kprod._settings import make_settings
 from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
 
@@ -265,6 +269,86 @@ async def test_instruments_hear_of_connections_and_requests(broker: Broker) -> N
 
     name = broker.bootstrap_servers
     assert heard == [f"connected {name}", f"connected {name}", "compressed 1: True", f"Produce {name} None"]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Steps
+
+
+def test_what_may_take_long_runs_without_the_lock() -> None:
+    """And what comes back after the client was abandoned goes no further."""
+    steps = Steps(lambda: math.inf, trio.current_time)
+
+    def work(number: int) -> int:
+        assert not steps.lock.locked()
+        if number < 0:
+            with steps.abandoned():
+                pass
+        return number + 1
+
+    with steps.lock:
+        assert steps.unlocked(work, 1) == 2
+        assert steps.lock.locked()
+        with pytest.raises(Abandoned):
+            steps.unlocked(work, -1)
+        assert steps.lock.locked()
+    assert steps.life is Life.ABANDONED
+
+
+def test_a_step_that_does_not_end_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_steps, "_STEP_PATIENCE", 0.01)
+    steps = Steps(lambda: math.inf, trio.current_time)
+    with steps.lock, pytest.raises(RuntimeError, match="does not end its step"), steps.abandoned():
+        pytest.fail("must not be entered")
+
+
+async def test_requests_are_written_without_the_lock(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write to many brokers takes its time, and whoever abandons the client must not wait for it."""
+    locked = []
+
+    def encode(self: ProduceExchange, client_id: str) -> bytes:
+        locked.append(producer._delivery._client._steps.lock.locked())
+        return original(self, client_id)
+
+    original = ProduceExchange.encode
+    monkeypatch.setattr(ProduceExchange, "encode", encode)
+    async with open_memory_producer() as producer:
+        await producer.send_and_wait("t", b"0")
+        await producer.send_and_wait("t", b"1")
+    assert locked == [False, False]
+
+
+async def test_between_two_steps_the_loop_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the core always has more to do: sockets, timers and `stop` must not wait."""
+    steps = 0
+
+    def step() -> float:
+        nonlocal steps
+        steps += 1
+        return original()
+
+    with trio.fail_after(20):
+        async with open_memory_producer() as producer:
+            await producer.send_and_wait("t", b"x")
+            client = producer._delivery._client
+            original = client._step
+            client._step = step  # type: ignore[method-assign]
+            monkeypatch.setattr(ProduceCore, "deadline", property(lambda core: core.now - 1))
+            client._wake()
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+            assert 10 <= steps <= 110
+            await producer.send_and_wait("t", b"y")
+
+
+async def test_whoever_stops_it_before_it_runs_is_heard() -> None:
+    client = Client(make_settings(["nowhere.invalid:9092"], client_config={}))
+    client.stop("it was not needed")
+    with trio.fail_after(20):
+        await client.main()
+    assert client._steps.life is Life.STOPPED
 
 
 @pytest.fixture

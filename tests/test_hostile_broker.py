@@ -87,7 +87,9 @@ def last_words(change: Callable[[Any], object]) -> Script:
     """A good answer, changed, and then the end."""
 
     async def reply(asked: Asked) -> bytes:
-        raise Close(await altered(change)(asked))
+        response = await asked.good()
+        change(response)
+        raise Close(framed(asked.encode(response)))
 
     return reply
 
