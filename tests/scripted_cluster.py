@@ -55,9 +55,13 @@ class Asked:
     def api(self) -> str:
         return type(self.request).__name__.removesuffix("Request")
 
+    async def store(self) -> None:
+        """Do what is asked."""
+        await self._inner.stream.send_all(framed(self.frame))
+
     async def good_frame(self) -> bytes:
         """What an honest broker answers."""
-        await self._inner.stream.send_all(framed(self.frame))
+        await self.store()
         good = await self._inner.frame()
         if self.api == "Metadata":
             return self.encode(self.node.cluster.introduce(self.decode(good)))
@@ -168,9 +172,14 @@ class Node:
     async def _reply(self, asked: Asked) -> bytes:
         self.requests[asked.api] += 1
         reply: bytes | None = None if self.script is None else await self.script(asked)
-        if reply is None and asked.request.expect_response():
-            reply = framed(asked.not_leader() if asked.led_elsewhere else await asked.good_frame())
-        return reply or b""
+        if reply is not None:
+            return reply
+        if asked.request.expect_response():
+            return framed(asked.not_leader() if asked.led_elsewhere else await asked.good_frame())
+        if asked.led_elsewhere:
+            raise Close  # with acks=0, the only way to say so
+        await asked.store()
+        return b""
 
     def cut(self) -> None:
         """Close every connection."""

@@ -366,13 +366,6 @@ async def test_the_core_hears_of_each_produce_connection_that_ends(
 async def test_a_leader_that_moves_without_acknowledgements(autojump_clock: Clock) -> None:
     """The old one closes the connection, which is its only way to say so; what is written by then is lost."""
     cluster = ScriptedCluster()
-
-    async def close_at_misdirected(asked: Asked) -> None:
-        if asked.led_elsewhere:
-            raise Close
-
-    for node in cluster.nodes.values():
-        node.behave_like(close_at_misdirected)
     async with open_on(cluster, acks=0, delivery_threshold=1) as producer:
         for number in range(400):
             if number == 100:
