@@ -132,7 +132,7 @@ class AnyBroker:
             code, given = await self._ask(query)
         except _AllFailed as failure:
             texts = sorted(f"{name_of(address)}: {cause}" for address, cause in failure.causes.items())
-            # If none could even be asked, the brokers are down, which is told elsewhere.
+            # If no broker could even be asked, they are down, which is logged elsewhere.
             self._no_producer_id(ConnectionLost(f"{_WITHOUT_ID} ({'; '.join(texts)})") if texts else None)
             return
         if code:
@@ -252,8 +252,8 @@ class AnyBroker:
             self._causes.setdefault(name_of(connection.address), silence)
 
     def _connect_failed(self, what: str) -> ConnectFailed:
-        told = dict.fromkeys(name_of(address) for address in self._settings.bootstrap_servers)
-        causes = {name: self._causes.get(name, trio.TooSlowError("no response")) for name in told}
+        names = dict.fromkeys(name_of(address) for address in self._settings.bootstrap_servers)
+        causes = {name: self._causes.get(name, trio.TooSlowError("no response")) for name in names}
         text = "; ".join(f"{name}: {cause}" for name, cause in causes.items())
         return ConnectFailed(f"{what}: {text}", causes)
 

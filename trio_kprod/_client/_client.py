@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._core import (
-    Action,
     Connect,
     ProduceCore,
     Report,
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
 
 #: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
 _PER_STEP = 1000
+
+#: What the core wants done. Its other actions are reports for the user's loop.
+Order = Send | Connect | RequestMetadata | RequestProducerId
 
 
 class Client:
@@ -178,7 +180,12 @@ class Client:
                 self._take_events()  # an acknowledgement may be among them
                 self._give_up_all()
                 self._steps.life = Life.STOPPED
-            orders = [action for action in self._core.actions() if not self._reported(action)]
+            orders: list[Order] = []
+            for action in self._core.actions():
+                if isinstance(action, Order):
+                    orders.append(action)
+                else:
+                    self._reporter.put(action)
             due = self._core.deadline
         # Without the lock, since writing to many brokers takes time. If the core is taken away meanwhile, the
         # fence was shut before, and these orders come to nothing.
@@ -217,14 +224,7 @@ class Client:
         self._core.now = self._clock()
         self._core.stop(late, error)
 
-    def _reported(self, action: Action) -> bool:
-        """Pass a report on; all other actions are orders."""
-        if isinstance(action, Send | Connect | RequestMetadata | RequestProducerId):
-            return False
-        self._reporter.put(action)
-        return True
-
-    def _do(self, order: Action) -> None:
+    def _do(self, order: Order) -> None:
         if isinstance(order, Send):
             self._brokers.send(order.request)
         elif isinstance(order, Connect):

@@ -2,7 +2,7 @@
 
 A failed write does not end the connection at once: the broker may have sent a response or a TLS alert first
 (with TLS 1.3 it refuses our certificate only after the handshake). So the reader goes on for a second, and
-its cause is the one that is told.
+if it fails, too, its error is the one that is raised.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Connection:
         return [one for one in self._writer.unanswered() if not isinstance(one, _OwnRequest)]
 
     async def serve(self) -> None:
-        """Write what is sent and tell what is answered, until the connection ends; then it is closed.
+        """Write requests and take responses until the connection ends; then it is closed.
 
         Returns after `close`, and when nothing was sent or answered for `connections_max_idle` seconds.
         Cancelled, it closes as well. However it ended: see `unanswered`.

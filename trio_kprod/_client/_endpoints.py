@@ -131,12 +131,12 @@ class Endpoints:
 
     def tell_connected(self, address: Address) -> None:
         """A connection is ready."""
-        self._observe("connected", broker=name_of(address))
+        self.observe("connected", broker=name_of(address))
 
     def tell_failure(self, pace: Pace, error: BaseException) -> None:
         """An attempt to connect has failed."""
         self._tell_trouble(pace, error)
-        self._observe("disconnected", broker=name_of(pace.address), error=error)
+        self.observe("disconnected", broker=name_of(pace.address), error=error)
 
     def responded(self, pace: Pace) -> None:
         """A broker has responded, or with ``acks=0`` taken a request: its troubles are over."""
@@ -155,9 +155,10 @@ class Endpoints:
                 self.settings.logger.debug("%s: %s", name_of(pace.address), error)
             else:
                 self._tell_trouble(pace, error)
-        self._observe("disconnected", broker=name_of(pace.address), error=error)
+        self.observe("disconnected", broker=name_of(pace.address), error=error)
 
-    def _observe(self, hook: str, **payload: Any) -> None:
+    def observe(self, hook: str, **payload: Any) -> None:
+        """For instruments, where no event follows with which it would be read."""
         if self.reporter.wants(hook):
             self.steps.post(self.reporter.put, Observed(hook, payload))
 

@@ -11,18 +11,19 @@ import trio
 from .._errors import ConnectionLost
 from ._transport import Fenced
 
-#: Brokers' texts may be 32 KB long; nobody reads that in a log.
+#: Brokers' texts may be 32 KB long, which is too much for a log.
 LONGEST_REASON = 1000
 
-#: Parts of OpenSSL's reasons that are about a certificate, theirs or ours: trying again is of no use.
+#: Parts of OpenSSL's reasons that are about a certificate, theirs or ours: another attempt will not help.
 _CERTIFICATE_REASONS = ("CERT", "UNKNOWN_CA")
 
-#: How a stream says that it is of no more use.
+#: What a stream raises that is broken, closed or fenced.
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, Fenced)
 
 
 @contextmanager
 def losing() -> Generator[None, None, None]:
+    """A block in which a stream's error is the loss of the connection."""
     try:
         yield
     except STREAM_ERRORS as error:

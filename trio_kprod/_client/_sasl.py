@@ -116,7 +116,7 @@ class Authenticator:
         return get_sasl_mechanism(self._name)(**self._options)
 
     def _own_fault(self) -> tuple[type[Exception], ...]:
-        # A mechanism that asks nobody can fail only by its settings; a provider may do better next time.
+        # What computes everything itself can fail only by its settings; a provider may do better next time.
         if self._name in _OWN_MECHANISMS:
             return (Exception,)
         return (kafka.errors.KafkaConfigurationError,)

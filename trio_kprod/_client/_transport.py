@@ -1,7 +1,7 @@
 """Bytes to a broker and back, and the fence that stops them.
 
-A worker thread that is stuck in somebody's callback is abandoned, and whoever abandons it says what became
-of each message. That is the truth only if nothing is written afterwards. So every byte leaves through
+A worker thread that is stuck in a callback of the user's is abandoned, and the thread that abandons it says
+what became of each message. That is true only if nothing is written afterwards. So every byte leaves through
 `FencedStream`, one non-blocking ``send`` at a time, each made and counted under the `Fence`'s lock: once
 `Fence.shut` has returned, no further byte can leave, and what had left is known to the byte. The lock is
 held for a system call that cannot block and never across an ``await``.
@@ -23,7 +23,7 @@ import trio
 if TYPE_CHECKING:
     from .._settings import Settings
 
-#: As `trio.SocketStream`; the largest read that one answer to a full request needs is far below it.
+#: As `trio.SocketStream`; the response to a full request is far smaller.
 RECEIVE_SIZE = 65536
 
 #: What fits into DNS. To encode a longer one for it can take seconds.
@@ -38,7 +38,7 @@ class Fenced(Exception):
 
 
 class Fence:
-    """Stops, from any thread and for good, whatever is written to the sockets behind it.
+    """Stops all writing to the sockets behind it, from any thread and for good.
 
     Attributes:
         lock (threading.Lock): held for every step of sending, and for whatever must be true together with it.
@@ -51,12 +51,12 @@ class Fence:
         self._sockets: set[socket.socket] = set()
 
     def check(self) -> None:
-        """Raise `Fenced` if the fence is raised. Means something only while `lock` is held."""
+        """Raise `Fenced` if the fence is shut. To be called while `lock` is held."""
         if self.is_shut:
             raise Fenced("the producer gave this connection up")
 
     def shut(self) -> None:
-        """Let nothing through from now on, and shut every socket down: whoever waits for one wakes up."""
+        """Let nothing through from now on, and shut every socket down: that wakes tasks that wait for it."""
         with self.lock:
             self.is_shut = True
             for sock in self._sockets:
@@ -64,7 +64,7 @@ class Fence:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def register(self, sock: socket.socket) -> None:
-        """Put `sock` behind the fence; raises `Fenced` if it is raised."""
+        """Put `sock` behind the fence; raises `Fenced` if it is shut."""
         with self.lock:
             self.check()
             self._sockets.add(sock)
@@ -111,7 +111,7 @@ class FencedStream(trio.abc.Stream):
 
     Args:
         sock (socket.socket): a connected socket, which from now on is the stream's own.
-        fence (Fence): what may stop it; if it is raised already, the socket is closed and `Fenced` raised.
+        fence (Fence): what may stop it; if it is shut already, the socket is closed and `Fenced` raised.
 
     Attributes:
         bytes_sent (int): how many bytes the operating system has taken.
@@ -135,7 +135,7 @@ class FencedStream(trio.abc.Stream):
         """Send all of `data`.
 
         Cancelled, or after any other error, it may have sent some, all or none of it (`bytes_sent` tells),
-        and the stream takes no more. Raises `Fenced` at the first step after the fence was raised.
+        and the stream takes no more. Raises `Fenced` at the first step after the fence was shut.
         """
         with self._sending, _stream_errors:
             self._check()
@@ -187,7 +187,7 @@ class FencedStream(trio.abc.Stream):
             return sent
 
     def is_quiet(self) -> bool:
-        """Whether all that has come was read, also that there comes no more."""
+        """Whether there is nothing to read now: no bytes, no end of the stream, no error."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -237,7 +237,7 @@ class FencedStream(trio.abc.Stream):
             self._fence.unregister(self._sock)
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
-            self._drained = False  # who reads later shall hear of it
+            self._drained = False  # so that a later read tries the socket, and raises
 
 
 class Network(Protocol):
@@ -258,7 +258,7 @@ class TcpNetwork:
 
     Raises:
         ModuleNotFoundError: there is a `proxy_url`, but not the extra ``trio_kprod[proxy]``.
-        ValueError: `proxy_url` is none.
+        ValueError: `proxy_url` is not a URL of a proxy.
     """
 
     def __init__(self, settings: Settings, fence: Fence) -> None:
@@ -287,7 +287,7 @@ class TcpNetwork:
                 return await self._proxy.connect(host, port, timeout=timeout)  # type: ignore[no-any-return]
             return (await trio.open_tcp_stream(host, port)).socket
         except ValueError as error:  # a label that is empty or longer than 63 characters; a null in it
-            raise OSError(errno.EINVAL, f"{host!r} is no host name: {error}") from error
+            raise OSError(errno.EINVAL, f"{host!r} is not a host name: {error}") from error
         except OSError as error:
             plain = _plain_error(error)
             if plain is None:
@@ -296,7 +296,7 @@ class TcpNetwork:
         except Exception as error:
             if self._proxy is None:
                 raise
-            # python-socks has errors of its own and lets others through: each means that there is no way.
+            # python-socks has errors of its own and lets others through: each means that it cannot connect.
             raise ConnectionError(f"proxy: {error or type(error).__name__}") from error
 
     def _set_options(self, sock: socket.socket) -> None:
@@ -337,7 +337,7 @@ def _checked_host(host: str) -> str:
 
 
 def _plain_error(error: OSError) -> OSError | None:
-    """One error with a text of one line for trio's group of those of each address; None if it is none."""
+    """One error with a text of one line for trio's group of an error for each address; else None."""
     leaves = [] if error.__cause__ is None else list(_leaves(error.__cause__))
     if error.errno is not None or not leaves:
         return None
