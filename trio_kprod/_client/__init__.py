@@ -2,14 +2,17 @@
 
 =================  =====================================================================================
 `_host`            where the loop runs: a worker thread, or the caller's loop in tests
-`_client`          the loop itself, its seam with the user's loop, and the steps of the produce core
+`_client`          the loop itself, and its seam with the user's loop
 `_brokers`         one connection for produce requests to each broker that leads a partition
 `_any_broker`      metadata and producer ids, asked of whichever broker responds first
 `_endpoints`       where brokers are, how soon to connect again, and what is wrong with each
-`_protocol`        between the core's values and kafka-python's messages
+`_steps`           when the produce core is handed events, and who may touch it; reports
 `_produce_codec`   produce requests and plain responses in bytes
-`_connection`      one connection: opened, authenticated, then a writer and a reader
+`_protocol`        between the core's values and kafka-python's messages
+`_connection`      one connection: opened, then a writer and a reader
+`_handshake`       what opening takes: TLS, versions, authentication
 `_sasl`            the SASL exchange
+`_writer`          the requests that are queued and in flight on one connection
 `_exchange`        one request and its response; frames
 `_reasons`         what to tell about a connection that failed
 `_transport`       sockets, and the fence that stops them

@@ -277,8 +277,13 @@ class Connection:
 
     def _end_of_stream(self) -> str:
         text = "the broker closed the connection"
-        at_first = self.node_id is None and self._handshake.knows_versions and not self._in_flight.completed
-        if at_first and self._settings.sasl_mechanism is None:
+        in_flight = self._in_flight
+        if (
+            self._settings.sasl_mechanism is None
+            and not in_flight.completed
+            and in_flight.exchanges
+            and in_flight.exchanges[0].name == "Metadata"
+        ):
             # A listener that wants SASL tells its versions to all, and closes at the first other request.
             text += " instead of responding; perhaps this listener wants SASL (security_protocol)"
         return text

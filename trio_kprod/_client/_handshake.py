@@ -135,11 +135,6 @@ class Handshake:
             hint = "; perhaps this is a TLS port (security_protocol)"
         return SetupFailed(f"{self.doing}: {reason(error)}{'' if fatal else hint}", fatal=fatal)
 
-    @property
-    def knows_versions(self) -> bool:
-        """Whether the broker has told which versions it speaks."""
-        return bool(self._versions)
-
     def version(self, request_class: Any) -> int | None:
         """The highest version of a request that both sides speak; None if there is none."""
         if request_class.API_KEY not in self._versions:

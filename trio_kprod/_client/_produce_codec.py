@@ -96,12 +96,9 @@ class ProduceExchange(Exchange):
         acks (int): how many replicas the broker shall wait for.
         timeout (float): how long we wait for the response.
         started_at (float): when it was queued.
-
-    Attributes:
-        message_count (int): how many messages are in it, once its write has started.
     """
 
-    __slots__ = ("_acks", "_lengths", "_topics", "message_count", "request", "started_at", "version")
+    __slots__ = ("_acks", "_lengths", "_message_count", "_topics", "request", "started_at", "version")
 
     name = "Produce"
 
@@ -120,7 +117,7 @@ class ProduceExchange(Exchange):
         self.request = request
         self.version = version
         self.started_at = started_at
-        self.message_count = 0
+        self._message_count: int | None = None
         self._acks = acks
         self._lengths: type[_Classic | _Flexible] = _Classic
         self._topics: dict[bytes, tuple[Topic, list[int]]] = {}
@@ -137,15 +134,22 @@ class ProduceExchange(Exchange):
     def is_empty(self) -> bool:
         return not self.request.batches
 
+    @property
+    def message_count(self) -> int:
+        """How many messages it carries; from the start of its write on, what it did then."""
+        if self._message_count is None:
+            return sum(len(batch.entries) for batch in self.request.batches)
+        return self._message_count
+
     def _name(self, topic: Topic) -> bytes:
         """How this version names a topic, in bytes."""
         return topic.id.bytes if self.version >= TOPIC_IDS else self._lengths.string(topic.name.encode())
 
     def encode(self, client_id: str) -> bytes:
+        self._message_count = self.message_count
         by_topic: dict[Topic, list[Batch]] = {}
         for batch in self.request.batches:
             by_topic.setdefault(batch.partition.topic, []).append(batch)
-            self.message_count += len(batch.entries)
         if self.version >= TOPIC_IDS and any(topic.id == NO_TOPIC_ID for topic in by_topic):
             self.version = TOPIC_IDS - 1
         self._lengths = lengths = _Flexible if self.version >= _FLEXIBLE else _Classic

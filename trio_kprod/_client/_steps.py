@@ -70,9 +70,9 @@ class Steps:
         self._sleep = trio.CancelScope()  # of the feeding task
         self._sleeps_until = inf
 
-    def post(self, method: Callable[..., object], *args: Any) -> None:
+    def post(self, method: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Have a method of the core called in the next step, by the feeding task."""
-        self.events.append(partial(method, *args))
+        self.events.append(partial(method, *args, **kwargs))
         self._wake_up.set()
 
     def post_and_run(self, method: Callable[..., object], *args: Any) -> None:
