@@ -535,6 +535,31 @@ async def test_authenticates_again_before_the_session_ends(autojump_clock: trio.
     assert 120 + 85 <= times[1] <= 120 + 95
 
 
+@pytest.mark.parametrize("delay", [5, 9.8], ids=["before it is time", "when it is time"])
+async def test_a_throttled_connection_authenticates_afterwards(
+    delay: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The broker reads nothing before, so that it would seem silent."""
+
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await plain(peer, session_lifetime_ms=10_000)
+        request = await peer.request()
+        await trio.sleep(delay)
+        await peer.answer(request, metadata(request, throttle_time_ms=60_000))
+        await plain(peer, session_lifetime_ms=0)
+        assert trio.current_time() == delay + 60
+        await peer.metadata()
+        await peer.until_closed()
+
+    async with client_of(script, **PLAIN) as client, trio.open_nursery() as nursery:
+        await client.connection.open()
+        nursery.start_soon(client.serve)
+        await client.until("answer", client.ask())
+        await client.until("answer", client.ask())
+        client.connection.close()
+
+
 async def test_refused_again_loses_the_connection(autojump_clock: trio.testing.MockClock) -> None:
     """What was queued meanwhile is told as not handed over; our own requests are nobody's business."""
 
