@@ -984,7 +984,7 @@ async def test_a_broker_that_gives_no_producer_id(
     how: str, text: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The cause is told once, with what to do, and is in the error; it costs no storm of connections."""
-    advice = rf"{text}no broker gave a producer id; without idempotence \(acks=1\) none is needed"
+    advice = rf"{text}no broker gave a producer id; without idempotence, acks=1, none is needed"
     cluster = ScriptedCluster(nodes=1)
     (node,) = cluster.nodes.values()
     node.behave_like(without_producer_ids(how))

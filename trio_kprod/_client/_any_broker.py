@@ -47,7 +47,7 @@ _BELIEVED_FOR = 5.0
 #: UNSUPPORTED_VERSION, for a broker that has no version of a request.
 _UNSUPPORTED = 35
 
-_WITHOUT_ID = "no broker gave a producer id; without idempotence (acks=1) none is needed"
+_WITHOUT_ID = "no broker gave a producer id; without idempotence, acks=1, none is needed"
 
 
 @dataclass(frozen=True)
