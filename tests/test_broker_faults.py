@@ -362,7 +362,6 @@ async def test_the_core_hears_of_each_produce_connection_that_ends(
         assert told == [(2, [])]
 
 
-@pytest.mark.xfail(strict=False, reason="until the core asks for metadata when a connection ends")
 async def test_a_leader_that_moves_without_acknowledgements(autojump_clock: Clock) -> None:
     """The old one closes the connection, which is its only way to say so; what is written by then is lost."""
     cluster = ScriptedCluster()
@@ -426,7 +425,6 @@ async def test_an_acknowledgement_that_comes_with_the_stop_counts(autojump_clock
             await trio.sleep_forever()
 
 
-@pytest.mark.xfail(strict=False, reason="until the core withdraws what it gives up")
 @pytest.mark.parametrize("reads", [False, True])
 async def test_what_waits_for_a_silent_leader_keeps_within_the_bound(
     reads: bool, autojump_clock: Clock

@@ -19,7 +19,8 @@ from tests import cycles
 from tests.scripted_peer import make_endpoints
 from trio_kprod._client import Client, ThreadHost, _steps
 from trio_kprod._client._produce_codec import ProduceExchange
-from trio_kprod._client._steps import Abandoned, Life, Steps
+from trio_kprod._client._steps import Life, Steps
+from trio_kprod._core import Abandoned
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._settings import make_settings
 from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer

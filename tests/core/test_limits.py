@@ -89,7 +89,7 @@ def lose_again_and_again(bench: Bench, times: int, cause: ConnectionLost) -> Non
 def test_a_batch_that_ends_connection_after_connection_alone_is_given_up() -> None:
     bench = Bench()
     bench.submit("a")
-    lose_again_and_again(bench, 12, ConnectionLost("it closed"))
+    lose_again_and_again(bench, 32, ConnectionLost("it closed"))
     [settled] = bench.settled
     assert settled.maybe_written
     assert "socket.request.max.bytes" in str(settled.error)
@@ -107,7 +107,7 @@ def test_an_outage_is_not_the_fault_of_a_batch() -> None:
     bench = Bench()
     bench.submit("a")
     for _ in range(10):
-        lose_again_and_again(bench, 5, ConnectionLost("it closed"))
+        lose_again_and_again(bench, 25, ConnectionLost("it closed"))
         bench.core.unreachable(1)
         bench.core.connected(1)
         bench.pass_time(1)
@@ -198,12 +198,12 @@ def test_keyless_messages_wait_for_the_next_call_as_well() -> None:
 def test_everything_may_be_given_up_while_a_batch_is_encoded(partition: int | None) -> None:
     stopped: list[bool] = []
 
-    def unlocked(function: Callable[..., Any], *args: Any, **how: Any) -> Any:
+    def unlocked(function: Callable[[], Any]) -> Any:
         if not stopped:
             stopped.append(True)
             bench.core.stop([], DeliveryAborted("stopped"))
             raise KeyboardInterrupt  # as whoever was abandoned
-        return function(*args, **how)
+        return function()
 
     bench = Bench(leaders=(1, 1, 1), unlocked=unlocked, max_request_size=10**6)
     bench.core.submit([*messages("abc", partition=partition), *messages("de", partition=1)])

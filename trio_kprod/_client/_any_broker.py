@@ -148,7 +148,7 @@ class AnyBroker:
             again = str(cause) in self._id_causes_logged
             self._id_causes_logged.add(str(cause))
             self._settings.logger.log(DEBUG if again else WARNING, "InitProducerId: %s", cause)
-        self._steps.post(self._core.producer_id_failed, cause if final else None)
+        self._steps.post(self._core.producer_id_failed, cause, final=final)
 
     # ---- asking ------------------------------------------------------------------------------------------
 

@@ -30,10 +30,12 @@ from .._core import (
     Rules,
     Send,
     Settled,
+    Withdraw,
     adapt,
 )
 from .._errors import DeliveryAborted
 from .._instruments import overridden
+from .._messages import request_overhead
 from ._brokers import Brokers
 from ._steps import Life, Reporter, Steps
 from ._transport import Fence, Network, TcpNetwork
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 _PER_STEP = 1000
 
 #: What the core wants done. Its other actions are reports for the user's loop.
-Order = Send | Connect | RequestMetadata | RequestProducerId
+Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId
 
 
 class Client:
@@ -227,6 +229,8 @@ class Client:
     def _do(self, order: Order) -> None:
         if isinstance(order, Send):
             self._brokers.send(order.request)
+        elif isinstance(order, Withdraw):
+            self._brokers.withdraw(order.request)
         elif isinstance(order, Connect):
             self._brokers.connect(order.node)
         elif isinstance(order, RequestMetadata):
@@ -251,4 +255,6 @@ class Client:
             partitioner=partitioner and partial(self._steps.unlocked, partitioner),
             observed=bool(settings.instruments),
             yield_gil=yield_gil,
+            unlocked=self._steps.unlocked,
+            request_overhead=request_overhead(settings.client_id),
         )

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from .._core import Observed, Report
+from .._core import Abandoned, Observed, Report
 
 T = TypeVar("T")
 
@@ -40,10 +40,6 @@ class Life(enum.Enum):
     RUNNING = enum.auto()
     STOPPED = enum.auto()  # everything is given up, or a step has failed: no step is made any more
     ABANDONED = enum.auto()  # the other thread has taken everything away
-
-
-class Abandoned(BaseException):
-    """Ends a worker that was abandoned. Not an Exception, so that it is not taken for the user's."""
 
 
 class Steps:

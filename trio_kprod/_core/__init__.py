@@ -6,6 +6,7 @@ table, actions come back up; only what is named below it is for others.
 ===============  =======================================================================================
 `_core`          events in, actions out: which leaders get which batches in which requests
 `_topic`         a topic: its metadata, and the messages that have no partition yet
+`_progress`      whether a topic makes progress, so that it cannot take the room of others
 `_responses`     what a response, or its absence, does to a batch and to those around it
 `_partition`     a partition: what waits for it, what is unsettled, which batch may be sent next
 `_batch`         what travels: a batch, its chain of sequence numbers, the request that carries it

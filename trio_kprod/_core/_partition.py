@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._messages import BATCH_OVERHEAD, SIZE, Entry, total_size
@@ -146,15 +147,17 @@ class Partition:
         assert self.chain is not None
         rules = self.shared.rules
         batch.sequence = self.chain.take(len(batch.entries))
-        # Long, and meanwhile everything may be given up; so all that is ours to note stands above.
+        # This may take long, and meanwhile another thread may give everything up: nothing is half done here.
         batch.data, uncompressed = rules.unlocked(
-            encode,
-            batch.entries,
-            producer_id=self.chain.producer_id,
-            epoch=self.chain.epoch,
-            sequence=batch.sequence,
-            compression=rules.compression,
-            yield_gil=rules.yield_gil,
+            partial(
+                encode,
+                batch.entries,
+                producer_id=self.chain.producer_id,
+                epoch=self.chain.epoch,
+                sequence=batch.sequence,
+                compression=rules.compression,
+                yield_gil=rules.yield_gil,
+            )
         )
         if rules.compression:
             sizes = {"uncompressed_bytes": uncompressed, "compressed_bytes": len(batch.data)}

@@ -49,7 +49,7 @@ class Rules:
     observed: bool = False
     yield_gil: Callable[[], object] = field(default=lambda: None)
     # Runs something that may take long. Whoever else may touch the core then, may do so meanwhile.
-    unlocked: Callable[..., Any] = field(default=lambda function, *args, **how: function(*args, **how))
+    unlocked: Callable[[Callable[[], Any]], Any] = field(default=lambda function: function())
     request_overhead: int = 0  # of every produce request, see `_messages.request_overhead`
 
     @property
