@@ -147,12 +147,27 @@ class FakeClient:
         return Settled(topic, 0, offset, -1, entries, size, 1)
 
 
-def open_fake(client: FakeClient, **settings: Any) -> ProducerScope:
-    """`open_producer`, but over a fake client."""
+class _FakeScope(ProducerScope):
+    def __init__(self, *args: Any, acknowledged: Iterable[str]) -> None:
+        super().__init__(*args)
+        self._acknowledged = acknowledged
+
+    async def __aenter__(self) -> Producer:
+        producer = await super().__aenter__()
+        for name in self._acknowledged:
+            producer._room.acknowledged(producer._intake.topic(name))
+        return producer
+
+
+def open_fake(
+    client: FakeClient, *, acknowledged: Iterable[str] = ("topic", "good", "bad"), **settings: Any
+) -> ProducerScope:
+    """`open_producer`, but over a fake client, and these topics have been used before."""
     named = set(inspect.signature(make_settings).parameters)
     config = {name: settings.pop(name) for name in set(settings) - named}
     settings.setdefault("logger", logging.getLogger("tests"))
-    return ProducerScope(make_settings(client_config=config, **settings), client, LoopHost())  # type: ignore[arg-type]
+    made = make_settings(client_config=config, **settings)
+    return _FakeScope(made, client, LoopHost(), acknowledged=acknowledged)
 
 
 def check_sums(producer: Producer, client: FakeClient | None = None) -> None:

@@ -442,8 +442,8 @@ async def test_a_timer_that_fails_is_a_crash(autojump_clock: MockClock) -> None:
     with pytest.raises(trio_kprod.ProducerCrashed) as caught:
         async with open_memory_producer(delivery_interval=1) as producer:
             producer.send_nowait("t", b"x")
-            producer._delivery._deadline = "a bug"  # type: ignore[assignment]
-            producer._delivery._armed.set()
+            producer._delivery.demand._deadline = "a bug"  # type: ignore[assignment]
+            producer._delivery.demand._armed.set()
             await trio.sleep_forever()
     assert isinstance(caught.value.__cause__, TypeError)
     assert len(producer.undelivered) == 1
@@ -839,7 +839,7 @@ async def test_used_after_a_crash(name: str, autojump_clock: MockClock) -> None:
         async with open_memory_producer() as producer:
             break_client(producer)
             with trio.CancelScope(shield=True):
-                while producer._delivery.crash is None:
+                while producer._delivery.ending.crash is None:
                     await trio.lowlevel.checkpoint()
                 if name in ALWAYS | {"abort"}:
                     await use(name, producer)

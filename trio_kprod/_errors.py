@@ -6,7 +6,8 @@ of a message that is not known to be in the log (`DeliveryFailed`, and the cause
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import trio
@@ -60,9 +61,29 @@ class DeliveryFailed(ProducerError):
     """
 
     def __init__(self, undelivered: Sequence[Undelivered], omitted: int = 0) -> None:
-        self.undelivered: tuple[Undelivered, ...] = tuple(undelivered)
-        self.omitted = omitted
-        super().__init__(self.undelivered, omitted)
+        super().__init__()
+        self.omitted: int = omitted
+        messages = tuple(undelivered)
+        self._find: Callable[[], Sequence[Undelivered]] = lambda: messages
+
+    @classmethod
+    def found_by(cls, find: Callable[[], Sequence[Undelivered]], omitted: int) -> DeliveryFailed:
+        """One whose messages are looked up when they are asked for. Thousands of flushes that end together
+        may cover the same thousands of messages, and most look at none of them.
+        """
+        failed = cls((), omitted)
+        failed._find = find
+        return failed
+
+    @cached_property
+    def undelivered(self) -> tuple[Undelivered, ...]:
+        return tuple(self._find())
+
+    def __reduce__(self) -> tuple[type[DeliveryFailed], tuple[object, ...], dict[str, object]]:
+        attributes = {
+            name: value for name, value in vars(self).items() if name not in ("_find", "undelivered")
+        }
+        return type(self), (self.undelivered, self.omitted), attributes
 
     def __repr__(self) -> str:
         return f"DeliveryFailed({str(self)!r})"  # of the messages there may be thousands

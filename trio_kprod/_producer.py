@@ -14,10 +14,12 @@ import trio
 from trio.lowlevel import current_trio_token
 
 from ._client import Client, ThreadHost
-from ._delivery import Delivery, Receipt
+from ._delivery import Delivery
+from ._errors import BufferOverflow
 from ._intake import Intake, check_topic
 from ._ledger import Ledger
 from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
+from ._outcomes import Receipt
 from ._room import TopicAccount
 from ._scope import Scope
 from ._settings import make_settings, shown, wrong_type
@@ -45,6 +47,7 @@ class Producer:
     def __init__(self, settings: Settings, delivery: Delivery, intake: Intake) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._delivery = delivery
+        self._ending = delivery.ending
         self._room = delivery.room
         self._intake = intake
         self._topics = intake.topics
@@ -89,7 +92,7 @@ class Producer:
         """
         # `_message` and `_accept`, but without calling them: this is the hot path.
         try:
-            if current_trio_token() is not self._token or self._delivery.refusal is not None:
+            if current_trio_token() is not self._token or self._ending.refusal is not None:
                 self._check()
             known = self._topics[topic]
         except (RuntimeError, TypeError):
@@ -157,7 +160,7 @@ class Producer:
     @trio.lowlevel.enable_ki_protection
     def _accept_item(self, topic: str, item: Any) -> tuple[Entry, TopicAccount] | None:
         """Queue an item; if there is no room for it, return its message, and the topic."""
-        if self._delivery.refusal is not None:
+        if self._ending.refusal is not None:
             self._check()
         known = self._topics[topic]
         if isinstance(item, tuple):
@@ -193,17 +196,16 @@ class Producer:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         receipt = Receipt()
-        ticket = self._delivery.expect(receipt)
+        outcomes = self._delivery.outcomes
+        ticket = outcomes.expect(receipt)
         try:
             message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
             if not self._accept(message, known):
                 await self._wait_for_room(message, known)
             self._delivery.deliver_nowait()
-            await receipt.wait(withdraw=lambda: self._delivery.forget(ticket))
+            await receipt.wait(withdraw=lambda: outcomes.forget(ticket))
         finally:
-            self._delivery.forget(ticket)
-        if receipt.error is not None:
-            raise receipt.error
+            outcomes.forget(ticket)
         assert receipt.metadata is not None
         return receipt.metadata
 
@@ -233,17 +235,16 @@ class Producer:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_place()
-        if self._state == "closed" or self._delivery.crash is not None:
-            raise self._delivery.refused()
+        if self._state == "closed" or self._ending.crash is not None:
+            raise self._ending.refused()
         flush = self._delivery.begin_flush()
         teller = self._delivery.teller
         try:
             await flush.wait(withdraw=lambda: teller.withdraw_flush(flush))
         except BaseException:
-            teller.pass_on(flush)
+            if not flush.ended:
+                teller.pass_on()
             raise
-        if flush.failed is not None:
-            raise flush.failed
 
     @trio.lowlevel.enable_ki_protection
     def abort(self) -> None:
@@ -272,8 +273,6 @@ class Producer:
             return list(range(known.partitions))
         asker = self._delivery.ask_partitions(known)
         await asker.wait(withdraw=lambda: known.askers.remove(asker))
-        if asker.error is not None:
-            raise asker.error
         return list(range(known.partitions))
 
     # -- looking -------------------------------------------------------------------------------------
@@ -295,9 +294,9 @@ class Producer:
         )
 
     def _describe(self) -> str:
-        if self._delivery.crash is not None:
+        if self._ending.crash is not None:
             return "crashed"
-        return "closing" if self._state == "open" and self._delivery.refusal is not None else self._state
+        return "closing" if self._state == "open" and self._ending.refusal is not None else self._state
 
     # -- inside --------------------------------------------------------------------------------------
 
@@ -324,10 +323,11 @@ class Producer:
         return True
 
     def _overflow(self, message: Entry, known: TopicAccount) -> NoReturn:
+        refusal = self._room.refusal(message, known)
         self._delivery.deliver_nowait()
-        if self._instruments.buffer_overflow:
+        if isinstance(refusal, BufferOverflow) and self._instruments.buffer_overflow:
             self._instruments.tell("buffer_overflow", topic=known.name)
-        raise self._room.refusal(message, known)
+        raise refusal
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_for_room(self, message: Entry, known: TopicAccount) -> None:
@@ -353,8 +353,8 @@ class Producer:
 
     def _check(self) -> None:
         self._check_place()
-        if self._delivery.refusal is not None:
-            raise self._delivery.refused()
+        if self._ending.refusal is not None:
+            raise self._ending.refused()
 
     def _check_place(self) -> None:
         """That this is the process and the loop in which the producer was opened."""
@@ -374,7 +374,7 @@ class Producer:
 
     def _fork(self) -> None:
         self._forked = True
-        self._delivery.refusal = (RuntimeError, "in a forked child")  # so that the hot path looks closer
+        self._ending.refusal = (RuntimeError, "in a forked child")  # so that the hot path looks closer
 
 
 def _check_iterable(values: object) -> None:

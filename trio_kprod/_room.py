@@ -1,25 +1,31 @@
-"""The bounded memory channel between senders and the delivery task: who may come in, and who waits.
+"""The bounded queue between senders and the delivery task: which messages come in, and which tasks wait.
 
-Two bounds hold: the count of messages that are *queued* (`max_queue_size`), and the bytes of all that are
-*unsettled* (`max_buffer_bytes`: queued, waiting and in flight). Bytes are taken when a message is accepted
-and given back when it is settled.
+Two bounds hold for all: the count of messages that are *queued* (`max_queue_size`), and the bytes of all
+that are *unsettled* (`max_buffer_bytes`: queued, waiting and in flight). A message takes its bytes when it is
+accepted and gives them back when it is settled.
 
-Whoever awaits room stands in one line, first come, first served; nobody overtakes it, also not by
-`send_nowait`. So the count, the bytes and the quota below are one rule, and a message is either in the queue
-or not: those in the line are admitted here, on behalf of the sender, which then cannot be cancelled any more.
-That is why it is not trio's memory channel, in which a sleeping sender's or receiver's item is neither; and
-to put a message into that and to take it out again would cost half as much as all else that is done here.
+A third bound keeps topics from harming each other. A topic is *limited* until a message of it is acknowledged
+for the first time, and whenever the client reports that it is stalled. All limited topics together share half
+of the buffer, in messages and in bytes. The largest message takes at most the other half of the bytes, so
+what limited topics hold always leaves room for it.
 
-Topics that are *stalled* together hold at most half of the buffer. Beyond that, their senders leave the
-line for their own topic's, so that they hold up no other; when there is room for them they return to the
-front, in the order in which they came.
+Tasks that wait for room have numbers, in the order in which they came, and a queue for each topic. The lowest
+number is admitted first, but a task whose topic is beyond the share of limited topics holds up no task of
+another topic. A newcomer never overtakes a waiting task that the share would admit.
+
+Waiting tasks are admitted here, on their behalf: a message is either in the queue or not, and a task whose
+message is in the queue can no longer be cancelled. That is why the queue is not trio's memory channel, where
+the item of a sleeping sender or receiver is neither in nor out.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,14 +39,18 @@ if TYPE_CHECKING:
     from ._messages import Entry
     from ._settings import Settings
 
+#: The bound of a closed queue, which no message is within.
+_CLOSED = -1
+
 
 class TopicAccount:
-    """What the producer knows of one topic: how much of it is unsettled, and whether it is stalled."""
+    """What the producer knows of one topic: how much of it is unsettled, and whether it makes progress."""
 
     __slots__ = (
+        "acknowledged",
         "askers",
+        "limited",
         "name",
-        "parked",
         "partitions",
         "stalled",
         "unsettled",
@@ -49,13 +59,14 @@ class TopicAccount:
     )
 
     def __init__(self, name: str) -> None:
-        self.name: str = name
-        self.unsettled: int = 0
-        self.unsettled_bytes: int = 0
-        self.stalled: bool = False
-        self.waiters: int = 0  # how many wait for room, in the line or parked
-        self.parked: list[Waiter] = []
-        self.partitions: int = 0  # 0 as long as nobody has told
+        self.name = name
+        self.unsettled = 0
+        self.unsettled_bytes = 0
+        self.acknowledged = False  # since it was first used, or since it stalled
+        self.stalled = False  # as the client reports
+        self.limited = True  # not acknowledged, or stalled: `accept` looks at this for every message
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.partitions = 0  # 0 until the client has reported it
         self.askers: list[Asker] = []
 
     @property
@@ -65,59 +76,65 @@ class TopicAccount:
     def answer(self, error: Callable[[], BaseException | None]) -> None:
         """Wake those who asked for the number of partitions; `error` says why it is not known, or None."""
         for asker in self.askers:
-            asker.error = error()
-            asker.end()
+            asker.end(error())
         self.askers.clear()
 
 
 class Asker(Wait):
-    """A task that waits to hear how many partitions a topic has."""
+    """A task that waits for the number of partitions of a topic."""
 
-    __slots__ = ("error",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error: BaseException | None = None
+    __slots__ = ()
 
 
 class Waiter(Wait):
-    """A task that waits for room, and the message it holds in its hand."""
+    """A task that waits for room, and its message."""
 
-    __slots__ = ("error", "message", "topic")
+    __slots__ = ("message", "number", "topic")
 
-    def __init__(self, message: Entry, topic: TopicAccount) -> None:
+    def __init__(self, message: Entry, topic: TopicAccount, number: int) -> None:
         super().__init__()
         self.message = message
         self.topic = topic
-        self.error: BaseException | None = None
+        self.number = number
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the next of its topic. It is not once it was admitted or cancelled."""
+        return next(iter(self.topic.waiters), None) is self
 
 
 class Room:
-    """The queue, its bounds, and the line before it.
+    """The queue, its bounds, and the tasks that wait for room in it.
 
     Attributes:
-        wake_at (float): call `wake` when so many messages are queued.
-        unsettled_bytes (int): what the accepted and not yet settled ones hold.
+        wake_at (float): call `wake` when this many messages are queued.
+        taken (int): how many of the accepted messages have left the queue.
+        unsettled_bytes (int): what the accepted and not yet settled messages hold.
         short_of_bytes (bool): a message did not fit in, and nothing was settled since.
+        closed: None while messages are accepted, else what makes the exception to raise instead.
     """
 
     def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], object]) -> None:
         self.wake_at = inf
+        self.taken = 0
+        self.unsettled_bytes = 0
+        self.tasks_waiting = 0
+        self.short_of_bytes = False
+        self.closed: Callable[[], Exception] | None = None
         self._wake = wake
         self._ledger = ledger
         self._queue: deque[Entry] = deque()
-        self._max_queue_size = settings.max_queue_size
+        self._max_queue_size = self._bound = settings.max_queue_size
         self._max_bytes = settings.max_buffer_bytes
-        self._quota = max(1, settings.max_buffer_size // 2)
-        self._quota_bytes = settings.max_buffer_bytes // 2
-        self._line: OrderedDict[Waiter, None] = OrderedDict()
-        self._stalled: dict[TopicAccount, None] = {}
-        self._stalled_count = 0
-        self._stalled_bytes = 0
-        self.taken: int = 0  # how many of the accepted messages have left the queue
-        self.unsettled_bytes: int = 0
-        self.tasks_waiting: int = 0
-        self.short_of_bytes: bool = False
+        self._share = max(1, settings.max_buffer_size // 2)
+        self._share_bytes = settings.max_buffer_bytes // 2
+        self._limited_count = 0
+        self._limited_bytes = 0
+        self._numbers = itertools.count()
+        # The first waiter of each topic, by number. Those of `_beyond` are not in it.
+        self._line: list[tuple[int, Waiter]] = []
+        self._beyond: dict[TopicAccount, None] = {}  # limited topics whose first waiter has to wait for share
+        self._share_freed = False
 
     @property
     def queued(self) -> int:
@@ -125,7 +142,7 @@ class Room:
 
     @property
     def accepted(self) -> int:
-        """How many messages ever came in: the running number of the next one."""
+        """How many messages were ever accepted: the position of the next one."""
         return self.taken + len(self._queue)
 
     @property
@@ -137,38 +154,43 @@ class Room:
 
     @trio.lowlevel.enable_ki_protection
     def accept(self, message: Entry, topic: TopicAccount, *, first_in_line: bool = False) -> bool:
-        """Queue the message, or return False: there is no room, or others wait for it."""
+        """Queue the message, or return False: there is no room, others wait for it, or this is closed."""
         size = message[SIZE]
         if self._line and not first_in_line:
             return False
-        if topic.stalled and (topic.parked or not self._within_quota(size)):
+        if topic.limited and ((topic.waiters and not first_in_line) or not self._within_share(size)):
             return False
         held = self.unsettled_bytes + size
         if held > self._max_bytes:
             self.short_of_bytes = True
             return False
         queued = len(self._queue) + 1
-        if queued > self._max_queue_size:
+        if queued > self._bound:
             return False
         self._queue.append(message)
         self.unsettled_bytes = held
         topic.unsettled += 1
         topic.unsettled_bytes += size
-        if topic.stalled:
-            self._stalled_count += 1
-            self._stalled_bytes += size
+        if topic.limited:
+            self._limited_count += 1
+            self._limited_bytes += size
         if queued >= self.wake_at:
             self._wake()
         return True
 
-    def _within_quota(self, size: int) -> bool:
-        return self._stalled_count < self._quota and self._stalled_bytes + size <= self._quota_bytes
+    def _within_share(self, size: int) -> bool:
+        return self._limited_count < self._share and self._limited_bytes + size <= self._share_bytes
 
-    def refusal(self, message: Entry, topic: TopicAccount) -> BufferOverflow:
+    def refusal(self, message: Entry, topic: TopicAccount) -> Exception:
         """Why `accept` returned False."""
-        if topic.parked or (topic.stalled and not self._within_quota(message[SIZE])):
+        if self.closed is not None:
+            return self.closed()
+        if topic.limited and (topic.waiters or not self._within_share(message[SIZE])):
+            state = "makes no progress" if topic.stalled else "has no acknowledged message yet"
             text = (
-                f"topic {topic.name!r} makes no progress, and stalled topics may hold half of the buffer only"
+                f"the topic {state}, and such topics together may hold half of the buffer only "
+                f"({self._share} messages, {self._share_bytes} bytes): use `await send`, which waits, "
+                f"or a larger max_buffer_size or max_buffer_bytes"
             )
         elif self.queued >= self._max_queue_size:
             text = f"the queue is full: max_queue_size={self._max_queue_size} messages"
@@ -178,74 +200,89 @@ class Room:
             text = f"{self.tasks_waiting} tasks wait for room in send() before you"
         return BufferOverflow(f"no room for a message to {topic.name!r}: {text}")
 
-    # -- the line ------------------------------------------------------------------------------------
+    # -- waiting for room ----------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
     async def wait_for_room(self, message: Entry, topic: TopicAccount) -> None:
-        """Stand in line until the message is in the queue; if Cancelled leaves, it never will be."""
-        waiter = Waiter(message, topic)
-        self._line[waiter] = None
-        self._count_waiter(topic, 1)
-        self.admit()
-        await waiter.wait(withdraw=lambda: self._leave_line(waiter))
-        if waiter.error is not None:
-            raise waiter.error
+        """Wait until the message is in the queue; if Cancelled leaves, it never will be."""
+        if self.closed is not None:
+            raise self.closed()
+        waiter = Waiter(message, topic, next(self._numbers))
+        topic.waiters[waiter] = None
+        self.tasks_waiting += 1
+        if waiter.is_first:
+            self._line_up(waiter)
+        await waiter.wait(withdraw=lambda: self._withdraw(waiter))
+
+    def _line_up(self, waiter: Waiter) -> None:
+        """Let the first waiter of a topic compete with those of others, unless it is beyond the share."""
+        topic = waiter.topic
+        if topic.limited and not self._within_share(waiter.message[SIZE]):
+            self._beyond[topic] = None
+        else:
+            heapq.heappush(self._line, (waiter.number, waiter))
+
+    def _line_up_next(self, topic: TopicAccount) -> None:
+        self._beyond.pop(topic, None)
+        if topic.waiters:
+            self._line_up(next(iter(topic.waiters)))
 
     def admit(self) -> bool:
-        """Let in whoever there is room for, in order; whether anybody came in."""
+        """Queue the messages of waiting tasks as far as there is room; whether there was one."""
         if not self.tasks_waiting:
             return False
-        self._unpark()
+        if self._share_freed:
+            self._share_freed = False
+            for topic in list(self._beyond):
+                self._line_up_next(topic)
         before = self.accepted
         while self._line:
-            waiter = next(iter(self._line))
+            _, waiter = self._line[0]
             topic = waiter.topic
-            if topic.parked or (topic.stalled and not self._within_quota(waiter.message[SIZE])):
-                del self._line[waiter]
-                topic.parked.append(waiter)
+            if not waiter.is_first:  # it was cancelled
+                heapq.heappop(self._line)
+            elif topic.limited and not self._within_share(waiter.message[SIZE]):
+                heapq.heappop(self._line)
+                self._beyond[topic] = None
             elif self.accept((*waiter.message[:RUN], self._ledger.run), topic, first_in_line=True):
-                del self._line[waiter]
-                self._call(waiter)
+                heapq.heappop(self._line)
+                self._remove(waiter)
+                self._line_up_next(topic)
+                waiter.end()
             else:
                 break
         return self.accepted > before
 
-    def _call(self, waiter: Waiter, error: BaseException | None = None) -> None:
-        self._count_waiter(waiter.topic, -1)
-        waiter.error = error
-        waiter.end()
+    def _remove(self, waiter: Waiter) -> None:
+        del waiter.topic.waiters[waiter]
+        self.tasks_waiting -= 1
 
-    def _count_waiter(self, topic: TopicAccount, change: int) -> None:
-        self.tasks_waiting += change
-        topic.waiters += change
-
-    def _unpark(self) -> None:
-        """Put those whose topics have room again before all others: they have waited longest."""
-        for topic in self._stalled:
-            if topic.parked and self._within_quota(topic.parked[0].message[SIZE]):
-                self._return_to_line(topic)
-
-    def _return_to_line(self, topic: TopicAccount) -> None:
-        for waiter in reversed(topic.parked):
-            self._line[waiter] = None
-            self._line.move_to_end(waiter, last=False)
-        topic.parked.clear()
-
-    def _leave_line(self, waiter: Waiter) -> None:
-        self._count_waiter(waiter.topic, -1)
-        if waiter in self._line:
-            del self._line[waiter]
-        else:
-            waiter.topic.parked.remove(waiter)
+    def _withdraw(self, waiter: Waiter) -> None:
+        was_first = waiter.is_first
+        self._remove(waiter)
+        if was_first:
+            self._line_up_next(waiter.topic)
+        if len(self._line) > 2 * self.tasks_waiting + 16:  # mostly cancelled ones
+            self._line = [entry for entry in self._line if entry[1].is_first]
+            heapq.heapify(self._line)
         self.admit()  # it may have been the one that did not fit
 
-    def turn_away(self, error: Callable[[], Exception]) -> None:
-        """Nobody comes in any more: each that waits gets an error of its own."""
-        for topic in self._stalled:
-            self._return_to_line(topic)
-        while self._line:
-            waiter, _ = self._line.popitem(last=False)
-            self._call(waiter, error())
+    # -- closing -------------------------------------------------------------------------------------
+
+    def close(self, refused: Callable[[], Exception]) -> None:
+        """Accept nothing more. Each task that waits gets an exception of its own."""
+        self.closed = refused
+        self._bound = _CLOSED
+        topics = {waiter.topic for _, waiter in self._line}.union(self._beyond)
+        self._line.clear()
+        self._beyond.clear()
+        for waiter in sorted([one for topic in topics for one in topic.waiters], key=attrgetter("number")):
+            self._remove(waiter)
+            waiter.end(refused())
+
+    def reopen(self) -> None:
+        self.closed = None
+        self._bound = self._max_queue_size
 
     # -- going out -----------------------------------------------------------------------------------
 
@@ -268,21 +305,35 @@ class Room:
         self.short_of_bytes = False
         topic.unsettled -= count
         topic.unsettled_bytes -= size
-        if topic.stalled:
-            self._stalled_count -= count
-            self._stalled_bytes -= size
+        if topic.limited:
+            self._limited_count -= count
+            self._limited_bytes -= size
+            self._share_freed = True
+
+    # -- which topics are limited --------------------------------------------------------------------
+
+    def acknowledged(self, topic: TopicAccount) -> None:
+        topic.acknowledged = True
+        if topic.limited and not topic.stalled:
+            self._unlimit(topic)
 
     def stalled(self, topic: TopicAccount) -> None:
-        if not topic.stalled:
-            topic.stalled = True
-            self._stalled[topic] = None
-            self._stalled_count += topic.unsettled
-            self._stalled_bytes += topic.unsettled_bytes
+        topic.stalled = True
+        topic.acknowledged = False
+        if not topic.limited:
+            topic.limited = True
+            self._limited_count += topic.unsettled
+            self._limited_bytes += topic.unsettled_bytes
 
     def recovered(self, topic: TopicAccount) -> None:
-        if topic.stalled:
-            self._return_to_line(topic)
-            topic.stalled = False
-            del self._stalled[topic]
-            self._stalled_count -= topic.unsettled
-            self._stalled_bytes -= topic.unsettled_bytes
+        topic.stalled = False
+        if topic.limited and topic.acknowledged:
+            self._unlimit(topic)
+
+    def _unlimit(self, topic: TopicAccount) -> None:
+        topic.limited = False
+        self._limited_count -= topic.unsettled
+        self._limited_bytes -= topic.unsettled_bytes
+        self._share_freed = True
+        if topic in self._beyond:
+            self._line_up_next(topic)

@@ -43,6 +43,7 @@ class Scope:
         self._settings = settings
         self._logger = settings.logger
         self._delivery = delivery
+        self._ending = delivery.ending
         self._client = client
         self._host = host
         self._nursery: trio.Nursery
@@ -92,7 +93,7 @@ class Scope:
         self._start(self._delivery.run)
         self._start(self._stop_client)
         if self._settings.delivery_interval > 0:
-            self._start(self._delivery.run_timer)
+            self._start(self._delivery.demand.run_timer)
 
     def _start(self, run: Callable[[], Awaitable[None]]) -> trio.CancelScope:
         scope = trio.CancelScope(shield=True)
@@ -115,7 +116,7 @@ class Scope:
                 self._all_ended.set()
 
     def _crashed(self, error: BaseException) -> None:
-        if self._delivery.crash is not None:
+        if self._ending.crash is not None:
             self._logger.error("%r, after the producer had crashed", error, exc_info=error)
             return
         self._body.cancel(reason="a background task of the producer crashed")
@@ -127,25 +128,29 @@ class Scope:
         finally:
             self._client_done.set()
         self._delivery.turn()  # it may have said why it ended
-        if not self._delivery.stopping.is_set() and self._delivery.open_error is None:
+        if not self._ending.stopping.is_set() and self._delivery.open_error is None:
             raise RuntimeError("the client ended without being told to")
 
     async def _stop_client(self) -> None:
         try:
-            await self._delivery.stopping.wait()
-            self._client.stop(self._delivery.reason)
+            await self._ending.stopping.wait()
+            self._client.stop(self._ending.reason)
             await self._wait(self._client_done, STOP_GRACE)
             self._delivery.finish()
         finally:
             self._stopped.set()
 
     async def _wait(self, event: trio.Event, seconds: float) -> None:
-        """Wait for the event, which is set after so many seconds of the host: not those of this loop."""
+        """Wait for the event, which is set after this many seconds of the host: not those of this loop."""
 
         async def ring() -> None:
+            started = self._host.clock()
             try:
                 await self._host.sleep(seconds)
-            finally:  # also if there is no thread to be had for it
+            except Exception as error:
+                self._logger.warning("no thread to time %g s with, so by this loop's clock: %r", seconds, error)
+                await trio.sleep(max(0, seconds - (self._host.clock() - started)))
+            finally:
                 event.set()
 
         if not event.is_set():
@@ -172,12 +177,11 @@ class Scope:
     async def _drain(self) -> None:
         self._delivery.close()
         try:
-            await self._wait(self._delivery.over, self._settings.shutdown_timeout)
+            await self._wait(self._ending.over, self._settings.shutdown_timeout)
         except KeyboardInterrupt as interrupt:
             self._interrupt = interrupt
-            self._delivery.give_up_because("the shutdown was interrupted")
-        self._delivery.give_up_because(f"shutdown_timeout ({self._settings.shutdown_timeout:g} s) passed")
-        self._delivery.stopping.set()
+            self._ending.give_up_because("the shutdown was interrupted")
+        self._ending.stop(f"shutdown_timeout ({self._settings.shutdown_timeout:g} s) passed")
         await self._uninterrupted(self._stopped)
 
     async def _uninterrupted(self, event: trio.Event) -> None:
@@ -216,7 +220,7 @@ class Scope:
         return [error for error in order if error is not None]
 
     def _crash_error(self) -> ProducerCrashed | None:
-        cause = self._delivery.crash
+        cause = self._ending.crash
         if cause is None:
             return None
         error = ProducerCrashed(f"a background task of the producer failed: {cause!r}")

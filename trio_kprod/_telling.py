@@ -1,13 +1,24 @@
-"""Who is told of a message that was not delivered: exactly one, and never nobody.
+"""Who is told of a message that was not delivered: one of these, and always one.
 
-The first of these that there is: the `send_and_wait` that still waits for it (the delivery task sees to
-that one), the flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the
-end of the scope. A flush has told of a message when it ends; one that is cancelled before passes it on.
-What is kept is bounded; what is beyond is logged one by one and counted.
+The first of these that there is: the `send_and_wait` that still waits for it (`_outcomes` sees to that one),
+the flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the end of the
+scope. A flush has told of a message when it ends; one that is cancelled before passes it on. What is kept is
+bounded; what is beyond the bound is logged one by one, and counted.
+
+Flushes do not have lists of their own, which would be one entry for each pair of a message and a flush. A
+flush covers a message if the message's position is before its mark. Flushes end in the order of their marks.
+When some end, all that is kept before the last of their marks goes to the end of a log, by position; and what
+a flush tells of is a piece of that log, from where it ended when the flush began.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from ._errors import DeliveryFailed
@@ -18,83 +29,129 @@ if TYPE_CHECKING:
     from ._messages import Undelivered
     from ._settings import Settings
 
-
-class _Failure:
-    """An undelivered message that is kept until somebody is told."""
-
-    __slots__ = ("called_back", "flushes", "undelivered")
-
-    def __init__(self, undelivered: Undelivered, flushes: int) -> None:
-        self.undelivered = undelivered
-        self.flushes = flushes  # how many wait that will tell of it
-        self.called_back = not flushes  # `on_undelivered`, if there is one, had its chance
+#: Position of the message, running number of the failure, and the failure.
+_Failure = tuple[int, int, "Undelivered"]
 
 
 class Flush(Wait):
     """A wait for the outcome of every message before the position `mark`.
 
     Attributes:
-        failures: the undelivered messages among them, and those before them that nobody was told of.
-        failed (Exception | None): what to raise then, a `DeliveryFailed` unless the producer crashed.
+        log_from (int): where the log ended when this began.
+        omitted_before (int): how many of the omitted ones were told before this began.
     """
 
-    def __init__(self, mark: int, omitted_before: int) -> None:
+    __slots__ = ("log_from", "mark", "omitted_before")
+
+    def __init__(self, mark: int, log_from: int, omitted_before: int) -> None:
         super().__init__()
         self.mark = mark
-        self.failed: Exception | None = None
-        self._omitted_before = omitted_before
-        self.failures: list[_Failure] = []
+        self.log_from = log_from
+        self.omitted_before = omitted_before
 
-    def conclude(self, omitted: int) -> None:
-        omitted -= self._omitted_before
-        if self.failures or omitted:
-            self.failed = DeliveryFailed([one.undelivered for one in self.failures], omitted)
-        self.end()
+
+class _Log:
+    """The failures that flushes have told of, by running index; forgotten once no flush needs them."""
+
+    def __init__(self) -> None:
+        self._failures: list[_Failure] = []
+        self._start = 0
+
+    @property
+    def end(self) -> int:
+        return self._start + len(self._failures)
+
+    def append(self, failures: list[_Failure]) -> None:
+        self._failures += failures
+
+    def piece(self, start: int, end: int) -> Callable[[], list[Undelivered]]:
+        """Finds the failures from `start` up to `end`, in the order in which they became known."""
+        return partial(_in_order, self._failures, start - self._start, end - self._start)
+
+    def forget_before(self, index: int) -> None:
+        """Pieces that were asked for keep the list that they are part of."""
+        count = index - self._start
+        if 2 * count > len(self._failures):
+            self._failures = self._failures[count:]
+            self._start = index
+
+
+def _in_order(failures: list[_Failure], start: int, end: int) -> list[Undelivered]:
+    return [failure[2] for failure in sorted(failures[start:end], key=itemgetter(1))]
 
 
 class Teller:
-    """Keeps undelivered messages until they are told."""
+    """Keeps undelivered messages until they are told.
 
-    def __init__(self, settings: Settings, instruments: Instruments) -> None:
+    Attributes:
+        around_callback: makes the context in which `on_undelivered` is called.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        instruments: Instruments,
+        around_callback: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.around_callback = around_callback
         self._instruments = instruments
         self._on_undelivered = settings.on_undelivered
         self._logger = settings.logger
         # As many as can be unsettled, so that the end of a scope can tell of them all.
         self._max_count = settings.max_queue_size + settings.max_buffer_size
         self._max_bytes = settings.max_buffer_bytes
-        self._kept: dict[_Failure, None] = {}
+        # What is kept, sorted by position: what a flush was to tell of, so that `on_undelivered` was not
+        # called; and what it was called for, or would have been if there were one.
+        self._for_flushes: list[_Failure] = []
+        self._for_anyone: list[_Failure] = []
         self._kept_bytes = 0
-        self._flushes: list[Flush] = []
+        self._flushes: OrderedDict[Flush, None] = OrderedDict()  # by their marks, which only grow
+        self._log = _Log()
+        self._failures = 0  # how many ever were
         self._omitted = 0  # how many ever were,
-        self._omitted_told = 0  # and how many of these somebody has heard of
+        self._omitted_told = 0  # and how many of these somebody was told of
 
     @property
     def kept(self) -> tuple[Undelivered, ...]:
-        return tuple(one.undelivered for one in self._kept)
+        both = [*self._for_flushes, *self._for_anyone]
+        return tuple(_in_order(both, 0, len(both)))
 
     # -- somebody must be told -----------------------------------------------------------------------
 
     def tell(self, undelivered: Undelivered, position: int) -> None:
         """`position` is that of the message, or of one before it that no flush sets apart from it."""
-        flushes = [flush for flush in self._flushes if position < flush.mark]
-        if not flushes and self._called_back(undelivered):
+        covered = position < self._last_mark()
+        if not covered and self._called_back(undelivered):
             return
-        if self._has_room_for(undelivered):
-            failure = _Failure(undelivered, len(flushes))
-            self._keep(failure)
-            for flush in flushes:
-                flush.failures.append(failure)
-        elif not flushes or not self._called_back(undelivered):
-            self._omit(undelivered)
+        held = self._kept_bytes + undelivered.message.size
+        if len(self._for_flushes) + len(self._for_anyone) < self._max_count and held <= self._max_bytes:
+            self._kept_bytes = held
+            self._failures += 1
+            insort(
+                self._for_flushes if covered else self._for_anyone, (position, self._failures, undelivered)
+            )
+        elif not covered or not self._called_back(undelivered):
+            self._omitted += 1
+            self._logger.error(
+                "not delivered, and no room to keep it for telling: %r (maybe written: %s): %s",
+                undelivered.message,
+                undelivered.maybe_written,
+                undelivered.cause,
+            )
+
+    def _last_mark(self) -> int:
+        """What is before it is covered by the flush that began last, whatever the others cover."""
+        return next(reversed(self._flushes)).mark if self._flushes else 0
 
     def _called_back(self, undelivered: Undelivered) -> bool:
         if self._on_undelivered is None:
             return False
         try:
-            self._on_undelivered(undelivered)
+            with self.around_callback():
+                self._on_undelivered(undelivered)
         except BaseException as error:
-            # Also SystemExit and the like: nobody above us is the program that they are meant to end, and
-            # the message must not get lost with them.
+            # Also SystemExit and the like: we are in a background task, where they would not end the
+            # program, and the message must not get lost with them.
             self._instruments.tell("error", error=error)
             self._logger.exception(
                 "on_undelivered raised; the message is kept for flush() or the scope's end"
@@ -102,69 +159,68 @@ class Teller:
             return False
         return True
 
-    def _has_room_for(self, undelivered: Undelivered) -> bool:
-        held = self._kept_bytes + undelivered.message.size
-        return len(self._kept) < self._max_count and held <= self._max_bytes
-
-    def _keep(self, failure: _Failure) -> None:
-        self._kept[failure] = None
-        self._kept_bytes += failure.undelivered.message.size
-
-    def _drop(self, failure: _Failure) -> None:
-        if failure in self._kept:
-            del self._kept[failure]
-            self._kept_bytes -= failure.undelivered.message.size
-
-    def _omit(self, undelivered: Undelivered) -> None:
-        self._omitted += 1
-        self._logger.error(
-            "not delivered, and no room to keep it for telling: %r (maybe written: %s): %s",
-            undelivered.message,
-            undelivered.maybe_written,
-            undelivered.cause,
-        )
-
     # -- somebody asks -------------------------------------------------------------------------------
 
     def begin_flush(self, mark: int) -> Flush:
-        """Everything kept failed before the call, so the flush covers all of it."""
-        flush = Flush(mark, self._omitted_told)
-        for failure in self._kept:
-            failure.flushes += 1
-            flush.failures.append(failure)
-        self._flushes.append(flush)
+        """Everything kept is of messages before the mark, so the flush covers all of it."""
+        flush = Flush(mark, self._log.end, self._omitted_told)
+        self._flushes[flush] = None
         return flush
 
     def end_flushes(self, settled_before: int) -> None:
-        for flush in [one for one in self._flushes if one.mark <= settled_before]:
-            self._flushes.remove(flush)
-            flush.conclude(self._omitted)
-            for failure in flush.failures:
-                self._drop(failure)
+        ending: list[Flush] = []
+        while self._flushes and next(iter(self._flushes)).mark <= settled_before:
+            ending.append(self._flushes.popitem(last=False)[0])
+        if not ending:
+            return
+        told = self._take_before(ending[-1].mark)
+        start = self._log.end
+        self._log.append(told)
+        for flush in ending:
+            # Besides what is told now, it covers all that other flushes have told of since it began.
+            end = start + bisect_left(told, (flush.mark,))
+            omitted = self._omitted - flush.omitted_before
+            failed = end > flush.log_from or omitted
+            piece = self._log.piece(flush.log_from, end)
+            flush.end(DeliveryFailed.found_by(piece, omitted) if failed else None)
             self._omitted_told = self._omitted
+        self._log.forget_before(next(iter(self._flushes)).log_from if self._flushes else self._log.end)
+
+    def _take_before(self, mark: int) -> list[_Failure]:
+        """What is kept of messages before this position, by position; it is not kept any more."""
+        taken: list[_Failure] = []
+        for kept in (self._for_flushes, self._for_anyone):
+            count = bisect_left(kept, (mark,))
+            taken += kept[:count]
+            del kept[:count]
+        taken.sort()
+        self._kept_bytes -= sum([undelivered.message.size for _, _, undelivered in taken])
+        return taken
 
     def fail_flushes(self, error: Exception) -> None:
-        """Nobody may wait for what will not come; the messages stay kept."""
+        """End them all, as nothing will be settled any more; the messages stay kept."""
         for flush in self._flushes:
-            flush.failed = error
-            flush.end()
+            flush.end(error)
         self._flushes.clear()
 
     def withdraw_flush(self, flush: Flush) -> None:
-        self._flushes.remove(flush)
+        del self._flushes[flush]
 
-    def pass_on(self, flush: Flush) -> None:
-        """Tell, after it was withdrawn, what only this flush would have told of."""
-        for failure in flush.failures:
-            failure.flushes -= 1
-            if failure.flushes or failure.called_back or failure not in self._kept:
-                continue
-            failure.called_back = True
-            if self._called_back(failure.undelivered):
-                self._drop(failure)
+    def pass_on(self) -> None:
+        """After a flush was withdrawn: tell of what no other flush will tell of."""
+        first = bisect_left(self._for_flushes, (self._last_mark(),))
+        passed = self._for_flushes[first:]
+        del self._for_flushes[first:]
+        for failure in passed:
+            insort(self._for_anyone, failure)
+        for failure in sorted(passed, key=itemgetter(1)):
+            if self._called_back(failure[2]):
+                del self._for_anyone[bisect_left(self._for_anyone, failure[:2])]
+                self._kept_bytes -= failure[2].message.size
 
     def last_words(self) -> DeliveryFailed | None:
-        """At the end of the scope: everything that nobody was told of."""
+        """At the end of the scope: everything that was not told."""
         omitted = self._omitted - self._omitted_told
         self._omitted_told = self._omitted
-        return DeliveryFailed(self.kept, omitted) if self._kept or omitted else None
+        kept = self.kept
+        return DeliveryFailed(kept, omitted) if kept or omitted else None

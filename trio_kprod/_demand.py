@@ -1,0 +1,69 @@
+"""When messages that wait are to be delivered: on request, by number, or by time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from ._settings import Settings
+
+
+class Demand:
+    """What asks for delivery.
+
+    Asking moves `mark` and nothing else, so it never blocks, never piles up and is never lost: if the buffer
+    has no room for all that is before the mark, the rest follows as room appears.
+
+    Attributes:
+        mark (int): deliver each message before this position.
+    """
+
+    def __init__(self, settings: Settings, deliver_nowait: Callable[[], object]) -> None:
+        self.mark = 0
+        self._threshold = settings.delivery_threshold
+        self._interval = settings.delivery_interval
+        self._deliver_nowait = deliver_nowait
+        self._deadline: float | None = None
+        self._armed = trio.Event()
+
+    def is_due(self, first: int, count: int) -> bool:
+        """Whether to hand over `count` messages, of which the first is at this position."""
+        return first < self.mark or 0 < self._threshold <= count
+
+    def wake_at(self, waiting: int, most: int, *, held_back: bool) -> int:
+        """How many queued messages have to be looked at, at most `most`, when so many wait already."""
+        if self._interval > 0 and not waiting:
+            return 1
+        if self._threshold and not held_back:
+            return min(most, self._threshold - waiting)
+        return most
+
+    # -- time ----------------------------------------------------------------------------------------
+
+    def start_timer(self) -> None:
+        if self._interval > 0 and self._deadline is None:
+            self._deadline = trio.current_time() + self._interval
+            self._armed.set()
+
+    def stop_timer(self) -> None:
+        self._deadline = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def run_timer(self) -> None:
+        """The timer task: asks for delivery `delivery_interval` after the first message began to wait.
+
+        A hand-over only clears the deadline. So the timer wakes at most once an interval, finds that it has
+        been cleared or moved, and goes back to sleep.
+        """
+        while True:
+            if self._deadline is None:
+                self._armed = trio.Event()
+                await self._armed.wait()
+            elif trio.current_time() < self._deadline:
+                await trio.sleep_until(self._deadline)
+            else:
+                self._deadline = None
+                self._deliver_nowait()

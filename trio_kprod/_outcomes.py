@@ -1,0 +1,155 @@
+"""What became of messages: counted, and told to the tasks that wait for them and to instruments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ._errors import DeliveryAborted, DeliveryFailed
+from ._messages import ACCEPTED_AT, RUN, TICKET, TIMESTAMP_MS, Entry, Message, RecordMetadata, Undelivered
+from ._waiting import Wait
+
+if TYPE_CHECKING:
+    from ._core import Settled
+    from ._instruments import Instruments
+    from ._ledger import Ledger
+    from ._telling import Teller
+
+
+class Receipt(Wait):
+    """What a `send_and_wait` waits on."""
+
+    __slots__ = ("metadata",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata: RecordMetadata | None = None
+
+
+class Trigger:
+    """One delivery as instruments see it: from a hand-over to the last outcome of what it handed over."""
+
+    __slots__ = ("attempts", "count", "delivered", "error", "started", "unsettled")
+
+    def __init__(self, count: int, started: float) -> None:
+        self.count = self.unsettled = count
+        self.started = started
+        self.delivered = 0
+        self.attempts = 0
+        self.error: BaseException | None = None
+
+    def settle(self, count: int, report: Settled) -> None:
+        self.unsettled -= count
+        self.attempts = max(self.attempts, report.attempts)
+        if report.error is None:
+            self.delivered += count
+        elif self.error is None:
+            self.error = report.error
+
+
+class Outcomes:
+    """Counts outcomes and tells of them."""
+
+    def __init__(
+        self, ledger: Ledger, teller: Teller, instruments: Instruments, clock: Callable[[], float]
+    ) -> None:
+        self.delivered = self.undelivered = 0
+        self.delivered_bytes = self.undelivered_bytes = 0
+        self._ledger = ledger
+        self._teller = teller
+        self._instruments = instruments
+        self._clock = clock
+        self._dropped = 0  # messages given up, and instruments are not told yet
+        self._receipts: dict[int | None, Receipt] = {}  # by their tickets
+        self._tickets = itertools.count()
+
+    # -- receipts ------------------------------------------------------------------------------------
+
+    def expect(self, receipt: Receipt) -> int:
+        """A ticket, for the message whose outcome this receipt is to get."""
+        ticket = next(self._tickets)
+        self._receipts[ticket] = receipt
+        return ticket
+
+    def forget(self, ticket: int) -> None:
+        self._receipts.pop(ticket, None)
+
+    def fail_receipts(self, error: Exception) -> None:
+        """End every wait, as nothing will be settled any more."""
+        for receipt in self._receipts.values():
+            receipt.end(error)
+        self._receipts.clear()
+
+    # -- settling ------------------------------------------------------------------------------------
+
+    def settle(self, report: Settled) -> None:
+        """Count first, then tell the senders, then instruments: those may ask for the counts, or raise."""
+        count = len(report.entries)
+        parts = list(self._ledger.settle(report.entries))
+        if report.error is None:
+            self.delivered += count
+            self.delivered_bytes += report.size
+            self._acknowledge(report)
+        else:
+            self.undelivered += count
+            self.undelivered_bytes += report.size
+            self._fail(report, report.error)
+        for run, part in parts:
+            if run.delivery is not None:
+                self._settle_trigger(run.delivery, part, report)
+
+    def _acknowledge(self, report: Settled) -> None:
+        if self._receipts:
+            for index, message in enumerate(report.entries):
+                receipt = self._receipts.pop(message[TICKET], None)
+                if receipt is not None:
+                    receipt.metadata = _metadata(report, index, message)
+                    receipt.end()
+        if self._instruments.ack_messages:
+            self._instruments.tell(
+                "ack_messages",
+                topic=report.topic,
+                partition=report.partition,
+                base_offset=report.base_offset,
+                message_count=len(report.entries),
+                delay=self._clock() - report.entries[0][ACCEPTED_AT],
+            )
+
+    def _fail(self, report: Settled, cause: BaseException) -> None:
+        if isinstance(cause, DeliveryAborted):
+            self._dropped += len(report.entries)
+        for message in report.entries:
+            undelivered = Undelivered(Message.of(message), report.maybe_written, cause)
+            receipt = self._receipts.pop(message[TICKET], None)
+            if receipt is not None:
+                receipt.end(DeliveryFailed([undelivered]))
+            else:
+                self._teller.tell(undelivered, message[RUN])
+        if self._instruments.error:
+            self._instruments.tell("error", error=cause)
+
+    def _settle_trigger(self, trigger: Trigger, count: int, report: Settled) -> None:
+        trigger.settle(count, report)
+        if not trigger.unsettled:
+            self._instruments.tell(
+                "deliver_messages",
+                message_count=trigger.count,
+                delivered_message_count=trigger.delivered,
+                attempts=trigger.attempts,
+                duration=self._clock() - trigger.started,
+                error=trigger.error,
+            )
+
+    def conclude(self) -> None:
+        """Tell those who wait for more than one message."""
+        self._teller.end_flushes(self._ledger.settled_before())
+        dropped, self._dropped = self._dropped, 0
+        if dropped and self._instruments.drop_messages:
+            self._instruments.tell("drop_messages", message_count=dropped)
+
+
+def _metadata(report: Settled, index: int, message: Entry) -> RecordMetadata:
+    offset = report.base_offset + index if report.base_offset >= 0 else -1
+    timestamp_ms = report.timestamp_ms if report.timestamp_ms >= 0 else message[TIMESTAMP_MS]
+    return RecordMetadata(report.topic, report.partition, offset, timestamp_ms)
