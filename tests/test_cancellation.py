@@ -97,6 +97,7 @@ async def crowded(**settings: Any) -> AsyncIterator[tuple[Producer, MemoryBroker
     broker = MemoryBroker(topics={"a": 1})
     options = {"max_queue_size": 1, "max_buffer_size": 1, "shutdown_timeout": 60, **settings}
     async with open_memory_producer(broker, **options) as producer:
+        producer._room.acknowledged(producer._intake.topic("a"))
         broker.silence("Produce")
         producer.send_nowait("a", b"first")
         producer.deliver_nowait()
@@ -319,6 +320,7 @@ def test_leaving_delivers_and_tells_all_the_same() -> None:
         with attempt.scope:
             try:
                 async with open_memory_producer(broker, max_buffer_size=2) as producer:
+                    producer._room.acknowledged(producer._intake.topic("a"))
                     for number in range(3):
                         producer.send_nowait("a", b"%d" % number)
                     attempt.begin()

@@ -205,8 +205,16 @@ def test_counts(name: str, least: int) -> None:
 
 def test_least_counts() -> None:
     """The smallest of each work together."""
-    settings = make_settings(**COUNTS, client_config={"max_request_size": 1})
+    settings = make_settings(**COUNTS)
     assert {name: getattr(settings, name) for name in COUNTS} == COUNTS
+
+
+def test_the_largest_request_is_at_most_half_of_the_buffer() -> None:
+    """The default yields, and that of the batches with it."""
+    settings = make_settings(max_buffer_bytes=2001)
+    assert (settings.max_request_size, settings.batch_size) == (1000, 1000)
+    settings = make_settings(max_buffer_bytes=2000, client_config={"max_request_size": 1000})
+    assert settings.max_request_size == 1000
 
 
 @pytest.mark.parametrize(("name", "zero", "infinite"), [(name, *rule) for name, rule in TIMES.items()])
@@ -288,8 +296,8 @@ def test_batch_size_zero_means_no_batching() -> None:
             r"delivery_threshold \(11\) must not be larger than max_buffer_size \(10\)",
         ),
         (
-            {"max_buffer_bytes": 1000},
-            r"max_request_size \(1048576\) must not be larger than max_buffer_bytes \(1000\)",
+            {"max_buffer_bytes": 1999, "client_config": {"max_request_size": 1000}},
+            r"max_request_size \(1000\) must not be larger than half of max_buffer_bytes \(1999\).*: use a larger",
         ),
         (
             {"client_config": {"batch_size": 2_000_000}},

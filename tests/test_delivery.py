@@ -513,7 +513,7 @@ async def test_a_flush_waits_for_a_client_that_is_behind(autojump_clock: object)
 
 
 async def test_the_kept_are_bounded_in_bytes(autojump_clock: object) -> None:
-    limits: Any = {"max_buffer_bytes": 3000, "max_request_size": 2000}
+    limits: Any = {"max_buffer_bytes": 3000}
     client = FakeClient()
     with pytest.raises(errors.DeliveryFailed) as caught:
         async with open_fake(client, delivery_threshold=1, **limits) as producer:

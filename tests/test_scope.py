@@ -21,6 +21,7 @@ from trio_kprod._client import LoopHost
 from trio_kprod._core._reports import Opened, Settled
 from trio_kprod._messages import VALUE, Entry
 from trio_kprod._producer import Producer
+from trio_kprod._scope import STOP_GRACE
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -545,20 +546,39 @@ async def test_what_was_taken_from_the_queue_and_lost_is_told_of_in_the_log(
     assert caplog.text.count("1 messages are not accounted for") == 1
 
 
-async def test_without_a_thread_for_its_clock_the_end_does_not_wait(autojump_clock: object) -> None:
-    """Not for the client either, which may be stuck: it is abandoned at once."""
-    start = trio.current_time()
+class _NoThread(LoopHost):
+    async def sleep(self, seconds: float) -> None:
+        raise RuntimeError("can't start new thread")
 
-    class NoThread(LoopHost):
-        async def sleep(self, seconds: float) -> None:
-            raise RuntimeError("can't start new thread")
 
-    opening = open_fake(FakeClient(deaf=True))
-    opening._host = NoThread()
-    with pytest.raises(errors.ProducerCrashed, match="can't start new thread"):
+async def test_without_a_thread_for_its_clock_the_end_delivers_all_the_same(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = FakeClient()
+    opening = open_fake(client, shutdown_timeout=20)
+    opening._host = _NoThread()
+    async with trio.open_nursery() as nursery:
         async with opening as producer:
             producer.send_nowait("topic", b"1")
-    assert trio.current_time() == start
+
+            async def acknowledge_later() -> None:
+                await trio.sleep(19)
+                client.acknowledge()
+
+            nursery.start_soon(acknowledge_later)
+    assert producer.statistics().delivered == 1
+    assert "no thread to time 20 s with" in caplog.text
+
+
+async def test_without_a_thread_for_its_clock_the_end_still_has_a_deadline(autojump_clock: object) -> None:
+    """Also where the client is stuck."""
+    opening = open_fake(FakeClient(deaf=True), shutdown_timeout=20)
+    opening._host = _NoThread()
+    start = trio.current_time()
+    with pytest.raises(errors.DeliveryFailed):
+        async with opening as producer:
+            producer.send_nowait("topic", b"1")
+    assert trio.current_time() == start + 20 + STOP_GRACE
     assert len(producer.undelivered) == 1
 
 

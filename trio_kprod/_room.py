@@ -188,7 +188,7 @@ class Room:
         if topic.limited and (topic.waiters or not self._within_share(message[SIZE])):
             state = "makes no progress" if topic.stalled else "has no acknowledged message yet"
             text = (
-                f"the topic {state}, and such topics together may hold half of the buffer only "
+                f"topic {topic.name!r} {state}, and such topics together may hold half of the buffer only "
                 f"({self._share} messages, {self._share_bytes} bytes): use `await send`, which waits, "
                 f"or a larger max_buffer_size or max_buffer_bytes"
             )

@@ -81,7 +81,7 @@ class Storm:
             "max_queue_size": pick([1, 3, 50]),
             "max_buffer_size": buffer,
             "max_request_size": 2000,
-            "max_buffer_bytes": pick([2000, 4000, 10**6]),
+            "max_buffer_bytes": pick([4000, 8000, 10**6]),
             "batch_size": pick([200, 500, 2000]),
             "compression_type": pick([None, None, "gzip"]),
             "delivery_threshold": pick([0, 1, buffer]),

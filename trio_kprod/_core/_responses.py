@@ -18,8 +18,8 @@ from ._partition import Partition
 #: A request that kills its connection so often is sent as single batches.
 LOSSES_UNTIL_ALONE = 2
 
-#: A batch that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says. By
-#: the pace of reconnecting that takes half a minute, and all the while the broker took connections.
+#: A batch that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
+#: By the pace of reconnecting that takes half a minute, and all the while the broker took connections.
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
 
 

@@ -222,7 +222,6 @@ _CONFIG: Mapping[str, _Option] = {
 #: Which option may not be larger than which.
 _AT_MOST = (
     ("delivery_threshold", "max_buffer_size"),
-    ("max_request_size", "max_buffer_bytes"),
     ("batch_size", "max_request_size"),
     ("reconnect_backoff_ms", "reconnect_backoff_max_ms"),
 )
@@ -270,7 +269,17 @@ def _refuse_unknown(name: str) -> None:
 
 
 def _settle_contradictions(values: dict[str, Any], client_config: Mapping[str, Any]) -> None:
-    """Two defaults adapt to what was given; every other contradiction is an error."""
+    """Three defaults adapt to what was given; every other contradiction is an error."""
+    half = values["max_buffer_bytes"] // 2
+    if "max_request_size" not in client_config:
+        values["max_request_size"] = max(1, min(values["max_request_size"], half))
+    elif values["max_request_size"] > half:
+        # Topics that make no progress may hold half of the buffer: the largest message fits beside them.
+        raise ValueError(
+            f"max_request_size ({values['max_request_size']}) must not be larger than half of "
+            f"max_buffer_bytes ({values['max_buffer_bytes']}), so that a message of any size finds room "
+            f"beside topics that make no progress: use a larger max_buffer_bytes or a smaller max_request_size"
+        )
     if "batch_size" not in client_config:
         values["batch_size"] = min(values["batch_size"], values["max_request_size"])
     if "reconnect_backoff_max_ms" not in client_config:
