@@ -297,7 +297,7 @@ def test_batch_size_zero_means_no_batching() -> None:
         ),
         (
             {"max_buffer_bytes": 1999, "client_config": {"max_request_size": 1000}},
-            r"max_request_size \(1000\) must not be larger than half of max_buffer_bytes \(1999\).*: use a larger",
+            r"max_request_size \(1000\) must not be larger than half of max_buffer_bytes \(1999\).*: use",
         ),
         (
             {"client_config": {"batch_size": 2_000_000}},

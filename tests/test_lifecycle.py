@@ -469,13 +469,13 @@ async def test_a_bug_in_the_drain_is_a_crash_too_and_ends_the_scope(autojump_clo
 async def test_leaving_a_dead_broker_takes_the_shutdown_timeout(
     autojump_clock: MockClock, count: int, fault: str
 ) -> None:
-    """With nothing to deliver, one message, or a full queue and buffer; and nothing is untold."""
+    """With nothing to deliver, one message, or all that a stalled topic may hold; and each is reported."""
     broker = MemoryBroker()
     before = trio.current_time()
     errors: list[trio_kprod.DeliveryFailed] = []
     try:
         async with open_memory_producer(
-            broker, shutdown_timeout=5, max_queue_size=5, max_buffer_size=5
+            broker, shutdown_timeout=5, max_queue_size=5, max_buffer_size=20
         ) as producer:
             break_broker(broker, fault)
             with trio.move_on_after(1):

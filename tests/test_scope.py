@@ -567,7 +567,7 @@ async def test_without_a_thread_for_its_clock_the_end_delivers_all_the_same(
 
             nursery.start_soon(acknowledge_later)
     assert producer.statistics().delivered == 1
-    assert "no thread to time 20 s with" in caplog.text
+    assert "no thread for a clock, so 20 s go by" in caplog.text
 
 
 async def test_without_a_thread_for_its_clock_the_end_still_has_a_deadline(autojump_clock: object) -> None:

@@ -16,9 +16,13 @@ in your loop
 -------------------------------------------------------------------------------------------------------
 `_producer`            `open_producer` and `Producer`: accept, refuse, wait
 `_scope`               the order of leaving, and which exception the user sees
+`_intake`              from the arguments of a send to an entry: every check
+`_room`                the queue: which messages come in, and which tasks wait
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
+`_buffer`, `_demand`   what was taken from the queue; when it is handed to the client
+`_outcomes`            what became of messages: counts, receipts, instruments
 `_telling`             who is told of a message that was not delivered
-`_intake`, `_room`     what a message must be to come in; who comes in and who waits
+`_ending`              refusing, giving up, crashing
 `_ledger`              which accepted messages are unsettled
 `_waiting`             one task waits, another ends that, or it is cancelled: never both
 in the client's loop
@@ -46,6 +50,7 @@ from ._errors import (
     DeliveryFailed as DeliveryFailed,
     DeliveryTimedOut as DeliveryTimedOut,
     MessageTooLarge as MessageTooLarge,
+    NoResponse as NoResponse,
     PartitioningFailed as PartitioningFailed,
     ProducerClosed as ProducerClosed,
     ProducerCrashed as ProducerCrashed,
@@ -76,6 +81,7 @@ __all__ = [
     "Instrument",
     "Message",
     "MessageTooLarge",
+    "NoResponse",
     "PartitioningFailed",
     "Producer",
     "ProducerClosed",

@@ -71,7 +71,7 @@ class TopicAccount:
 
     @property
     def is_idle(self) -> bool:
-        return not (self.unsettled or self.stalled or self.waiters or self.askers)
+        return not (self.unsettled or self.waiters or self.askers)
 
     def answer(self, error: Callable[[], BaseException | None]) -> None:
         """Wake those who asked for the number of partitions; `error` says why it is not known, or None."""

@@ -148,9 +148,7 @@ class Scope:
             try:
                 await self._host.sleep(seconds)
             except Exception as error:
-                self._logger.warning(
-                    "no thread for a clock, so %g s go by this loop's: %r", seconds, error
-                )
+                self._logger.warning("no thread for a clock, so %g s go by this loop's: %r", seconds, error)
                 await trio.sleep(max(0, seconds - (self._host.clock() - started)))
             finally:
                 event.set()

@@ -278,7 +278,7 @@ def _settle_contradictions(values: dict[str, Any], client_config: Mapping[str, A
         raise ValueError(
             f"max_request_size ({values['max_request_size']}) must not be larger than half of "
             f"max_buffer_bytes ({values['max_buffer_bytes']}), so that a message of any size finds room "
-            f"beside topics that make no progress: use a larger max_buffer_bytes or a smaller max_request_size"
+            "beside topics that make no progress: use a larger max_buffer_bytes or a smaller max_request_size"
         )
     if "batch_size" not in client_config:
         values["batch_size"] = min(values["batch_size"], values["max_request_size"])
