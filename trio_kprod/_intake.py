@@ -34,13 +34,19 @@ _check_timestamp = integer(0, 2**63 - 1)
 
 
 class TopicAccounts(dict[str, TopicAccount]):
-    """Every topic somebody sent to, by its name; asking for a new name checks it."""
+    """Every topic that was sent to, by its name; asking for a new name checks it.
 
+    Attributes:
+        pins (int): how many sends have looked up their topic and now run the user's code, which may send to
+            other topics. Until they are done no account is forgotten: it would be one of theirs.
+    """
+
+    pins = 0
     _limit = MAX_IDLE_TOPICS
 
     def __missing__(self, name: str) -> TopicAccount:
         check_topic(name)
-        if len(self) >= self._limit:
+        if len(self) >= self._limit and not self.pins:
             self._forget_idle()
         # `str` of a subclass could be anything (an enum's is not its value), this is its characters.
         self[name] = topic = TopicAccount("".join(name))
@@ -86,14 +92,14 @@ class Intake:
         size = RECORD_OVERHEAD
         if value is not None:
             if self._value_serializer is not None:
-                value = _serialize("value_serializer", self._value_serializer, topic, value)
+                value = self._serialize("value_serializer", self._value_serializer, topic, value)
             elif type(value) is not bytes:
                 value = _checked_bytes("value", value)
             if value is not None:
                 size += len(value)
         if key is not None:
             if self._key_serializer is not None:
-                key = _serialize("key_serializer", self._key_serializer, topic, key)
+                key = self._serialize("key_serializer", self._key_serializer, topic, key)
             elif type(key) is not bytes:
                 key = _checked_bytes("key", key)
             if key is not None:
@@ -102,7 +108,11 @@ class Intake:
             raise ValueError("key and value must not both be None: a tombstone needs a key to delete")
         pairs: Headers = ()
         if headers is not None:
-            pairs, headers_size = _checked_headers(headers)
+            self.topics.pins += 1
+            try:
+                pairs, headers_size = _checked_headers(headers)
+            finally:
+                self.topics.pins -= 1
             size += headers_size
         if partition is not None:
             partition = _check_partition("partition", partition)
@@ -116,6 +126,23 @@ class Intake:
         if size > self._max_message_size:
             self._too_large(topic, size)
         return topic, value, key, pairs, partition, timestamp_ms, size, now, ticket, self._ledger.run
+
+    def _serialize(
+        self, name: str, serializer: Callable[[str, Any], Any], topic: str, given: Any
+    ) -> bytes | None:
+        self.topics.pins += 1
+        try:
+            data = serializer(topic, given)
+        except Exception as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{name} failed for {shown(given)}: {type(error).__name__}: {error}") from error
+        finally:
+            self.topics.pins -= 1
+        if data is None or type(data) is bytes:
+            return data
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            return bytes(data)
+        raise TypeError(f"{name} must return bytes or None, but for {shown(given)} it returned {shown(data)}")
 
     def _read_wall_clock(self, now: float) -> int:
         """Once a millisecond: what comes within it is stamped the same. (And is encoded with less work.)"""
@@ -145,19 +172,6 @@ def _checked_bytes(name: str, given: object) -> bytes:
     if isinstance(given, (bytearray, memoryview)):
         raise wrong_type(name, given, f"bytes (or None), not something that can change: give bytes({name})")
     raise wrong_type(name, given, f"bytes or None, unless {name}_serializer is set")
-
-
-def _serialize(name: str, serializer: Callable[[str, Any], Any], topic: str, given: Any) -> bytes | None:
-    try:
-        data = serializer(topic, given)
-    except Exception as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{name} failed for {shown(given)}: {type(error).__name__}: {error}") from error
-    if data is None or type(data) is bytes:
-        return data
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError(f"{name} must return bytes or None, but for {shown(given)} it returned {shown(data)}")
 
 
 def _checked_headers(headers: Headers) -> tuple[Headers, int]:

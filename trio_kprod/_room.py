@@ -7,7 +7,8 @@ accepted and gives them back when it is settled.
 A third bound keeps topics from harming each other. A topic is *limited* until a message of it is acknowledged
 for the first time, and whenever the client reports that it is stalled. All limited topics together share half
 of the buffer, in messages and in bytes. The largest message takes at most the other half of the bytes, so
-what limited topics hold always leaves room for it.
+what limited topics hold always leaves room for it. And each limited topic leaves as much of the share to the
+others as it holds itself: one that does not exist must not keep out another that is merely new.
 
 Tasks that wait for room have numbers, in the order in which they came, and a queue for each topic. The lowest
 number is admitted first, but a task whose topic is beyond the share of limited topics holds up no task of
@@ -158,7 +159,7 @@ class Room:
         size = message[SIZE]
         if self._line and not first_in_line:
             return False
-        if topic.limited and ((topic.waiters and not first_in_line) or not self._within_share(size)):
+        if topic.limited and ((topic.waiters and not first_in_line) or not self._within_share(topic, size)):
             return False
         held = self.unsettled_bytes + size
         if held > self._max_bytes:
@@ -178,17 +179,20 @@ class Room:
             self._wake()
         return True
 
-    def _within_share(self, size: int) -> bool:
-        return self._limited_count < self._share and self._limited_bytes + size <= self._share_bytes
+    def _within_share(self, topic: TopicAccount, size: int) -> bool:
+        return (
+            topic.unsettled + self._limited_count < self._share
+            and topic.unsettled_bytes + self._limited_bytes + size <= self._share_bytes
+        )
 
     def refusal(self, message: Entry, topic: TopicAccount) -> Exception:
         """Why `accept` returned False."""
         if self.closed is not None:
             return self.closed()
-        if topic.limited and (topic.waiters or not self._within_share(message[SIZE])):
+        if topic.limited and (topic.waiters or not self._within_share(topic, message[SIZE])):
             state = "makes no progress" if topic.stalled else "has no acknowledged message yet"
             text = (
-                f"topic {topic.name!r} {state}, and such topics together may hold half of the buffer only "
+                f"topic {topic.name!r} {state}, and such topics share half of the buffer "
                 f"({self._share} messages, {self._share_bytes} bytes): use `await send`, which waits, "
                 f"or a larger max_buffer_size or max_buffer_bytes"
             )
@@ -217,7 +221,7 @@ class Room:
     def _line_up(self, waiter: Waiter) -> None:
         """Let the first waiter of a topic compete with those of others, unless it is beyond the share."""
         topic = waiter.topic
-        if topic.limited and not self._within_share(waiter.message[SIZE]):
+        if topic.limited and not self._within_share(topic, waiter.message[SIZE]):
             self._beyond[topic] = None
         else:
             heapq.heappush(self._line, (waiter.number, waiter))
@@ -241,7 +245,7 @@ class Room:
             topic = waiter.topic
             if not waiter.is_first:  # it was cancelled
                 heapq.heappop(self._line)
-            elif topic.limited and not self._within_share(waiter.message[SIZE]):
+            elif topic.limited and not self._within_share(topic, waiter.message[SIZE]):
                 heapq.heappop(self._line)
                 self._beyond[topic] = None
             elif self.accept((*waiter.message[:RUN], self._ledger.run), topic, first_in_line=True):
