@@ -278,6 +278,8 @@ async def test_a_serializer_that_aborts_ends_its_own_send(
 
 
 async def test_headers_that_abort_end_their_own_send(autojump_clock: object) -> None:
+    producer: Producer
+
     class Headers(list[Any]):
         def __iter__(self) -> Any:
             producer.abort()
@@ -290,6 +292,8 @@ async def test_headers_that_abort_end_their_own_send(autojump_clock: object) -> 
 
 
 async def test_an_iterable_that_aborts_ends_its_own_send_many(autojump_clock: object) -> None:
+    producer: Producer
+
     def values() -> Any:
         yield b"1"
         producer.abort()
@@ -304,6 +308,8 @@ async def test_an_iterable_that_aborts_ends_its_own_send_many(autojump_clock: ob
 
 @pytest.mark.parametrize("hook", ["produce_messages", "buffer_full"])
 async def test_nothing_is_handed_over_after_a_hook_that_aborts(autojump_clock: object, hook: str) -> None:
+    producer: Producer
+
     class Aborts(Instrument):
         pass
 

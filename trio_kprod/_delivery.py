@@ -22,7 +22,7 @@ time from the client's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING
@@ -104,7 +104,7 @@ class Delivery:
         return asker
 
     @contextmanager
-    def _around_callback(self) -> Iterator[None]:
+    def _around_callback(self) -> Generator[None, None, None]:
         """What `on_undelivered` sends while the producer drains is part of that."""
         accepted = self.room.accepted
         with self.ending.callback():

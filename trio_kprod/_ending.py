@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -90,7 +90,7 @@ class Ending:
             topic.answer(self.refused)
 
     @contextmanager
-    def callback(self) -> Iterator[None]:
+    def callback(self) -> Generator[None, None, None]:
         """While `on_undelivered` runs, also a draining producer accepts messages, unless it is done."""
         if self.phase is not Phase.DRAINING or self.over.is_set():
             yield

@@ -74,6 +74,12 @@ class Producer:
         If it returns, the message has exactly one outcome: it is acknowledged, or somebody is told (`flush`,
         `on_undelivered`, the end of the scope). If it raises, nothing was queued.
 
+        A topic of which no message has been acknowledged yet, or which makes no progress, may hold a quarter
+        of `max_buffer_size` and `max_buffer_bytes`, and all such topics together half. So a first burst that
+        is larger than that needs `await send`, which waits for the first acknowledgement, or larger bounds.
+
+        While the block is being left, only `on_undelivered` may call it: see `open_producer`.
+
         Args:
             topic: 1 to 249 characters out of ``a-z A-Z 0-9 . _ -``.
             value: bytes, or what `value_serializer` takes. None is a tombstone: it deletes the key in a
@@ -84,7 +90,8 @@ class Producer:
             timestamp_ms: milliseconds since 1970, by default now.
 
         Raises:
-            BufferOverflow: there is no room, or others wait for it in `send`. Delivery was asked for.
+            BufferOverflow: there is no room, or others wait for it in `send`; the text says which bound was
+                reached. Delivery was asked for.
             MessageTooLarge: it is larger than `max_request_size`.
             TypeError, ValueError: an argument is wrong; the error names it.
             ProducerClosed, ProducerCrashed: nothing is accepted any more.
@@ -118,7 +125,7 @@ class Producer:
         """Accept a message for delivery, waiting for room if there is none.
 
         As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
-        one that sends to a topic that makes no progress does not hold up the others. Returning means
+        one that sends to a topic that is new or makes no progress does not hold up the others. Returning means
         accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -527,7 +534,8 @@ def open_producer(
             Every one is tried.
         max_queue_size: how many messages the queue holds that the delivery task has not taken.
         max_buffer_size: how many messages may be taken and not yet settled.
-        max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue.
+        max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue. At
+            least twice `max_request_size`.
         delivery_threshold: deliver when so many messages wait; 1 is at once, 0 never.
         delivery_interval: deliver so long after the first message began to wait; 0 is never.
         delivery_timeout: give a message up so long after it was accepted.
@@ -540,7 +548,10 @@ def open_producer(
             object of kafka-python's `Serializer`. None is never given to them.
         instruments: objects of `Instrument`, told of everything that happens.
         on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
-            It runs in the loop of the user, must not block, and may call `Producer.send_nowait`.
+            It runs in the loop of the user, must not block, and may call `Producer.send_nowait`, also while
+            the block is being left: what it sends then is delivered within the same `shutdown_timeout`. Once
+            that has passed, or after `Producer.abort`, it gets `ProducerClosed`. If it raises, the error is
+            logged and the message that failed is kept for `flush` and the end of the block.
         logger: by default ``logging.getLogger("trio_kprod")``.
         **client_config: kafka-python's own options, see `ClientConfig`: `acks` (default ``"all"``),
             `compression_type`, `security_protocol`, ``ssl_*``, ``sasl_*`` and so on.
