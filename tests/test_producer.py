@@ -471,8 +471,9 @@ async def test_a_stalled_topic_holds_a_part_of_the_buffer_only(autojump_clock: o
         await settle_down()
         client.report(Stalled("bad"))
         await settle_down()
-        for _ in range(3):
+        for _ in range(6):
             producer.send_nowait("bad", b"1")
+            await settle_down()
         with pytest.raises(errors.BufferOverflow, match="topic 'bad' makes no progress"):
             producer.send_nowait("bad", b"1")
         with trio.move_on_after(1) as scope:
@@ -553,7 +554,7 @@ async def test_what_a_stalled_topic_gives_back_it_may_take_again(autojump_clock:
                 await settle_down()
             client.acknowledge(1)
             await settle_down()
-            assert producer.statistics().tasks_waiting == 2
+            assert producer.statistics().tasks_waiting == 1
             client.automatic = True
             client.acknowledge()
             producer.deliver_nowait()

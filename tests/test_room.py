@@ -115,6 +115,19 @@ async def test_all_limited_topics_share_one_half(autojump_clock: object) -> None
         client.acknowledge()
 
 
+async def test_a_stalled_topic_leaves_room_for_a_new_one(autojump_clock: object) -> None:
+    client = FakeClient()
+    async with open_fake(client, **NEW, max_queue_size=10, max_buffer_size=80) as producer:
+        assert await fill(producer, "good") == 20
+        await acknowledge(client, "good", 20)
+        client.report(Stalled("good"))
+        await settle_down()
+        assert await fill(producer, "good") == 30
+        assert await fill(producer, "new") == 5
+        client.automatic = True
+        client.acknowledge()
+
+
 async def test_a_stalled_topic_needs_an_acknowledgement_to_recover(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_buffer_size=10, on_undelivered=lambda _: None) as producer:

@@ -74,9 +74,9 @@ class Producer:
         If it returns, the message has exactly one outcome: it is acknowledged, or somebody is told (`flush`,
         `on_undelivered`, the end of the scope). If it raises, nothing was queued.
 
-        A topic of which no message has been acknowledged yet, or which makes no progress, may hold a quarter
-        of `max_buffer_size` and `max_buffer_bytes`, and all such topics together half. So a first burst that
-        is larger than that needs `await send`, which waits for the first acknowledgement, or larger bounds.
+        A topic of which no message has been acknowledged yet may hold a quarter of `max_buffer_size` and
+        `max_buffer_bytes`; it and all topics that make no progress may hold half together. So a first burst
+        that is larger needs `await send`, which waits for the first acknowledgement, or larger bounds.
 
         While the block is being left, only `on_undelivered` may call it: see `open_producer`.
 
@@ -125,8 +125,9 @@ class Producer:
         """Accept a message for delivery, waiting for room if there is none.
 
         As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
-        one that sends to a topic that is new or makes no progress does not hold up the others. Returning means
-        accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
+        one that sends to a topic that is new or makes no progress does not hold up the others. When it
+        returns, the message is accepted, not delivered. Always a checkpoint; if it raises `Cancelled`,
+        nothing was queued.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         message, known = self._message(topic, value, key, headers, partition, timestamp_ms)

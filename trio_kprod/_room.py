@@ -7,8 +7,9 @@ accepted and gives them back when it is settled.
 A third bound keeps topics from harming each other. A topic is *limited* until a message of it is acknowledged
 for the first time, and whenever the client reports that it is stalled. All limited topics together share half
 of the buffer, in messages and in bytes. The largest message takes at most the other half of the bytes, so
-what limited topics hold always leaves room for it. And each limited topic leaves as much of the share to the
-others as it holds itself: one that does not exist must not keep out another that is merely new.
+what limited topics hold always leaves room for it. So that others cannot keep a new topic out, each new one
+leaves as much of the share to others as it holds itself (it may not exist), and topics that were acknowledged
+before they stalled take three quarters of the share.
 
 Tasks that wait for room have numbers, in the order in which they came, and a queue for each topic. The lowest
 number is admitted first, but a task whose topic is beyond the share of limited topics holds up no task of
@@ -50,6 +51,7 @@ class TopicAccount:
     __slots__ = (
         "acknowledged",
         "askers",
+        "is_new",
         "limited",
         "name",
         "partitions",
@@ -63,6 +65,7 @@ class TopicAccount:
         self.name = name
         self.unsettled = 0
         self.unsettled_bytes = 0
+        self.is_new = True  # no message of it was ever acknowledged
         self.acknowledged = False  # since it was first used, or since it stalled
         self.stalled = False  # as the client reports
         self.limited = True  # not acknowledged, or stalled: `accept` looks at this for every message
@@ -180,10 +183,15 @@ class Room:
         return True
 
     def _within_share(self, topic: TopicAccount, size: int) -> bool:
-        return (
-            topic.unsettled + self._limited_count < self._share
-            and topic.unsettled_bytes + self._limited_bytes + size <= self._share_bytes
-        )
+        if topic.is_new:
+            return (
+                topic.unsettled + self._limited_count < self._share
+                and topic.unsettled_bytes + self._limited_bytes + size <= self._share_bytes
+            )
+        share, share_bytes = self._share - self._share // 4, self._share_bytes - self._share_bytes // 4
+        held = self._limited_bytes
+        # The first one always, however large: else a topic with large messages could not recover.
+        return self._limited_count < share and (not held or held + size <= share_bytes)
 
     def refusal(self, message: Entry, topic: TopicAccount) -> Exception:
         """Why `accept` returned False."""
@@ -317,6 +325,7 @@ class Room:
     # -- which topics are limited --------------------------------------------------------------------
 
     def acknowledged(self, topic: TopicAccount) -> None:
+        topic.is_new = False
         topic.acknowledged = True
         if topic.limited and not topic.stalled:
             self._unlimit(topic)

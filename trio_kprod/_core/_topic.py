@@ -62,7 +62,9 @@ class Topic:
         # requests that had been made when they came.
         self.strays: dict[int, _Strays] = {}
         self.unsettled = 0
-        self.batch_limit = shared.rules.batch_size
+        overhead = shared.rules.request_overhead + topic_overhead(name) + PARTITION_OVERHEAD
+        self._largest_batch = min(shared.rules.batch_size, shared.rules.max_request_size - overhead)
+        self.batch_limit = self._largest_batch
         self.awaited = False  # somebody waits to hear the number of partitions
         self.requests_made = 0  # how often the core has asked about it
         self.useless_responses = 0
@@ -230,7 +232,7 @@ class Topic:
 
     def restore_batch_limit(self) -> None:
         """It was one record that was too large."""
-        self.batch_limit = self.shared.rules.batch_size
+        self.batch_limit = self._largest_batch
 
     # ---- metadata ----------------------------------------------------------------------------------------
 
