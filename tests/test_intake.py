@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 import gc
 import time
+import uuid
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from trio_kprod._client._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceExchange
 from trio_kprod._errors import MessageTooLarge
 from trio_kprod._intake import MAX_IDLE_TOPICS, Intake
 from trio_kprod._ledger import Ledger
@@ -20,6 +23,7 @@ from trio_kprod._messages import (
     RUN,
     Entry,
     Message,
+    one_batch_overhead,
 )
 from trio_kprod._settings._config import make_settings
 
@@ -42,7 +46,7 @@ def make_entry(
     **settings: Any,
 ) -> Entry:
     into = intake(**settings)
-    return into.message(into.topic(topic).name, value, key, headers, partition, timestamp_ms)
+    return into.message(into.topic(topic), value, key, headers, partition, timestamp_ms)
 
 
 def make(value: Any = b"v", **how: Any) -> Message:
@@ -152,12 +156,33 @@ def test_sizes_are_upper_bounds() -> None:
 
 
 def test_a_message_larger_than_a_request() -> None:
-    fits = 1000 - BATCH_OVERHEAD - RECORD_OVERHEAD
-    assert make(bytes(fits), **SMALL).size == 1000 - BATCH_OVERHEAD
+    fits = 1000 - one_batch_overhead("trio-kprod", "topic") - BATCH_OVERHEAD - RECORD_OVERHEAD
+    make(bytes(fits), **SMALL)
     with pytest.raises(
-        MessageTooLarge, match="takes 1001 bytes with its overhead, max_request_size allows 1000"
+        MessageTooLarge,
+        match="takes 1001 bytes with the overhead of its request, max_request_size allows 1000",
     ):
         make(bytes(fits + 1), **SMALL)
+
+
+def test_the_name_of_the_topic_is_part_of_the_request() -> None:
+    fits = 1000 - one_batch_overhead("trio-kprod", "x" * 249) - BATCH_OVERHEAD - RECORD_OVERHEAD
+    make(bytes(fits), topic="x" * 249, **SMALL)
+    with pytest.raises(MessageTooLarge):
+        make(bytes(fits + 1), topic="x" * 249, **SMALL)
+
+
+@pytest.mark.parametrize("version", range(LOWEST_VERSION, HIGHEST_VERSION + 1))
+@pytest.mark.parametrize("name", ["t", "x" * 249])
+def test_no_request_with_one_batch_is_larger_than_its_overhead_says(name: str, version: int) -> None:
+    """In each version; the largest message therefore fits in with all that belongs to its request."""
+    for size in (0, 127, 128, 2**14, 2**21, 2**21 + 1):
+        topic, batch, request = Mock(id=uuid.uuid4()), Mock(data=bytes(size)), Mock()
+        topic.name = name
+        batch.partition = Mock(topic=topic, index=0)
+        request.batches = [batch]
+        frame = ProduceExchange(request, version, -1, 30, Mock()).encode("client")
+        assert len(frame) <= one_batch_overhead("client", name) + size
 
 
 def test_serializers() -> None:

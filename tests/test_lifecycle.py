@@ -477,6 +477,7 @@ async def test_leaving_a_dead_broker_takes_the_shutdown_timeout(
         async with open_memory_producer(
             broker, shutdown_timeout=5, max_queue_size=5, max_buffer_size=40
         ) as producer:
+            producer._room.acknowledged(producer._intake.topic("t"))  # as if it had been used before
             break_broker(broker, fault)
             with trio.move_on_after(1):
                 for _ in range(count):

@@ -219,7 +219,7 @@ async def test_nobody_overtakes_a_large_message(autojump_clock: object) -> None:
         for _ in range(3):
             producer.send_nowait("topic", bytes(900))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(producer.send, "topic", bytes(1500))
+            nursery.start_soon(producer.send, "topic", bytes(1400))
             await settle_down()
             with pytest.raises(errors.BufferOverflow, match="1 tasks wait"):
                 producer.send_nowait("topic", b"small")
@@ -230,7 +230,7 @@ async def test_nobody_overtakes_a_large_message(autojump_clock: object) -> None:
             assert producer.statistics().tasks_waiting == 2
             client.automatic = True
             client.acknowledge()
-    assert [len(value or b"") for value in values(client)] == [900, 900, 900, 1500, 5]
+    assert [len(value or b"") for value in values(client)] == [900, 900, 900, 1400, 5]
 
 
 async def test_a_line_for_bytes_never_comes_to_a_stop(autojump_clock: object) -> None:
@@ -240,7 +240,7 @@ async def test_a_line_for_bytes_never_comes_to_a_stop(autojump_clock: object) ->
     async with open_fake(client, **limits) as producer:
         async with trio.open_nursery() as nursery:
             for _ in range(4):
-                nursery.start_soon(producer.send, "topic", bytes(1500))
+                nursery.start_soon(producer.send, "topic", bytes(1400))
             for _ in range(4):
                 await settle_down()
                 assert len(client.held) == 2 or not nursery.child_tasks
@@ -254,9 +254,9 @@ async def test_when_the_first_in_line_gives_up_the_next_may_fit(autojump_clock: 
     limits: Any = {"max_buffer_bytes": 3200, "max_request_size": 1600}
     async with open_fake(client, **limits) as producer:
         for _ in range(2):
-            producer.send_nowait("topic", bytes(1500))
+            producer.send_nowait("topic", bytes(1400))
         async with trio.open_nursery() as nursery:
-            impatient = await nursery.start(sending, producer, bytes(1500))
+            impatient = await nursery.start(sending, producer, bytes(1400))
             nursery.start_soon(producer.send, "topic", b"small")
             await settle_down()
             assert producer.statistics().tasks_waiting == 2
@@ -531,7 +531,7 @@ async def test_nobody_overtakes_those_who_wait_for_a_stalled_topic(autojump_cloc
         client.report(Stalled("bad"))
         await settle_down()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(producer.send, "bad", bytes(1500))
+            nursery.start_soon(producer.send, "bad", bytes(1400))
             await settle_down()
             with pytest.raises(errors.BufferOverflow, match="topic 'bad' makes no progress"):
                 producer.send_nowait("bad", b"small")

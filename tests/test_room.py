@@ -186,7 +186,7 @@ async def test_the_largest_message_fits_in_beside_limited_topics(autojump_clock:
         for _ in range(10):
             with trio.move_on_after(1):
                 await producer.send("bad", bytes(400))
-        await producer.send("good", bytes(1900))
+        await producer.send("good", bytes(1800))
         check_sums(producer)
         client.automatic = True
         client.acknowledge()

@@ -14,7 +14,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from ._errors import MessageTooLarge
-from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD
+from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD, one_batch_overhead
 from ._room import TopicAccount
 from ._settings import integer, shown, wrong_type, wrong_value
 
@@ -44,12 +44,19 @@ class TopicAccounts(dict[str, TopicAccount]):
     pins = 0
     _limit = MAX_IDLE_TOPICS
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._max_request_size = settings.max_request_size
+        self._client_id = settings.client_id
+
     def __missing__(self, name: str) -> TopicAccount:
         check_topic(name)
         if len(self) >= self._limit and not self.pins:
             self._forget_idle()
         # `str` of a subclass could be anything (an enum's is not its value), this is its characters.
-        self[name] = topic = TopicAccount("".join(name))
+        name = "".join(name)
+        overhead = one_batch_overhead(self._client_id, name) + BATCH_OVERHEAD
+        self[name] = topic = TopicAccount(name, self._max_request_size - overhead)
         return topic
 
     def _forget_idle(self) -> None:
@@ -62,7 +69,7 @@ class Intake:
     """Makes entries of what the user gives. Reads clocks, changes nothing."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float], ledger: Ledger) -> None:
-        self.topics: TopicAccounts = TopicAccounts()
+        self.topics: TopicAccounts = TopicAccounts(settings)
         self._ledger = ledger
         self._clock = clock
         self._millisecond = 0
@@ -70,7 +77,6 @@ class Intake:
         self._key_serializer = settings.key_serializer
         self._value_serializer = settings.value_serializer
         self._max_request_size = settings.max_request_size
-        self._max_message_size = settings.max_request_size - BATCH_OVERHEAD
 
     def topic(self, name: str) -> TopicAccount:
         try:
@@ -81,7 +87,7 @@ class Intake:
 
     def message(
         self,
-        topic: str,
+        topic: TopicAccount,
         value: Any,
         key: Any,
         headers: Headers | None,
@@ -92,14 +98,14 @@ class Intake:
         size = RECORD_OVERHEAD
         if value is not None:
             if self._value_serializer is not None:
-                value = self._serialize("value_serializer", self._value_serializer, topic, value)
+                value = self._serialize("value_serializer", self._value_serializer, topic.name, value)
             elif type(value) is not bytes:
                 value = _checked_bytes("value", value)
             if value is not None:
                 size += len(value)
         if key is not None:
             if self._key_serializer is not None:
-                key = self._serialize("key_serializer", self._key_serializer, topic, key)
+                key = self._serialize("key_serializer", self._key_serializer, topic.name, key)
             elif type(key) is not bytes:
                 key = _checked_bytes("key", key)
             if key is not None:
@@ -123,9 +129,13 @@ class Intake:
             timestamp_ms = self._millisecond
         else:
             timestamp_ms = self._read_wall_clock(now)
-        if size > self._max_message_size:
-            self._too_large(topic, size)
-        return topic, value, key, pairs, partition, timestamp_ms, size, now, ticket, self._ledger.run
+        if size > topic.max_message_size:
+            overhead = self._max_request_size - topic.max_message_size
+            raise MessageTooLarge(
+                f"the message to {topic.name!r} takes {size + overhead} bytes with the overhead of its "
+                f"request, max_request_size allows {self._max_request_size}"
+            )
+        return topic.name, value, key, pairs, partition, timestamp_ms, size, now, ticket, self._ledger.run
 
     def _serialize(
         self, name: str, serializer: Callable[[str, Any], Any], topic: str, given: Any
@@ -149,12 +159,6 @@ class Intake:
         self._millisecond_ends = now + 0.001
         self._millisecond = time_ns() // 1_000_000
         return self._millisecond
-
-    def _too_large(self, topic: str, size: int) -> None:
-        raise MessageTooLarge(
-            f"the message to {topic!r} takes {size + BATCH_OVERHEAD} bytes with its overhead, "
-            f"max_request_size allows {self._max_request_size}"
-        )
 
 
 def check_topic(name: object) -> None:

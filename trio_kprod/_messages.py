@@ -41,6 +41,11 @@ def topic_overhead(name: str) -> int:
     return _TOPIC_OVERHEAD + max(len(name.encode()), _TOPIC_ID)
 
 
+def one_batch_overhead(client_id: str, topic: str) -> int:
+    """What a produce request takes besides its one batch, at the most."""
+    return request_overhead(client_id) + topic_overhead(topic) + PARTITION_OVERHEAD
+
+
 #: A message on its way, as the fields below: the one object there is for each, from the call to its outcome.
 #:
 #: A plain tuple and no class, for the sake of the garbage collector. It follows every instance of a class, so

@@ -105,7 +105,7 @@ class Producer:
         except (RuntimeError, TypeError):
             self._explain(topic)
             raise
-        message = self._intake.message(known.name, value, key, headers, partition, timestamp_ms)
+        message = self._intake.message(known, value, key, headers, partition, timestamp_ms)
         if not self._room.accept(message, known):
             self._overflow(message, known)
         if self._instruments.enqueue_message:
@@ -175,7 +175,7 @@ class Producer:
             key, value = _pair(item)
         else:
             key, value = None, item
-        message = self._intake.message(known.name, value, key, None, None, None)
+        message = self._intake.message(known, value, key, None, None, None)
         if not self._room.accept(message, known):
             return message, known
         if self._instruments.enqueue_message:
@@ -320,7 +320,7 @@ class Producer:
     ) -> tuple[Entry, TopicAccount]:
         self._check()
         known = self._intake.topic(topic)
-        return self._intake.message(known.name, value, key, headers, partition, timestamp_ms, ticket), known
+        return self._intake.message(known, value, key, headers, partition, timestamp_ms, ticket), known
 
     def _accept(self, message: Entry, known: TopicAccount) -> bool:
         """Queue it, and see to what follows; False if there is no room."""

@@ -53,6 +53,7 @@ class TopicAccount:
         "askers",
         "is_new",
         "limited",
+        "max_message_size",
         "name",
         "partitions",
         "stalled",
@@ -61,8 +62,9 @@ class TopicAccount:
         "waiters",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, max_message_size: int) -> None:
         self.name = name
+        self.max_message_size = max_message_size
         self.unsettled = 0
         self.unsettled_bytes = 0
         self.is_new = True  # no message of it was ever acknowledged

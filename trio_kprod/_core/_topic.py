@@ -11,7 +11,17 @@ from typing import NamedTuple
 from uuid import UUID
 
 from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
-from .._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, SIZE, Entry, total_size
+from .._messages import (
+    ACCEPTED_AT,
+    BATCH_OVERHEAD,
+    KEY,
+    PARTITION,
+    PARTITION_OVERHEAD,
+    SIZE,
+    Entry,
+    topic_overhead,
+    total_size,
+)
 from ._batch import Batch, Chain
 from ._error_codes import Reaction, refusal, row
 from ._partition import Partition, take
