@@ -757,7 +757,6 @@ async def test_news_at_each_answer_is_acted_on_at_a_pace(name: str, autojump_clo
 
     async with open_on(cluster, delivery_threshold=1, topic_timeout=5) as producer:
         await producer.send_and_wait("t", b"before", partition=0)
-        await trio.sleep(10)  # so that brokers are reconnected to at once
         for node in nodes:
             node.behave_like(counted)
             node.cut()

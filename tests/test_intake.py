@@ -177,7 +177,7 @@ def test_the_name_of_the_topic_is_part_of_the_request() -> None:
 def test_no_request_with_one_batch_is_larger_than_its_overhead_says(name: str, version: int) -> None:
     """In each version; the largest message therefore fits in with all that belongs to its request."""
     for size in (0, 127, 128, 2**14, 2**21, 2**21 + 1):
-        topic, batch, request = Mock(id=uuid.uuid4()), Mock(data=bytes(size)), Mock()
+        topic, batch, request = Mock(id=uuid.uuid4()), Mock(data=bytes(size), entries=()), Mock()
         topic.name = name
         batch.partition = Mock(topic=topic, index=0)
         request.batches = [batch]

@@ -171,7 +171,7 @@ def test_a_fenced_batch_that_is_sealed_anew_goes_on_under_a_new_id() -> None:
     bench.answer(47)
     assert not bench.settled
     bench.core.producer_id(8)
-    bench.step()
+    bench.pass_time(1)
     assert (bench.only().values, bench.only().producer_id) == ("ab", 8)
 
 
@@ -180,6 +180,7 @@ def test_a_fenced_batch_whose_log_is_gone_goes_on_under_a_new_id() -> None:
     bench.submit("ab")
     bench.answer(7)
     bench.learn(metadata(topic_id=UUID(int=2)))
+    bench.pass_time(0.1)
     assert bench.only().epoch == 1
     bench.answer(47)
     assert not bench.settled

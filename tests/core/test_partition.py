@@ -149,6 +149,7 @@ def test_another_topic_id_starts_the_chain_afresh_even_for_what_is_perhaps_writt
     bench.answer(7)
     bench.answer(100) if bench.requests else None
     bench.learn(metadata(topic_id=UUID(int=2)))
+    bench.pass_time(0.1)
     seen = bench.only()
     assert (seen.values, seen.producer_id, seen.epoch, seen.sequence) == ("ab", PRODUCER_ID, 1, 0)
     bench.answer(0, 0)

@@ -502,7 +502,7 @@ def test_a_fenced_chain_goes_on_under_a_new_id() -> None:
     assert bench.ids_asked == 1
     assert not bench.requests
     bench.core.producer_id(8)
-    bench.step()
+    bench.pass_time(0.1)
     seen = bench.only()
     assert (seen.producer_id, seen.epoch, seen.sequence, seen.values) == (8, 0, 0, "ab")
     assert not bench.settled
@@ -524,7 +524,7 @@ def test_being_fenced_again_and_again_comes_to_an_end() -> None:
         assert not bench.settled
         bench.answer(47)
         bench.core.producer_id(100 + fresh)
-        bench.step()
+        bench.pass_time(1)
     assert bench.outcomes() == [Outcome("a", "Refused", False, -1)]
 
 

@@ -105,14 +105,12 @@ class Batch:
         self.maybe_written = self.tied = True
 
     def unseal(self, number: int) -> None:
-        """Make it ready to be sealed under a new chain."""
+        """Make it ready to be sealed under a new chain. That ends no pause after an error."""
         self.data = None
         self.number = number
         self.tied = False
         self.out_of_order = 0
         self.wait_for_metadata = 0
-        self.retry_at = 0.0
-        self.wait_for_connection = False
 
 
 class Request:
