@@ -26,7 +26,7 @@ LAYERS = [
     {"_intake", "_ledger", "_room", "_telling"},
     {"_buffer", "_demand", "_ending", "_outcomes"},
     {"_delivery"},
-    {"_scope"},
+    {"_lifetime"},
     {"_producer"},
     {"__init__"},
 ]

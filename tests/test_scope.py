@@ -19,9 +19,9 @@ import trio_kprod._errors as errors
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
 from trio_kprod._client import LoopHost
 from trio_kprod._core._reports import Opened, Settled
+from trio_kprod._lifetime import STOP_GRACE
 from trio_kprod._messages import VALUE, Entry
 from trio_kprod._producer import Producer
-from trio_kprod._scope import STOP_GRACE
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup

@@ -159,7 +159,7 @@ def overridden(instrument: Instrument) -> dict[str, _Hook]:
 class Instruments:
     """Tells every instrument what it asked for.
 
-    Each hook is an attribute: who wants to be told, false if nobody does. So a hot path pays one look-up::
+    Each hook is an attribute: the instruments that have it, with their methods. A hot path pays one look-up::
 
         if instruments.enqueue_message:
             instruments.tell("enqueue_message", topic=topic, ...)
@@ -167,20 +167,9 @@ class Instruments:
 
     __slots__ = ("_disabled", "_instruments", "_logger", *HOOKS)
 
-    enqueue_message: tuple[tuple[Instrument, _Hook], ...]
-    buffer_overflow: tuple[tuple[Instrument, _Hook], ...]
-    error: tuple[tuple[Instrument, _Hook], ...]
-    drop_messages: tuple[tuple[Instrument, _Hook], ...]
-    produce_messages: tuple[tuple[Instrument, _Hook], ...]
-    buffer_full: tuple[tuple[Instrument, _Hook], ...]
-    topic_error: tuple[tuple[Instrument, _Hook], ...]
-    deliver_messages: tuple[tuple[Instrument, _Hook], ...]
-    send_messages: tuple[tuple[Instrument, _Hook], ...]
-    ack_messages: tuple[tuple[Instrument, _Hook], ...]
-    compress: tuple[tuple[Instrument, _Hook], ...]
-    request: tuple[tuple[Instrument, _Hook], ...]
-    connected: tuple[tuple[Instrument, _Hook], ...]
-    disconnected: tuple[tuple[Instrument, _Hook], ...]
+    if TYPE_CHECKING:
+
+        def __getattr__(self, hook: str) -> tuple[tuple[Instrument, _Hook], ...]: ...
 
     def __init__(
         self, instruments: Iterable[Instrument], logger: logging.Logger | logging.LoggerAdapter[Any]
@@ -189,10 +178,6 @@ class Instruments:
         self._logger = logger
         self._disabled: set[int] = set()  # by id: an instrument need not be hashable
         self._arrange()
-
-    def __bool__(self) -> bool:
-        """Whether anybody wants to be told anything."""
-        return any(getattr(self, name) for name in HOOKS)
 
     def tell(self, hook: str, /, **payload: Any) -> None:
         """Call `hook` of every instrument that has it, in the order they were given in. Never raises."""

@@ -130,12 +130,15 @@ class Intake:
         else:
             timestamp_ms = self._read_wall_clock(now)
         if size > topic.max_message_size:
-            overhead = self._max_request_size - topic.max_message_size
-            raise MessageTooLarge(
-                f"the message to {topic.name!r} takes {size + overhead} bytes with the overhead of its "
-                f"request, max_request_size allows {self._max_request_size}"
-            )
+            raise self._too_large(topic, size)
         return topic.name, value, key, pairs, partition, timestamp_ms, size, now, ticket, self._ledger.run
+
+    def _too_large(self, topic: TopicAccount, size: int) -> MessageTooLarge:
+        size += self._max_request_size - topic.max_message_size
+        return MessageTooLarge(
+            f"the message to {topic.name!r} takes {size} bytes with the overhead of its request, "
+            f"max_request_size allows {self._max_request_size}"
+        )
 
     def _serialize(
         self, name: str, serializer: Callable[[str, Any], Any], topic: str, given: Any

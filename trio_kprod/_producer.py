@@ -18,10 +18,10 @@ from ._delivery import Delivery
 from ._errors import BufferOverflow
 from ._intake import Intake, check_topic
 from ._ledger import Ledger
+from ._lifetime import Lifetime
 from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
 from ._outcomes import Receipt
 from ._room import TopicAccount
-from ._scope import Scope
 from ._settings import make_settings, shown, wrong_type
 
 if TYPE_CHECKING:
@@ -377,9 +377,6 @@ class Producer:
                 "trio.from_thread.run_sync(producer.send_nowait, ..., trio_token=token)"
             )
 
-    def _become(self, state: str) -> None:
-        self._state = state
-
     def _fork(self) -> None:
         self._forked = True
         self._ending.refusal = (RuntimeError, "in a forked child")  # so that the hot path looks closer
@@ -404,25 +401,25 @@ class ProducerScope:
         self._settings = settings
         self._client = client
         self._host = host
-        self._opened: tuple[Producer, Scope, AbstractAsyncContextManager[None]] | None = None
+        self._opened: tuple[Producer, Lifetime, AbstractAsyncContextManager[None]] | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Producer:
         if self._opened is not None:
             raise RuntimeError("a producer can be opened once: call open_producer() again for another")
-        producer, scope = self._build()
-        running = scope.serve()
-        self._opened = producer, scope, running
+        producer, lifetime = self._build()
+        running = lifetime.serve()
+        self._opened = producer, lifetime, running
         _alive.add(self)
         try:
             await running.__aenter__()
         except BaseException:
             self._close(producer)
             raise
-        producer._become("open")
+        producer._state = "open"
         return producer
 
-    def _build(self) -> tuple[Producer, Scope]:
+    def _build(self) -> tuple[Producer, Lifetime]:
         if not trio.lowlevel.in_trio_run():
             raise RuntimeError("trio_kprod needs trio: open the producer inside trio.run()")
         ledger = Ledger()
@@ -436,8 +433,8 @@ class ProducerScope:
                 token.run_sync_soon(delivery.wake)
 
         self._client.bind(wake)
-        scope = Scope(self._settings, delivery, self._client, self._host)
-        return Producer(self._settings, delivery, intake), scope
+        lifetime = Lifetime(self._settings, delivery, self._client, self._host)
+        return Producer(self._settings, delivery, intake), lifetime
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -445,28 +442,28 @@ class ProducerScope:
     ) -> None:
         if self._opened is None:
             raise RuntimeError("this producer was never opened")
-        producer, scope, running = self._opened
+        producer, lifetime, running = self._opened
         if producer._state == "closed":
             raise RuntimeError("this producer was left already")
         try:
             await running.__aexit__(kind, error, trace)
         finally:
             self._close(producer)
-        leaves = scope.leaves()
+        leaves = lifetime.leaves()
         if leaves is not None and leaves is not error:
             raise leaves
         if error is not None:
             error.__traceback__ = trace  # without the frames that it went through in here
 
     def _close(self, producer: Producer) -> None:
-        producer._become("closed")
+        producer._state = "closed"
         _alive.discard(self)
 
     def _fork(self) -> None:
         if self._opened is not None:
-            producer, scope, _ = self._opened
+            producer, lifetime, _ = self._opened
             producer._fork()
-            scope.forked = True
+            lifetime.forked = True
 
     # -- misuse that is worth an answer --------------------------------------------------------------
 

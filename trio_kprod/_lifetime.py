@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 STOP_GRACE = 1.0
 
 
-class Scope:
-    """One use of a producer, from its opening to its end."""
+class Lifetime:
+    """One use of a producer, from its opening to its end. `ProducerScope` is what users enter and leave."""
 
     def __init__(self, settings: Settings, delivery: Delivery, client: Client, host: Host) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class Scope:
         # Set when the client has ended, or has had its time for that.
         self._client_done = trio.Event()
         self._stopped = trio.Event()
-        #: Set in a forked child: what this scope holds belongs to the parent.
+        #: Set in a forked child: what this holds belongs to the parent.
         self.forked = False
 
     @asynccontextmanager
