@@ -243,6 +243,38 @@ async def test_a_newcomer_passes_those_beyond_the_share_but_no_others(autojump_c
             client.acknowledge()
 
 
+async def test_a_callback_does_not_overtake_those_whose_topic_has_just_recovered(
+    autojump_clock: object,
+) -> None:
+    """They are admitted at the end of the turn in which the callback runs."""
+    client, outcomes = FakeClient(), list[str]()
+
+    def on_undelivered(_: object) -> None:
+        try:
+            producer.send_nowait("bad", b"overtakes")
+        except errors.BufferOverflow as error:
+            outcomes.append(str(error))
+
+    async with open_fake(client, max_buffer_size=4, on_undelivered=on_undelivered) as producer:
+        client.report(Stalled("bad"))
+        await settle_down()
+        assert await fill(producer, "bad") == 1
+        async with trio.open_nursery() as nursery:
+            await waiting(nursery, producer, "bad", b"0")
+            producer.send_nowait("good", b"1")
+            producer.deliver_nowait()
+            await settle_down()
+            client.reports.extend(client._settle_held(of(client, "bad"), None, False))
+            client.reports.append(Recovered("bad"))
+            client.fail(REFUSED)
+            await settle_down()
+            assert producer.statistics().tasks_waiting == 0
+            client.automatic = True
+            client.acknowledge()
+    assert len(outcomes) == 1
+    assert "1 tasks wait for room in send() before you" in outcomes[0]
+
+
 async def test_waits_that_are_cancelled_again_and_again_leave_nothing_behind(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, max_queue_size=1, max_buffer_size=1) as producer:
@@ -354,6 +386,24 @@ async def test_what_a_hook_sends_after_the_turn_has_taken_is_seen(autojump_clock
             await producer.flush()
 
 
+async def test_what_a_hook_asks_for_at_the_end_of_a_turn_is_not_lost(autojump_clock: object) -> None:
+    class Asks(Instrument):
+        def drop_messages(self, *, message_count: int) -> None:
+            producer.deliver_nowait()
+
+    client = FakeClient()
+    with pytest.raises(errors.DeliveryFailed):
+        async with open_fake(client, instruments=[Asks()]) as producer:
+            producer.send_nowait("topic", b"1")
+            producer.deliver_nowait()
+            await settle_down()
+            producer.send_nowait("topic", b"2")
+            client.fail(errors.DeliveryAborted("as if"))
+            await settle_down()
+            assert [message[VALUE] for message in client.held] == [b"2"]
+            client.acknowledge()
+
+
 async def test_a_serializer_that_makes_the_topic_forgotten_does_no_harm(autojump_clock: object) -> None:
     """It sends to so many others that idle ones are dropped, its own as well."""
 
@@ -370,3 +420,11 @@ async def test_a_serializer_that_makes_the_topic_forgotten_does_no_harm(autojump
         await producer.flush()
         check_sums(producer, client)
         assert producer._topics["topic"].unsettled == 0
+
+
+async def test_a_topic_that_was_forgotten_is_limited_again(autojump_clock: object) -> None:
+    client = FakeClient(automatic=True)
+    async with open_fake(client, max_buffer_size=20) as producer:
+        assert not producer._topics["topic"].limited
+        producer._topics._forget_idle()
+        assert producer._topics["topic"].limited

@@ -337,6 +337,9 @@ async def test_after_an_abort_the_callback_may_not_send(
                     nursery.start_soon(later, 5, lambda: client.fail(REFUSED))
     assert values(caught.value) == [b"1"]
     assert producer.statistics().accepted == 1
+    reason = "abort" if when == "within" else "the producer's scope"
+    with pytest.raises(errors.ProducerClosed, match=reason):
+        producer.send_nowait("topic", b"2")
     assert "ProducerClosed" in caplog.text
 
 

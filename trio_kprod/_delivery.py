@@ -237,7 +237,7 @@ class Delivery:
         self._client.stop(self.ending.reason)
         try:
             self.finish()
-        except Exception as second:  # the crash may have left anything half done; it was told already
+        except Exception as second:  # the crash, which is reported, may have left anything half done
             self._logger.exception("%r, after the producer had crashed", second)
         if self.unsettled:
             self._logger.critical("%d messages are not accounted for", self.unsettled)

@@ -47,7 +47,7 @@ class ConnectFailed(ProducerError, ConnectionError):
 
 
 class MessageTooLarge(ProducerError, ValueError):
-    """The message is larger than ``max_request_size``; told at the call, nothing was queued."""
+    """The message is larger than ``max_request_size``; raised by the call, and nothing was queued."""
 
 
 class DeliveryFailed(ProducerError):

@@ -1,4 +1,4 @@
-"""What happens inside, told to whoever wants to count, log or trace it.
+"""Hooks for programs that count, log or trace what happens inside.
 
 `Instrument` is what users derive from; `Instruments` is what the producer tells. Hooks run in the loop of
 the code that opened the producer, between its tasks, so they must be quick; they carry counts by the batch,
@@ -48,7 +48,7 @@ class Instrument:
         """
 
     def drop_messages(self, *, message_count: int) -> None:
-        """So many messages were given up at once, at the end of the scope or by `abort`.
+        """`message_count` messages were given up at once, at the end of the scope or by `abort`.
 
         ruby-kafka: ``drop_messages.async_producer``.
         """
@@ -105,7 +105,7 @@ class Instrument:
     def ack_messages(
         self, *, topic: str, partition: int, base_offset: int, message_count: int, delay: float
     ) -> None:
-        """A batch was acknowledged; `base_offset` is that of its first message, -1 where no broker told it.
+        """A batch was acknowledged; `base_offset` is that of its first message, or -1 if unknown.
 
         `delay` is the time since the oldest of its messages was accepted.
 
@@ -188,7 +188,7 @@ class Instruments:
                 call(**payload)
             except BaseException:
                 # Also SystemExit and the like: in the background there is no program above us that they
-                # could end, and whoever sends is not to be told that a message was refused which was not.
+                # could end; and a send must not raise for a message that it has accepted.
                 self._disable(instrument, hook)
 
     def _disable(self, instrument: Instrument, hook: str) -> None:

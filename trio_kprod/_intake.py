@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ._messages import Entry, Headers
     from ._settings import Settings
 
-#: Names nobody sends to any more are forgotten when there are this many: one that makes topic names up
-#: as it goes must not make us grow for ever.
+#: Topics without unsettled messages are forgotten when there are this many, so that a program which makes up
+#: topic names does not use more and more memory.
 MAX_IDLE_TOPICS = 10_000
 
 _LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")

@@ -4,8 +4,8 @@ Messages have running numbers (*positions*) in the order in which they are accep
 into *runs* of neighbours, and counts for each how many are settled; a message knows the first position of
 its run. A batch's messages mostly share one, so settling a batch is one addition, not one per message.
 
-A run ends where somebody needs to know when all before is settled: where a `flush` begins, and at each
-hand-over. When every run before it is settled, that flush is done.
+A run ends where it matters when everything before is settled: where a `flush` begins, and at each hand-over.
+A flush is done when every run before it is settled.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ class Run:
         self.end = end
         self.settled = 0
         self.since: float | None = None  # when its first message was accepted, once that has left the queue
-        self.delivery: Any = None  # the hand-over that it was part of, if somebody observes those
+        self.delivery: Any = None  # the hand-over that it was part of, if instruments observe those
 
 
 class Ledger:
-    """Attributes: `run` (int), the run of what is accepted next; nothing of it is ever settled."""
+    """Attributes: `run` (int), the start of the open run, to which new messages belong.
+
+    No message of the open run is handed over yet.
+    """
 
     def __init__(self) -> None:
         self.run: int = 0
         self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
     def cut(self, position: int) -> int:
-        """End the run that `position` is in before it, and begin another there; tell which run that was.
+        """End the run that `position` is in before it, and begin another there; return the start of that run.
 
-        What was accepted behind it already has to be told its new run.
+        Messages that were accepted after `position` still carry the old run: the caller must relabel them.
         """
         divided = self._runs[self.run]
         if position < self.run:

@@ -168,7 +168,7 @@ class Lifetime:
             if not self.forked:
                 try:
                     await self._drain()
-                except BaseException as error:  # a bug; left alone, nobody would end the children
+                except BaseException as error:  # a bug; the children must end all the same
                     self._crashed(error)
             for child in self._children:
                 child.cancel()

@@ -61,8 +61,8 @@ PARTITION: Final = 4  # the one asked for; None where the key or the producer ch
 TIMESTAMP_MS: Final = 5  # since 1970, stamped at the call unless given
 SIZE: Final = 6  # the upper bound of the encoded, uncompressed size: what every bound counts
 ACCEPTED_AT: Final = 7  # seconds on the client's clock, for `delivery_timeout` and the age of the oldest
-TICKET: Final = 8  # of the `send_and_wait` that waits for it; nobody but the delivery task looks at it
-RUN: Final = 9  # see `_ledger`; nor at this
+TICKET: Final = 8  # of the `send_and_wait` that waits for it; used in the user's loop only
+RUN: Final = 9  # the first position of its run, see `_ledger`; used in the user's loop only
 
 
 def total_size(entries: Iterable[Entry]) -> int:
@@ -114,7 +114,7 @@ def _shorten(data: bytes | None, limit: int = 40) -> str:
 class RecordMetadata(NamedTuple):
     """Where an acknowledged message is in Kafka's log.
 
-    `offset` is -1 where no broker told it: with ``acks=0``, and when a resent batch was recognised as
+    `offset` is -1 where no broker reported it: with ``acks=0``, and when a resent batch was recognised as
     already written. `timestamp_ms` is the broker's for a topic with log-append time, else the message's.
     """
 

@@ -71,8 +71,8 @@ class Producer:
     ) -> None:
         """Accept a message for delivery, or raise; never blocks, never a checkpoint.
 
-        If it returns, the message has exactly one outcome: it is acknowledged, or somebody is told (`flush`,
-        `on_undelivered`, the end of the scope). If it raises, nothing was queued.
+        If it returns, the message has exactly one outcome: it is acknowledged, or its failure is reported (by
+        `flush`, `on_undelivered` or the end of the scope). If it raises, nothing was queued.
 
         A topic of which no message has been acknowledged yet may hold a quarter of `max_buffer_size` and
         `max_buffer_bytes`; it and all topics that make no progress may hold half together. So a first burst
@@ -196,10 +196,10 @@ class Producer:
         """Send a message, ask for delivery at once, and wait until Kafka has acknowledged it.
 
         If it is cancelled while it waits for room, nothing was queued; while it waits for the
-        acknowledgement, the message stays accepted, and somebody else is told if it fails.
+        acknowledgement, the message stays accepted, and a failure is reported elsewhere.
 
         Raises:
-            DeliveryFailed: the message was not delivered; nobody else is told.
+            DeliveryFailed: the message was not delivered; this is the only report of it.
             And what `send` raises.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -238,7 +238,7 @@ class Producer:
 
         Raises:
             DeliveryFailed: carries each of these messages that was not delivered, also those that failed
-                before the call, unless somebody was told of them already.
+                before the call, unless they were reported already.
             ProducerClosed: the scope was left. While it is being left, a flush still works.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -291,7 +291,7 @@ class Producer:
 
     @property
     def undelivered(self) -> tuple[Undelivered, ...]:
-        """The messages that failed and nobody was told of; after the scope, those that its end told of."""
+        """The failed messages that were not reported yet; after the scope, those that its end reported."""
         return self._delivery.teller.kept
 
     def __repr__(self) -> str:
@@ -383,7 +383,7 @@ class Producer:
 
 
 def _check_iterable(values: object) -> None:
-    """Text and bytes are iterable too, but nobody means to send their characters one by one."""
+    """Text and bytes are iterable too, but to send their characters one by one is surely a mistake."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Iterable, AsyncIterable)):
         raise wrong_type("values", values, "an iterable or async iterable of values")
 
@@ -428,7 +428,7 @@ class ProducerScope:
         token = current_trio_token()
 
         def wake() -> None:
-            # Called in the client's loop, perhaps after the run of ours has ended: then nobody waits for it.
+            # Called in the client's loop, perhaps after our run has ended. Then no task needs it.
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(delivery.wake)
 
@@ -534,11 +534,11 @@ def open_producer(
         max_buffer_size: how many messages may be taken and not yet settled.
         max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue. At
             least twice `max_request_size`.
-        delivery_threshold: deliver when so many messages wait; 1 is at once, 0 never.
-        delivery_interval: deliver so long after the first message began to wait; 0 is never.
-        delivery_timeout: give a message up so long after it was accepted.
-        topic_timeout: give messages up when the cluster answers, but did not know their topic for so long.
-        max_retries: give a message up when its batch was sent 1 + so many times; -1 never.
+        delivery_threshold: deliver when this many messages wait; 1 is at once, 0 never.
+        delivery_interval: deliver this long after the first message began to wait; 0 is never.
+        delivery_timeout: give a message up this long after it was accepted.
+        topic_timeout: give messages up when the cluster answers, but did not know their topic for this long.
+        max_retries: give a message up when its batch was sent 1 + this many times; -1 never.
         retry_backoff: the pause before a batch is sent again; it doubles up to 1 s.
         connect_timeout: how long opening may take.
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
@@ -560,7 +560,7 @@ def open_producer(
         The body's own exception, as it was.
         KeyboardInterrupt: pressed while it was being left, which cuts the delivery short.
         ProducerCrashed: a bug in here; the body was cancelled.
-        DeliveryFailed: some messages were not delivered, and nobody was told.
+        DeliveryFailed: some messages were not delivered, and that was not reported yet.
     """
     settings = make_settings(**locals())
     host = ThreadHost()

@@ -1,4 +1,4 @@
-"""Who is told of a message that was not delivered: one of these, and always one.
+"""Which one reports a message that was not delivered. Each is reported once.
 
 The first of these that there is: the `send_and_wait` that still waits for it (`_outcomes` sees to that one),
 the flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the end of the
@@ -108,15 +108,15 @@ class Teller:
         self._flushes: OrderedDict[Flush, None] = OrderedDict()  # by their marks, which only grow
         self._log = _Log()
         self._failures = 0  # how many ever were
-        self._omitted = 0  # how many ever were,
-        self._omitted_told = 0  # and how many of these somebody was told of
+        self._omitted = 0  # how many were ever logged instead of kept,
+        self._omitted_told = 0  # and how many of these were counted in a report
 
     @property
     def kept(self) -> tuple[Undelivered, ...]:
         both = [*self._for_flushes, *self._for_anyone]
         return tuple(_in_order(both, 0, len(both)))
 
-    # -- somebody must be told -----------------------------------------------------------------------
+    # -- a message has failed ------------------------------------------------------------------------
 
     def tell(self, undelivered: Undelivered, position: int) -> None:
         """`position` is that of the message, or of one before it that no flush sets apart from it."""
@@ -159,7 +159,7 @@ class Teller:
             return False
         return True
 
-    # -- somebody asks -------------------------------------------------------------------------------
+    # -- reporting -----------------------------------------------------------------------------------
 
     def begin_flush(self, mark: int) -> Flush:
         """Everything kept is of messages before the mark, so the flush covers all of it."""
