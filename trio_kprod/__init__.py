@@ -15,7 +15,7 @@ what is below it:
 in your loop
 -------------------------------------------------------------------------------------------------------
 `_producer`            `open_producer` and `Producer`: accept, refuse, wait
-`_scope`               the order of leaving, and which exception the user sees
+`_lifetime`            the order of leaving, and which exception the user sees
 `_intake`              from the arguments of a send to an entry: every check
 `_room`                the queue: which messages come in, and which tasks wait
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
