@@ -49,9 +49,9 @@ Policy = Callable[[Producer, str, Sequence[bytes]], Awaitable[str]]
 async def show(policy: Policy, servers: str, topic: str) -> None:
     """Let the burst run into a producer that has little room."""
     # The queue is what `send_nowait` can fill; the buffer behind it holds what is on its way. A topic without
-    # an acknowledged message may take a quarter of the buffer.
+    # an acknowledged message may take half of the buffer.
     async with trio_kprod.open_producer(
-        servers, max_queue_size=10, max_buffer_size=50, delivery_threshold=20
+        servers, max_queue_size=10, max_buffer_size=40, delivery_threshold=20
     ) as producer:
         told = await policy(producer, topic, BURST)
     delivered = producer.statistics().delivered

@@ -1,7 +1,5 @@
 """When messages leave, what flush waits for, who is told of a failure, and what instruments see."""
 
-# producers live and die in blocks that raise
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """What a caller meets: accepting, refusing, waiting for room, and being told."""
 
-# producers live and die in blocks that raise
-
 from __future__ import annotations
 
 import signal
@@ -462,18 +460,17 @@ class InterruptAtLine:
 # Stalled topics
 
 
-async def test_a_stalled_topic_holds_a_part_of_the_buffer_only(autojump_clock: object) -> None:
+async def test_a_stalled_topic_holds_half_of_the_buffer_only(autojump_clock: object) -> None:
     client = FakeClient()
-    async with open_fake(client, max_queue_size=10, max_buffer_size=20) as producer:
+    async with open_fake(client, max_queue_size=10, max_buffer_size=10) as producer:
         for _ in range(2):
             producer.send_nowait("bad", b"1")
         producer.deliver_nowait()
         await settle_down()
         client.report(Stalled("bad"))
         await settle_down()
-        for _ in range(6):
+        for _ in range(3):
             producer.send_nowait("bad", b"1")
-            await settle_down()
         with pytest.raises(errors.BufferOverflow, match="topic 'bad' makes no progress"):
             producer.send_nowait("bad", b"1")
         with trio.move_on_after(1) as scope:
@@ -541,7 +538,7 @@ async def test_nobody_overtakes_those_who_wait_for_a_stalled_topic(autojump_cloc
 
 async def test_what_a_stalled_topic_gives_back_it_may_take_again(autojump_clock: object) -> None:
     client = FakeClient()
-    async with open_fake(client, max_queue_size=4, max_buffer_size=8) as producer:
+    async with open_fake(client, max_queue_size=4, max_buffer_size=4) as producer:
         for _ in range(2):
             producer.send_nowait("bad", b"first")
         producer.deliver_nowait()
@@ -554,7 +551,7 @@ async def test_what_a_stalled_topic_gives_back_it_may_take_again(autojump_clock:
                 await settle_down()
             client.acknowledge(1)
             await settle_down()
-            assert producer.statistics().tasks_waiting == 1
+            assert producer.statistics().tasks_waiting == 2
             client.automatic = True
             client.acknowledge()
             producer.deliver_nowait()

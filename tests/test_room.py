@@ -53,33 +53,33 @@ async def test_a_topic_that_does_not_exist_leaves_room_for_others(autojump_clock
     broker = MemoryBroker(topics={"good": 1}, auto_create_topics=False)
     with pytest.raises(trio_kprod.DeliveryFailed) as caught:
         async with open_memory_producer(broker, max_queue_size=10, max_buffer_size=100) as producer:
-            assert await fill(producer, "missing") == 25
+            assert await fill(producer, "missing") == 50
             start = trio.current_time()
             for _ in range(200):
                 await producer.send("good", b"1")
             await producer.send_and_wait("good", b"1")
             assert trio.current_time() - start < 1
             producer.abort()
-    assert len(caught.value.undelivered) == 25
+    assert len(caught.value.undelivered) == 50
 
 
 async def test_a_new_topic_is_limited_until_the_first_acknowledgement(autojump_clock: object) -> None:
     client = FakeClient()
-    async with open_fake(client, **NEW, max_queue_size=10, max_buffer_size=20) as producer:
+    async with open_fake(client, **NEW, max_queue_size=10, max_buffer_size=10) as producer:
         assert await fill(producer, "new") == 5
         with pytest.raises(errors.BufferOverflow) as caught:
             producer.send_nowait("new", b"1")
         assert "topic 'new' has no acknowledged message yet" in str(caught.value)
         assert "use `await send`, which waits, or a larger max_buffer_size" in str(caught.value)
         await acknowledge(client, "new", 1)
-        assert await fill(producer, "new") == 26  # of 30 places, 4 are taken
+        assert await fill(producer, "new") == 16  # of 20 places, 4 are taken
         client.automatic = True
         client.acknowledge()
 
 
 async def test_a_failure_is_not_an_acknowledgement(autojump_clock: object) -> None:
     client = FakeClient()
-    async with open_fake(client, **NEW, max_buffer_size=20, on_undelivered=lambda _: None) as producer:
+    async with open_fake(client, **NEW, max_buffer_size=10, on_undelivered=lambda _: None) as producer:
         assert await fill(producer, "new") == 5
         client.fail(REFUSED)
         await settle_down()
@@ -91,14 +91,14 @@ async def test_a_failure_is_not_an_acknowledgement(autojump_clock: object) -> No
 async def test_what_waits_in_the_queue_counts(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, **NEW, max_queue_size=100, max_buffer_size=10) as producer:
-        assert await fill(producer, "good") == 3
-        await acknowledge(client, "good", 3)
+        assert await fill(producer, "good") == 5
+        await acknowledge(client, "good", 5)
         assert await fill(producer, "good") == 110
         client.report(Stalled("good"))
         await acknowledge(client, "good", 10)
         with pytest.raises(errors.BufferOverflow, match="topic 'good' makes no progress"):
             producer.send_nowait("good", b"1")
-        assert await fill(producer, "new") == 0, "the share is one for all limited topics"
+        assert await fill(producer, "new") == 1, "the share is one for all limited topics"
         client.automatic = True
         client.acknowledge()
 
@@ -106,26 +106,46 @@ async def test_what_waits_in_the_queue_counts(autojump_clock: object) -> None:
 async def test_all_limited_topics_share_one_half(autojump_clock: object) -> None:
     client = FakeClient()
     async with open_fake(client, **NEW, max_buffer_size=10) as producer:
-        assert [await fill(producer, f"new{number}") for number in range(4)] == [3, 1, 1, 0]
+        assert [await fill(producer, f"new{number}") for number in range(4)] == [5, 1, 1, 1]
         producer.deliver_nowait()
         await settle_down()
         await acknowledge(client, "new0", 1)
-        assert await fill(producer, "new3") > 0
+        assert await fill(producer, "new0") > 0
         client.automatic = True
         client.acknowledge()
 
 
-async def test_a_stalled_topic_leaves_room_for_a_new_one(autojump_clock: object) -> None:
+async def test_a_stalled_topic_that_holds_most_of_the_buffer_does_not_keep_out_a_new_one(
+    autojump_clock: object,
+) -> None:
     client = FakeClient()
-    async with open_fake(client, **NEW, max_queue_size=10, max_buffer_size=80) as producer:
-        assert await fill(producer, "good") == 20
-        await acknowledge(client, "good", 20)
-        client.report(Stalled("good"))
+    async with open_fake(client, max_buffer_size=10) as producer:
+        for _ in range(8):
+            producer.send_nowait("bad", b"1")
+        producer.deliver_nowait()
         await settle_down()
-        assert await fill(producer, "good") == 30
-        assert await fill(producer, "new") == 5
+        client.report(Stalled("bad"))
+        await settle_down()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(producer.send_many, "new", [b"1"] * 3)
+            await settle_down()
+            assert len(of(client, "new")) == 1
+            await acknowledge(client, "new", 1)
+            assert producer.statistics().tasks_waiting == 0
         client.automatic = True
         client.acknowledge()
+
+
+async def test_first_messages_leave_room_for_the_largest_message(autojump_clock: object) -> None:
+    client = FakeClient()
+    async with open_fake(client, max_buffer_bytes=4000, max_request_size=1000) as producer:
+        with pytest.raises(errors.BufferOverflow):
+            for number in range(10):
+                producer.send_nowait(f"new{number}", bytes(400))
+        producer.send_nowait("good", bytes(800))
+        assert producer.statistics().accepted == 7
+        client.automatic = True
+        producer.deliver_nowait()
 
 
 async def test_a_stalled_topic_needs_an_acknowledgement_to_recover(autojump_clock: object) -> None:
@@ -137,7 +157,7 @@ async def test_a_stalled_topic_needs_an_acknowledgement_to_recover(autojump_cloc
         await settle_down()
         client.report(Stalled("topic"), Recovered("topic"))
         await settle_down()
-        assert await fill(producer, "topic") == 0
+        assert await fill(producer, "topic") == 1
         await acknowledge(client, "topic", 1)
         assert await fill(producer, "topic") > 5
         client.report(Stalled("topic"))
@@ -168,7 +188,7 @@ async def test_a_new_topic_asks_for_delivery_as_soon_as_its_share_is_used_up(aut
     async with opening as producer, trio.open_nursery() as nursery:
         nursery.start_soon(producer.send_many, "new", [b"1"] * 1000)
         await settle_down()
-        assert len(client.held) == 25
+        assert len(client.held) == 50
         await acknowledge(client, "new", 1)
         await settle_down()
         assert len(client.held) == 100
@@ -258,7 +278,7 @@ async def test_a_callback_does_not_overtake_those_whose_topic_has_just_recovered
     async with open_fake(client, max_buffer_size=4, on_undelivered=on_undelivered) as producer:
         client.report(Stalled("bad"))
         await settle_down()
-        assert await fill(producer, "bad") == 1
+        assert await fill(producer, "bad") == 2
         async with trio.open_nursery() as nursery:
             await waiting(nursery, producer, "bad", b"0")
             producer.send_nowait("good", b"1")

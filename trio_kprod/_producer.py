@@ -74,9 +74,9 @@ class Producer:
         If it returns, the message has exactly one outcome: it is acknowledged, or its failure is reported (by
         `flush`, `on_undelivered` or the end of the scope). If it raises, nothing was queued.
 
-        A topic of which no message has been acknowledged yet may hold a quarter of `max_buffer_size` and
-        `max_buffer_bytes`; it and all topics that make no progress may hold half together. So a first burst
-        that is larger needs `await send`, which waits for the first acknowledgement, or larger bounds.
+        Topics of which no message has been acknowledged yet, and those that make no progress, together may
+        hold half of `max_buffer_size` and of `max_buffer_bytes`. So a first burst that is larger than that
+        needs `await send`, which waits for the first acknowledgement, or larger bounds.
 
         While the block is being left, only `on_undelivered` may call it: see `open_producer`.
 
@@ -103,7 +103,8 @@ class Producer:
                 self._check()
             known = self._topics[topic]
         except (RuntimeError, TypeError):
-            self._explain(topic)
+            self._check_place()
+            check_topic(topic)  # says it better than a look-up can
             raise
         message = self._intake.message(known, value, key, headers, partition, timestamp_ms)
         if not self._room.accept(message, known):
@@ -125,9 +126,8 @@ class Producer:
         """Accept a message for delivery, waiting for room if there is none.
 
         As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
-        one that sends to a topic that is new or makes no progress does not hold up the others. When it
-        returns, the message is accepted, not delivered. Always a checkpoint; if it raises `Cancelled`,
-        nothing was queued.
+        one that sends to a topic that is new or makes no progress does not hold up the others. Returning
+        means accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         message, known = self._message(topic, value, key, headers, partition, timestamp_ms)
@@ -353,11 +353,6 @@ class Producer:
             queue_size=self._room.queued,
             max_queue_size=self._max_queue_size,
         )
-
-    def _explain(self, topic: object) -> None:
-        """Raise a better error than a look-up can."""
-        self._check_place()
-        check_topic(topic)
 
     def _check(self) -> None:
         self._check_place()

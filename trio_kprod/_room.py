@@ -7,9 +7,9 @@ accepted and gives them back when it is settled.
 A third bound keeps topics from harming each other. A topic is *limited* until a message of it is acknowledged
 for the first time, and whenever the client reports that it is stalled. All limited topics together share half
 of the buffer, in messages and in bytes. The largest message takes at most the other half of the bytes, so
-what limited topics hold always leaves room for it. So that others cannot keep a new topic out, each new one
-leaves as much of the share to others as it holds itself (it may not exist), and topics that were acknowledged
-before they stalled take three quarters of the share.
+what limited topics hold always leaves room for it. When the share is used up, a topic may still have a single
+message, as long as that leaves room for the largest one: a topic that does not exist must not keep another
+from its first acknowledgement.
 
 Tasks that wait for room have numbers, in the order in which they came, and a queue for each topic. The lowest
 number is admitted first, but a task whose topic is beyond the share of limited topics holds up no task of
@@ -51,7 +51,6 @@ class TopicAccount:
     __slots__ = (
         "acknowledged",
         "askers",
-        "is_new",
         "limited",
         "max_message_size",
         "name",
@@ -67,7 +66,6 @@ class TopicAccount:
         self.max_message_size = max_message_size
         self.unsettled = 0
         self.unsettled_bytes = 0
-        self.is_new = True  # no message of it was ever acknowledged
         self.acknowledged = False  # since it was first used, or since it stalled
         self.stalled = False  # as the client reports
         self.limited = True  # not acknowledged, or stalled: `accept` looks at this for every message
@@ -134,6 +132,7 @@ class Room:
         self._max_bytes = settings.max_buffer_bytes
         self._share = max(1, settings.max_buffer_size // 2)
         self._share_bytes = settings.max_buffer_bytes // 2
+        self._bytes_for_first = settings.max_buffer_bytes - settings.max_request_size
         self._limited_count = 0
         self._limited_bytes = 0
         self._numbers = itertools.count()
@@ -185,15 +184,9 @@ class Room:
         return True
 
     def _within_share(self, topic: TopicAccount, size: int) -> bool:
-        if topic.is_new:
-            return (
-                topic.unsettled + self._limited_count < self._share
-                and topic.unsettled_bytes + self._limited_bytes + size <= self._share_bytes
-            )
-        share, share_bytes = self._share - self._share // 4, self._share_bytes - self._share_bytes // 4
-        held = self._limited_bytes
-        # The first one always, however large: else a topic with large messages could not recover.
-        return self._limited_count < share and (not held or held + size <= share_bytes)
+        if self._limited_count < self._share and self._limited_bytes + size <= self._share_bytes:
+            return True
+        return not topic.unsettled and self.unsettled_bytes + size <= self._bytes_for_first
 
     def refusal(self, message: Entry, topic: TopicAccount) -> Exception:
         """Why `accept` returned False."""
@@ -317,17 +310,16 @@ class Room:
         """`count` messages of the topic are settled."""
         self.unsettled_bytes -= size
         self.short_of_bytes = False
+        self._share_freed = True
         topic.unsettled -= count
         topic.unsettled_bytes -= size
         if topic.limited:
             self._limited_count -= count
             self._limited_bytes -= size
-            self._share_freed = True
 
     # -- which topics are limited --------------------------------------------------------------------
 
     def acknowledged(self, topic: TopicAccount) -> None:
-        topic.is_new = False
         topic.acknowledged = True
         if topic.limited and not topic.stalled:
             self._unlimit(topic)
