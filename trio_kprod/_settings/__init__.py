@@ -15,7 +15,6 @@ from ._checks import (
     wrong_value as wrong_value,
 )
 from ._config import (
-    NAMED as NAMED,
     ClientConfig as ClientConfig,
     Settings as Settings,
     make_settings as make_settings,

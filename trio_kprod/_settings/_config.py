@@ -120,42 +120,28 @@ class ClientConfig(TypedDict, total=False):
 def make_settings(
     bootstrap_servers: str | Iterable[str] = "localhost:9092",
     *,
-    max_queue_size: int = 1000,
-    max_buffer_size: int = 20_000,
-    max_buffer_bytes: int = 64 * 1024 * 1024,
-    delivery_threshold: int = 0,
-    delivery_interval: float = 0,
-    delivery_timeout: float = math.inf,
-    topic_timeout: float = 60,
-    max_retries: int = -1,
-    retry_backoff: float = 0.1,
-    connect_timeout: float = 30,
-    shutdown_timeout: float = 20,
-    key_serializer: Any = None,
-    value_serializer: Any = None,
-    instruments: Iterable[Instrument] = (),
-    on_undelivered: Callable[[Undelivered], object] | None = None,
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     client_config: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
 ) -> Settings:
     """Check everything and convert it; nothing is connected to, but TLS files are read.
 
+    Args:
+        bootstrap_servers, options, client_config: as `open_producer` gets them. What is left out has its
+            default, and `options` may hold those of `client_config` as well.
+
     Raises:
-        TypeError: an argument is of the wrong kind, or a name in `client_config` is not known.
+        TypeError: an argument is of the wrong kind, or a name is not known.
         ValueError: a wrong value, a file that cannot be used, or two options that contradict each other.
         ModuleNotFoundError: an option needs a package that is not installed.
     """
-    # From here on the options are rows of the tables below, not names.
-    named = {name: value for name, value in locals().items() if name in NAMED}
-    for name in client_config:
+    given = {**options, **client_config}
+    for name in given:
         _refuse_unknown(name)
-    values = {name: check(name, named[name]) for name, check in NAMED.items()}
-    for name, option in _CONFIG.items():
-        values[name] = option.check(name, client_config.get(name, option.default))
-    _settle_contradictions(values, client_config)
+    values = {name: option.check(name, given.get(name, option.default)) for name, option in _TABLE.items()}
+    _settle_contradictions(values, given)
     for name, option in _CONFIG.items():
         values[option.field or name.removesuffix("_ms")] = values.pop(name)
-    security = make_security(client_config)
+    security = make_security(given)
     servers = _options.addresses(bootstrap_servers, security.security_protocol)
     return Settings(bootstrap_servers=servers, **values, **security._asdict())
 
@@ -170,26 +156,26 @@ class _Option(NamedTuple):
     field: str | None = None  # of `Settings`, if that is not the option's name without its unit
 
 
-#: The options that stand in the signature of `open_producer`, where their defaults are.
-NAMED: Mapping[str, Check] = {
-    "max_queue_size": integer(1),
-    "max_buffer_size": integer(1),
-    "max_buffer_bytes": integer(1),
-    "delivery_threshold": integer(0),
+#: The options that stand in the signature of `open_producer`, with the same defaults.
+NAMED: Mapping[str, _Option] = {
+    "max_queue_size": _Option(1000, integer(1)),
+    "max_buffer_size": _Option(20_000, integer(1)),
+    "max_buffer_bytes": _Option(64 * 1024 * 1024, integer(1)),
+    "delivery_threshold": _Option(0, integer(0)),
     # math.inf is accepted, as an interval that never passes: easier to configure than a special case.
-    "delivery_interval": duration(zero=True, infinite=True),
-    "delivery_timeout": duration(infinite=True),
-    "topic_timeout": duration(infinite=True),
-    "max_retries": integer(-1),
-    "retry_backoff": duration(zero=True),
+    "delivery_interval": _Option(0, duration(zero=True, infinite=True)),
+    "delivery_timeout": _Option(math.inf, duration(infinite=True)),
+    "topic_timeout": _Option(60, duration(infinite=True)),
+    "max_retries": _Option(-1, integer(-1)),
+    "retry_backoff": _Option(0.1, duration(zero=True)),
     # math.inf is accepted: opening can be cancelled, so a service may wait for its Kafka to come up.
-    "connect_timeout": duration(infinite=True),
-    "shutdown_timeout": _options.shutdown_timeout,
-    "key_serializer": optional(_options.serializer),
-    "value_serializer": optional(_options.serializer),
-    "instruments": _options.instruments,
-    "on_undelivered": optional(function(1)),
-    "logger": _options.logger,
+    "connect_timeout": _Option(30, duration(infinite=True)),
+    "shutdown_timeout": _Option(20, _options.shutdown_timeout),
+    "key_serializer": _Option(None, optional(_options.serializer)),
+    "value_serializer": _Option(None, optional(_options.serializer)),
+    "instruments": _Option((), _options.instruments),
+    "on_undelivered": _Option(None, optional(function(1))),
+    "logger": _Option(None, _options.logger),
 }
 
 _milliseconds = duration("milliseconds")
@@ -218,6 +204,8 @@ _CONFIG: Mapping[str, _Option] = {
     "socket_options": _Option([(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], _options.socket_options),
     "proxy_url": _Option(None, optional(_options.proxy_url)),
 }
+
+_TABLE: Mapping[str, _Option] = {**NAMED, **_CONFIG}
 
 #: Which option may not be larger than which.
 _AT_MOST = (
@@ -257,10 +245,10 @@ _INSTEAD: Mapping[str, str] = {
 
 
 def _refuse_unknown(name: str) -> None:
-    known = ClientConfig.__optional_keys__
+    known = {*ClientConfig.__optional_keys__, *NAMED}
     if name in known:
         return
-    nearest = difflib.get_close_matches(name, [*known, *NAMED, *_INSTEAD, "bootstrap_servers"], n=1)
+    nearest = difflib.get_close_matches(name, [*known, *_INSTEAD, "bootstrap_servers"], n=1)
     if name in _INSTEAD:
         raise TypeError(f"{name} has no meaning here: {_INSTEAD[name]}")
     if nearest and nearest[0] in _INSTEAD:
@@ -268,10 +256,10 @@ def _refuse_unknown(name: str) -> None:
     raise TypeError(f"unknown setting {name!r}" + (f": did you mean {nearest[0]!r}?" if nearest else ""))
 
 
-def _settle_contradictions(values: dict[str, Any], client_config: Mapping[str, Any]) -> None:
+def _settle_contradictions(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     """Three defaults adapt to what was given; every other contradiction is an error."""
     half = values["max_buffer_bytes"] // 2
-    if "max_request_size" not in client_config:
+    if "max_request_size" not in given:
         values["max_request_size"] = max(1, min(values["max_request_size"], half))
     elif values["max_request_size"] > half:
         # Topics that make no progress may hold half of the buffer: the largest message fits beside them.
@@ -280,9 +268,9 @@ def _settle_contradictions(values: dict[str, Any], client_config: Mapping[str, A
             f"max_buffer_bytes ({values['max_buffer_bytes']}), so that a message of any size finds room "
             "beside topics that make no progress: use a larger max_buffer_bytes or a smaller max_request_size"
         )
-    if "batch_size" not in client_config:
+    if "batch_size" not in given:
         values["batch_size"] = min(values["batch_size"], values["max_request_size"])
-    if "reconnect_backoff_max_ms" not in client_config:
+    if "reconnect_backoff_max_ms" not in given:
         values["reconnect_backoff_max_ms"] = max(
             values["reconnect_backoff_max_ms"], values["reconnect_backoff_ms"]
         )

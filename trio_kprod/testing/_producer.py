@@ -8,7 +8,7 @@ import trio
 
 from .._client import Client, LoopHost
 from .._producer import ProducerScope
-from .._settings import NAMED, make_settings
+from .._settings import make_settings
 from ._memory import MemoryBroker, MemoryNetwork
 
 
@@ -45,9 +45,7 @@ def open_memory_producer(broker: MemoryBroker | None = None, **options: Any) -> 
         TypeError, ValueError: at the call, an option is wrong.
     """
     broker = broker or MemoryBroker()
-    named = {name: value for name, value in options.items() if name in NAMED}
-    client_config = {name: value for name, value in options.items() if name not in NAMED}
-    settings = make_settings(broker.bootstrap_servers, **named, client_config=client_config)
+    settings = make_settings(broker.bootstrap_servers, **options)
     host = _MemoryHost(broker)
     client = Client(settings, clock=host.clock, network=host, yield_gil=host.yield_gil)
     return ProducerScope(settings, client, host)
