@@ -25,7 +25,7 @@ from trio_kprod._core._batch import Batch, Chain, Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import TABLE, PartitionResponse, Reaction, Row, may_have_appended
 from trio_kprod._core._outbox import Action, Outbox, Send
-from trio_kprod._core._partition import Partition
+from trio_kprod._core._partition import Partition, Phase
 from trio_kprod._core._topic import Topic
 from trio_kprod._messages import Entry
 
@@ -82,7 +82,7 @@ def a_refusal_clears_perhaps() -> AbstractContextManager[object]:
 
     def answered(batch: Batch, answer: PartitionResponse) -> None:
         if TABLE.get(answer.code) and answer.code not in (0, 46) and not may_have_appended(answer):
-            batch.maybe_written = batch.tied = False
+            batch.maybe_written = batch.pinned = False
         original(batch, answer)
 
     return patch.object(_core, "answered", answered)
@@ -103,7 +103,7 @@ def a_batch_that_may_be_written_is_split() -> AbstractContextManager[object]:
 
     def split(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         if len(batch.entries) > 1:
-            batch.maybe_written = batch.tied = False
+            batch.maybe_written = batch.pinned = False
         original(batch, answer, means)
 
     return _judge(Reaction.SPLIT, split)
@@ -207,7 +207,7 @@ def several_in_flight_right_after_a_new_epoch() -> AbstractContextManager[object
     def restart(self: Partition) -> bool:
         done = original(self)
         if done:
-            self.probing = False
+            self.phase = Phase.FLOWING
         return done
 
     return patch.object(Partition, "_restart", restart)
@@ -266,7 +266,10 @@ def a_wrong_sequence_after_a_split() -> AbstractContextManager[object]:
 def what_was_given_up_in_flight_is_forgotten() -> AbstractContextManager[object]:
     """A copy of it may land yet, and then one of the next, which was sealed anew meanwhile: a duplicate."""
     return patch.object(
-        Partition, "ghosts", property(lambda self: False, lambda self, value: None), create=True
+        Partition,
+        "absence_proves_nothing",
+        property(lambda self: False, lambda self, value: None),
+        create=True,
     )
 
 

@@ -34,7 +34,7 @@ class Chain:
         return Chain(self.producer_id, self.epoch + 1)
 
     def take(self, records: int) -> int:
-        """The first sequence number of a batch of so many records."""
+        """The first sequence number of a batch of that many records."""
         first = self.next_sequence
         if first >= 0:
             self.next_sequence = (first + records) % _SEQUENCES
@@ -44,10 +44,11 @@ class Chain:
 class Batch:
     """Messages that travel together; from its first transmission on always as the same bytes.
 
-    `maybe_written` is set by any transmission that did not end in a refusal before the append, and no later
-    refusal clears it: such a batch is never split, and never given up as "not written". `tied` (to its
-    chain) is set with it, and cleared where the log is shown to lack the batch and to take no old copy of
-    it: until then sealing it anew could duplicate it.
+    `maybe_written`: some attempt may have been appended, because it was not refused before the append. Never
+    cleared; such a batch is not split, and never reported as not written.
+
+    `pinned`: it may be in the log under its present chain, so encoding it under another could duplicate it. Set
+    together with `maybe_written`; cleared when the log is shown to lack the batch and to take no old copy.
     """
 
     __slots__ = (
@@ -61,11 +62,11 @@ class Batch:
         "number",
         "out_of_order",
         "partition",
+        "pinned",
         "request",
         "retry_at",
         "sequence",
         "size",
-        "tied",
         "wait_for_connection",
         "wait_for_metadata",
     )
@@ -81,7 +82,7 @@ class Batch:
         # The request that carries it now. An answer to any other speaks of nothing we still wait for.
         self.request: Request | None = None
         self.maybe_written = False
-        self.tied = False
+        self.pinned = False
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
         self.limited_failures = 0  # answers with a code that is not believed for ever
@@ -102,13 +103,13 @@ class Batch:
 
     def mark_maybe_written(self) -> None:
         """A transmission of it did not end in a refusal before the append."""
-        self.maybe_written = self.tied = True
+        self.maybe_written = self.pinned = True
 
     def unseal(self, number: int) -> None:
         """Make it ready to be sealed under a new chain. That ends no pause after an error."""
         self.data = None
         self.number = number
-        self.tied = False
+        self.pinned = False
         self.out_of_order = 0
         self.wait_for_metadata = 0
 

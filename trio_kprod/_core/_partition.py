@@ -1,18 +1,33 @@
 """One partition: what waits for it, what is sealed and unsettled, and which batch may be sent next.
 
-The order of a partition's log is kept by three rules. Batches are numbered in a chain and sent lowest
-first. No batch is sent before the one five places ahead of it is settled (the *window*: brokers recognise
-duplicates among the last five appended only). And only one is in flight (*probing*) until the chain's
-first acknowledgement, after any error, after a change of leader and after a long silence, because a
-broker that knows nothing of a producer, or has forgotten it, accepts any first sequence number.
+Three rules keep the order of a partition's log. Batches are numbered in a chain and sent lowest first. No batch
+is sent before the one five places ahead of it is settled (the *window*: a broker recognises a duplicate among
+the last five batches it appended, no further back). And only one batch is in flight while we *probe*: a broker
+that knows nothing of a producer, or has forgotten it, accepts any first sequence number.
 
-When a sealed batch is settled without having been written, what is behind it no longer follows on in the
-log. The partition is then *restarting*: once nothing is in flight and every batch that may be in the log
-has been proved to be there or not, all that is unsettled goes on under the next epoch from sequence 0.
+A partition is in one of four phases (`Phase`):
+
+==========  ===========================================  ===========================================
+phase       what may be sent                             what ends it
+==========  ===========================================  ===========================================
+STARTING    nothing: there is no chain yet               a producer id: PROBING
+PROBING     the lowest batch, alone                      it is acknowledged: FLOWING
+FLOWING     up to the window                             an error, a lost connection, another leader,
+                                                         a long silence: PROBING
+RESTARTING  only what is *pinned*, lowest first, alone   nothing is in flight and nothing is pinned:
+                                                         the next epoch begins, PROBING
+==========  ===========================================  ===========================================
+
+Any phase but STARTING becomes RESTARTING when a sealed batch is settled without having been written: what is
+behind it no longer follows on in the log. A batch is *pinned* to its chain while it may be in the log under it;
+sealed under another one, it could be there twice. So a pinned batch is sent again first, to learn whether it is
+in the log. Then all that is unsettled goes on under the next epoch from sequence 0. (Without idempotence there
+are no epochs: PROBING takes the place of RESTARTING.)
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -31,8 +46,17 @@ if TYPE_CHECKING:
 _LONG_SILENCE = 600.0
 
 
+class Phase(enum.Enum):
+    """How much of a partition may be in flight; see the table above."""
+
+    STARTING = enum.auto()
+    PROBING = enum.auto()
+    FLOWING = enum.auto()
+    RESTARTING = enum.auto()
+
+
 class Partition:
-    """The state of one partition, and the decisions about it; `_verdicts` says what answers change."""
+    """The state of one partition, and the decisions about it; `_responses` says what responses change."""
 
     def __init__(self, topic: Topic, index: int, shared: Shared, former: Chain | None = None) -> None:
         self.topic = topic
@@ -46,9 +70,12 @@ class Partition:
         # After a `former` one, the next epoch: should the log be the old one after all, it must not take
         # what is new for a duplicate.
         self.chain = former
-        self.probing = True
-        self.restarting = former is not None and shared.rules.idempotent
-        self.ghosts = False  # batches of this chain were given up that may yet be appended
+        self.phase = Phase.STARTING
+        if former is not None:
+            self.phase = Phase.RESTARTING if shared.rules.idempotent else Phase.PROBING
+        # A leader that lacks a batch of this chain shows nothing by that: another one was given up and may yet
+        # be appended, or the leader may be a deposed one.
+        self.absence_proves_nothing = False
         self.progress = Part()
         self.heard_at = 0.0  # the last acknowledgement
         self.log_is_gone = False  # the topic was recreated: nothing old can be in the new log
@@ -87,7 +114,7 @@ class Partition:
         """The batch whose turn it is, if its turn is now; formed from the queue if need be."""
         if self.leader < 0:
             return None
-        if self.restarting and not self._restart():
+        if self.phase is Phase.RESTARTING and not self._restart():
             return self._next_to_prove()
         waiting = self._lowest_unsent()
         if waiting is not None:
@@ -99,17 +126,17 @@ class Partition:
         return None
 
     def may_form(self, available_bytes: int) -> bool:
-        """Whether a batch may be formed now of so many waiting bytes.
+        """Whether a batch may be formed now of the `available_bytes` that wait.
 
-        With nothing of this partition in flight whatever is there may go; beside others only a full batch.
+        If nothing of the partition is unsettled, any batch; otherwise only a full one, within the window.
         """
-        if self.leader < 0 or (self.restarting and not self._restart()):
+        if self.leader < 0 or (self.phase is Phase.RESTARTING and not self._restart()):
             return False
-        if self.chain is None and not self._start_chain():
+        if self.phase is Phase.STARTING and not self._start_chain():
             return False
         if not self.batches:
             return True
-        if self.probing or self._lowest_unsent() is not None:
+        if self.phase is Phase.PROBING or self._lowest_unsent() is not None:
             return False
         assert self.chain is not None
         distance = self.chain.next_number - self.batches[0].number
@@ -133,7 +160,7 @@ class Partition:
         """Make a batch of messages, behind all others."""
         assert self.chain is not None
         if self.shared.outbox.now - self.heard_at > _LONG_SILENCE:
-            self.probing = True
+            self.probe()
         batch = Batch(self, entries, size)
         batch.number = self.chain.next_number
         self.chain.next_number += 1
@@ -172,17 +199,25 @@ class Partition:
     def _may_send(self, batch: Batch) -> bool:
         if batch.wait_for_metadata or batch.retry_at > self.shared.outbox.now:
             return False
-        if self.probing and self.in_flight:
+        if self.phase is Phase.PROBING and self.in_flight:
             return False
         return batch.number - self.batches[0].number < self.shared.rules.window
 
     # ---- starting and restarting the chain -------------------------------------------------------------
 
+    def probe(self) -> None:
+        """From now on one batch at a time, until one is acknowledged."""
+        if self.phase is Phase.FLOWING:
+            self.phase = Phase.PROBING
+
+    def flow(self) -> None:
+        """The lowest batch was acknowledged, and nothing else is in flight."""
+        if self.phase is Phase.PROBING:
+            self.phase = Phase.FLOWING
+
     def restart(self) -> None:
         """The chain has a gap: go on under the next epoch as soon as it is safe."""
-        if self.shared.rules.idempotent:
-            self.restarting = True
-        self.probing = True
+        self.phase = Phase.RESTARTING if self.shared.rules.idempotent else Phase.PROBING
 
     def forget_log(self) -> None:
         """The topic was deleted and made anew (another topic id): its old log is gone, with all in it."""
@@ -194,13 +229,14 @@ class Partition:
         if shared.producer_id is None or shared.needs_producer_id:
             return False
         self.chain = Chain(shared.producer_id, 0 if shared.rules.idempotent else -1)
+        self.phase = Phase.PROBING
         return True
 
     def _restart(self) -> bool:
         """Start the next epoch if all that is unsettled may be sealed anew; tell whether it was done."""
         if self.in_flight:
             return False
-        if not self.log_is_gone and any(batch.tied for batch in self.batches):
+        if not self.log_is_gone and any(batch.pinned for batch in self.batches):
             return False
         chain = self._next_chain()
         if chain is None:
@@ -209,8 +245,8 @@ class Partition:
             batch.unseal(chain.next_number)
             chain.next_number += 1
         self.chain = chain
-        self.restarting = self.log_is_gone = self.ghosts = False
-        self.probing = True
+        self.log_is_gone = self.absence_proves_nothing = False
+        self.phase = Phase.PROBING
         return True
 
     def _next_chain(self) -> Chain | None:
@@ -233,9 +269,9 @@ class Partition:
         """Whether nothing can be sent before a broker gives us another producer id."""
         if self.chain is None:
             return self.shared.needs_producer_id
-        if self.in_flight or any(batch.tied for batch in self.batches):
+        if self.in_flight or any(batch.pinned for batch in self.batches):
             return False
-        spoiled = self.restarting and self.chain.producer_id in self.shared.spoiled_ids
+        spoiled = self.phase is Phase.RESTARTING and self.chain.producer_id in self.shared.spoiled_ids
         return spoiled and self.shared.needs_producer_id
 
     def _next_to_prove(self) -> Batch | None:
@@ -243,7 +279,7 @@ class Partition:
         if self.in_flight or self.log_is_gone:
             return None
         for batch in self.batches:
-            if batch.tied:
+            if batch.pinned:
                 ready = not batch.wait_for_metadata and batch.retry_at <= self.shared.outbox.now
                 return batch if ready else None
         return None
@@ -257,7 +293,7 @@ class Partition:
         """
         if epoch < self.leader_epoch or (leader, epoch) == (self.leader, self.leader_epoch):
             return False
-        self.probing = True  # so nothing goes there before the old leader has answered
+        self.probe()  # so nothing goes there before the old leader has responded
         if leader != self.leader:
             self.follow_nobody()
             self.shared.led_by.setdefault(leader, {})[self] = None
@@ -270,7 +306,7 @@ class Partition:
         So a deposed leader may be followed, whose word on what its log lacks proves nothing.
         """
         self.leader_epoch = -1
-        self.ghosts = True
+        self.absence_proves_nothing = True
 
     def follow_nobody(self) -> None:
         self.shared.led_by.get(self.leader, {}).pop(self, None)

@@ -13,7 +13,7 @@ from .._messages import Entry
 from ._batch import Batch
 from ._error_codes import PartitionResponse, Reaction, Row, may_have_appended, refusal, row
 from ._outbox import Withdraw
-from ._partition import Partition
+from ._partition import Partition, Phase
 
 #: A request that kills its connection so often is sent as single batches.
 LOSSES_UNTIL_ALONE = 2
@@ -29,7 +29,7 @@ def answered(batch: Batch, answer: PartitionResponse) -> None:
     batch.request = None
     batch.attempts += 1
     if means.reaction is not Reaction.WRITTEN:
-        batch.partition.probing = True
+        batch.partition.probe()
         if may_have_appended(answer):
             batch.mark_maybe_written()
     if means.new_id:
@@ -46,7 +46,7 @@ def unanswered(batch: Batch, cause: BaseException, *, write_started: bool) -> No
     partition = batch.partition
     batch.request = None
     if write_started:
-        partition.probing = True
+        partition.probe()
         batch.mark_maybe_written()
         batch.attempts += 1
         if not alone_is_to_blame(batch, cause):
@@ -71,7 +71,7 @@ def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
     _settle(batch, base_offset=base_offset, timestamp_ms=timestamp_ms)
     partition.heard_at = partition.shared.outbox.now
     if lowest and not partition.in_flight:
-        partition.probing = False
+        partition.flow()
 
 
 def alone_is_to_blame(batch: Batch, cause: BaseException) -> bool:
@@ -161,9 +161,9 @@ def _out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     partition = batch.partition
     if not partition.shared.rules.idempotent:
         return _refused(batch, answer, means)
-    if partition.restarting and not batch.tied:
+    if partition.phase is Phase.RESTARTING and not batch.pinned:
         return None  # it follows a gap, and is about to be sealed anew
-    if any(earlier.tied or not partition.restarting for earlier in _ahead_of(batch)):
+    if any(earlier.pinned or partition.phase is not Phase.RESTARTING for earlier in _ahead_of(batch)):
         return None
     if batch.out_of_order == 0:
         batch.out_of_order = 1
@@ -174,17 +174,17 @@ def _out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         partition.spoil_producer_id()
         give_up(batch, refusal(answer.code, answer.message), maybe_written=True)
     else:
-        _untie(partition, refusal(answer.code, answer.message))
+        _unpin(partition, refusal(answer.code, answer.message))
     return None
 
 
-def _untie(partition: Partition, error: BaseException) -> None:
+def _unpin(partition: Partition, error: BaseException) -> None:
     """The log lacks what is unsettled. It can take no old copy of it either, unless a batch ahead of it
     was given up of which one may yet arrive."""
     for batch in list(partition.batches):
-        if batch.tied and partition.ghosts:
+        if batch.pinned and partition.absence_proves_nothing:
             _settle(batch, error=error, maybe_written=True)
-        batch.tied = False
+        batch.pinned = False
     partition.restart()
 
 
@@ -193,7 +193,7 @@ def _fenced(batch: Batch, answer: PartitionResponse, means: Row) -> None:
     if not batch.partition.shared.rules.idempotent:
         return _refused(batch, answer, means)
     error = refusal(answer.code, answer.message)
-    if batch.tied:
+    if batch.pinned:
         give_up(batch, error)
     else:
         _retry_later(batch, error, means.limit)
@@ -247,8 +247,8 @@ def _settle(
     error: BaseException | None = None,
     maybe_written: bool = False,
 ) -> None:
-    if maybe_written and (batch.tied or batch.request is not None):
-        batch.partition.ghosts = True
+    if maybe_written and (batch.pinned or batch.request is not None):
+        batch.partition.absence_proves_nothing = True
     if batch.request is not None and not batch.request.write_started:
         batch.request.batches.remove(batch)
         if not batch.request.batches:
