@@ -16,7 +16,7 @@ from kafka.protocol.producer import ProduceRequest, ProduceResponse
 from trio_kprod._client._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceExchange
 from trio_kprod._client._protocol import OFFSET_LIMIT, decode_produce
 from trio_kprod._core._error_codes import PartitionResponse
-from trio_kprod._core._topic import NO_TOPIC_ID
+from trio_kprod._core._metadata import NO_TOPIC_ID
 
 VERSIONS = range(LOWEST_VERSION, HIGHEST_VERSION + 1)
 

@@ -9,14 +9,14 @@ from uuid import UUID
 
 from kafka.record.default_records import DefaultRecordBatch
 
+from trio_kprod._core._actions import Action, Connect, RequestMetadata, RequestProducerId, Send, Withdraw
 from trio_kprod._core._batch import Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import PartitionResponse
-from trio_kprod._core._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send, Withdraw
+from trio_kprod._core._metadata import PartitionMetadata, TopicMetadata
 from trio_kprod._core._partition import Partition
 from trio_kprod._core._reports import Report, Settled
 from trio_kprod._core._shared import Rules
-from trio_kprod._core._topic import PartitionMetadata, TopicMetadata
 from trio_kprod._errors import ConnectionLost
 from trio_kprod._messages import VALUE, Entry
 

@@ -10,8 +10,8 @@ from tests.core.helpers import TOPIC, Bench, Outcome, message, messages, metadat
 from tests.core.test_responses import pipeline
 from tests.core.test_topic import MISSING, check_counters, keyless
 from trio_kprod._core._batch import LAST_EPOCH
+from trio_kprod._core._metadata import NO_TOPIC_ID, TopicMetadata
 from trio_kprod._core._reports import PartitionCount
-from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
 from trio_kprod._errors import ConnectionLost, UnknownTopic
 
 # ---- attempts and causes ---------------------------------------------------------------------------------

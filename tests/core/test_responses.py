@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from tests.core.helpers import PRODUCER_ID, TOPIC, Bench, Outcome, messages, metadata
-from trio_kprod._core._topic import TopicMetadata
+from trio_kprod._core._metadata import TopicMetadata
 
 NOT_WRITTEN_RETRY = {3, 5, 6, 8, 9, 14, 15, 16, 19, 72, 74, 75, 89, 100, 103}
 PERHAPS_RETRY = {7, 13, 20, 56}

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from tests.core.helpers import TOPIC, TOPIC_ID, Bench, Outcome, message, messages, metadata
+from trio_kprod._core._metadata import NO_TOPIC_ID, TopicMetadata
 from trio_kprod._core._reports import PartitionCount, Recovered, Settled, Stalled
-from trio_kprod._core._topic import NO_TOPIC_ID, TopicMetadata
 from trio_kprod._messages import SIZE, VALUE, Entry
 
 MISSING = TopicMetadata(TOPIC, 3)

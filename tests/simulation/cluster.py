@@ -16,7 +16,7 @@ from tests.simulation.dice import Dice
 from tests.simulation.log import Appended, Lapse, Log, Sealed
 from tests.simulation.setting import Setting
 from trio_kprod._core._error_codes import PartitionResponse
-from trio_kprod._core._topic import NO_TOPIC_ID, PartitionMetadata, TopicMetadata
+from trio_kprod._core._metadata import NO_TOPIC_ID, PartitionMetadata, TopicMetadata
 
 
 class Place(NamedTuple):

@@ -21,9 +21,9 @@ from tests.simulation.cluster import Cluster, Partition, Place, Topic
 from tests.simulation.log import Lapse
 from tests.simulation.setting import Setting
 from trio_kprod._core._batch import LAST_EPOCH
+from trio_kprod._core._expiry import EXPIRY_PACE
+from trio_kprod._core._metadata import TopicMetadata
 from trio_kprod._core._reports import Settled
-from trio_kprod._core._shared import EXPIRY_PACE
-from trio_kprod._core._topic import TopicMetadata
 from trio_kprod._errors import (
     DeliveryAborted,
     DeliveryTimedOut,

@@ -21,10 +21,11 @@ from weakref import WeakKeyDictionary
 
 from tests.simulation.run import Broken, fast_sealing, run
 from trio_kprod._core import _core, _responses
+from trio_kprod._core._actions import Action, Send
 from trio_kprod._core._batch import Batch, Chain, Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import TABLE, PartitionResponse, Reaction, Row, may_have_appended
-from trio_kprod._core._outbox import Action, Outbox, Send
+from trio_kprod._core._outbox import Outbox
 from trio_kprod._core._partition import Partition, Phase
 from trio_kprod._core._topic import Topic
 from trio_kprod._messages import Entry
@@ -310,13 +311,13 @@ def a_hint_about_a_log_that_is_gone_is_followed() -> AbstractContextManager[obje
 @_bug()
 def an_outcome_is_dropped() -> AbstractContextManager[object]:
     """Of a batch that fails the last message is left out: its caller waits for ever."""
-    original = Outbox.settle
+    original = Topic.settle
 
-    def settle(self: Outbox, topic: Topic, entries: Sequence[Entry], **how: Any) -> None:
+    def settle(self: Topic, entries: Sequence[Entry], **how: Any) -> None:
         left_out = len(entries) > 1 and how.get("error") is not None
-        original(self, topic, entries[:-1] if left_out else entries, **how)
+        original(self, entries[:-1] if left_out else entries, **how)
 
-    return patch.object(Outbox, "settle", settle)
+    return patch.object(Topic, "settle", settle)
 
 
 @_bug()
@@ -348,7 +349,7 @@ def a_batch_is_settled_twice() -> AbstractContextManager[object]:
         for batch in request.batches:
             answer = answers.get((batch.partition.topic.name, batch.partition.index))
             if batch.request is not request and answer is not None and answer.code == 0:
-                self._outbox.settle(batch.partition.topic, batch.entries, base_offset=answer.base_offset)
+                batch.partition.topic.settle(batch.entries, base_offset=answer.base_offset)
         original(self, request, answers)
 
     bug = ExitStack()

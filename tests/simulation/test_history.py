@@ -10,8 +10,8 @@ from tests.simulation.helpers import Table, sealed
 from tests.simulation.history import Broken
 from tests.simulation.log import Sealed
 from trio_kprod._core._error_codes import PartitionResponse
+from trio_kprod._core._metadata import TopicMetadata
 from trio_kprod._core._shared import Rules
-from trio_kprod._core._topic import TopicMetadata
 from trio_kprod._errors import DeliveryAborted, DeliveryTimedOut, Refused, RetriesExhausted, UnknownTopic
 
 STOPPED = DeliveryAborted("stopped")

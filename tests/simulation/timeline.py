@@ -8,8 +8,8 @@ from typing import cast
 from tests.simulation.cluster import Place
 from tests.simulation.network import Frame
 from trio_kprod._core._error_codes import PartitionResponse
+from trio_kprod._core._metadata import TopicMetadata
 from trio_kprod._core._reports import Settled
-from trio_kprod._core._topic import TopicMetadata
 from trio_kprod._messages import KEY, PARTITION, RUN, TOPIC, VALUE, Entry
 
 

@@ -16,10 +16,10 @@ from tests.simulation.log import Sealed
 from tests.simulation.network import Connection, Work
 from tests.simulation.setting import TOPICS, Setting
 from tests.simulation.stalls import Stalls
+from trio_kprod._core._actions import Action, Connect, RequestMetadata, RequestProducerId, Send
 from trio_kprod._core._batch import Batch, Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import PartitionResponse, refusal
-from trio_kprod._core._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
 from trio_kprod._core._reports import Settled
 from trio_kprod._errors import ConnectionLost, DeliveryAborted
 from trio_kprod._messages import Entry

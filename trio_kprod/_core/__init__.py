@@ -5,7 +5,9 @@ table, actions come back up; only what is named below it is for others.
 
 ===============  =======================================================================================
 `_core`          events in, actions out: which leaders get which batches in which requests
-`_topic`         a topic: its metadata, and the messages that have no partition yet
+`_topic`         a topic: its partitions, and the messages that have no partition yet
+`_metadata`      what brokers say of a topic, how often we ask, and how far we believe it
+`_expiry`        messages are given up when their time is over
 `_progress`      whether a topic makes progress, so that it cannot take the room of others
 `_responses`     what a response, or its absence, does to a batch and to those around it
 `_partition`     a partition: what waits for it, what is unsettled, which batch may be sent next
@@ -13,12 +15,21 @@ table, actions come back up; only what is named below it is for others.
 `_error_codes`   the table of what each of Kafka's error codes means for a batch
 `_records`       a batch in bytes
 `_partitioners`  which partition a key belongs to
+`_actions`       what the core wants done
 `_outbox`        where topics and partitions leave actions and timers
 `_shared`        the rules, and what all parts of one core share
 `_reports`       what the user's loop is told
 ===============  =======================================================================================
 """
 
+from ._actions import (
+    Action as Action,
+    Connect as Connect,
+    RequestMetadata as RequestMetadata,
+    RequestProducerId as RequestProducerId,
+    Send as Send,
+    Withdraw as Withdraw,
+)
 from ._batch import Batch as Batch, Request as Request
 from ._core import ProduceCore as ProduceCore
 from ._error_codes import (
@@ -27,13 +38,10 @@ from ._error_codes import (
     refusal as refusal,
     row as row,
 )
-from ._outbox import (
-    Action as Action,
-    Connect as Connect,
-    RequestMetadata as RequestMetadata,
-    RequestProducerId as RequestProducerId,
-    Send as Send,
-    Withdraw as Withdraw,
+from ._metadata import (
+    NO_TOPIC_ID as NO_TOPIC_ID,
+    PartitionMetadata as PartitionMetadata,
+    TopicMetadata as TopicMetadata,
 )
 from ._partitioners import Partitioner as Partitioner, adapt as adapt
 from ._reports import (
@@ -46,9 +54,4 @@ from ._reports import (
     Stalled as Stalled,
 )
 from ._shared import Abandoned as Abandoned, Rules as Rules
-from ._topic import (
-    NO_TOPIC_ID as NO_TOPIC_ID,
-    PartitionMetadata as PartitionMetadata,
-    Topic as Topic,
-    TopicMetadata as TopicMetadata,
-)
+from ._topic import Topic as Topic

@@ -47,8 +47,9 @@ class Batch:
     `maybe_written`: some attempt may have been appended, because it was not refused before the append. Never
     cleared; such a batch is not split, and never reported as not written.
 
-    `pinned`: it may be in the log under its present chain, so encoding it under another could duplicate it. Set
-    together with `maybe_written`; cleared when the log is shown to lack the batch and to take no old copy.
+    `pinned`: it may be in the log under its present chain, so encoding it under another could duplicate it.
+    Set together with `maybe_written`; cleared when the log is shown to lack the batch and to take no old
+    copy.
     """
 
     __slots__ = (

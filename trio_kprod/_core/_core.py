@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from random import Random
 
 from .._messages import PARTITION_OVERHEAD, TOPIC, Entry, topic_overhead
+from ._actions import Action, Connect, RequestMetadata, RequestProducerId, Send
 from ._batch import Batch, Request
 from ._error_codes import PartitionResponse
-from ._outbox import Action, Connect, RequestMetadata, RequestProducerId, Send
+from ._metadata import TopicMetadata
 from ._partition import Partition
 from ._responses import LOSSES_UNTIL_ALONE, answered, delivered, unanswered
 from ._shared import Rules, Shared
-from ._topic import Topic, TopicMetadata
+from ._topic import Topic
 
 #: One call of `actions` encodes about this many bytes, before compression, so that the loop can do other
 #: things in between. gzip takes some 50 ms for them.
@@ -185,7 +186,7 @@ class ProduceCore:
             messages = self._arriving.popleft()
             topic = self._topic(messages[0][TOPIC])
             topic.unsettled += len(messages)
-            self._outbox.settle(topic, messages, error=error)
+            topic.settle(messages, error=error)
 
     def advance(self) -> None:
         """Time has passed."""
@@ -301,10 +302,10 @@ class ProduceCore:
         wanted: list[str] = []
         for topic in stale:
             if topic.wanted:
-                topic.requests_made += 1
+                topic.requests.made += 1
                 wanted.append(topic.name)
             else:
-                topic.outdated = True
+                topic.requests.is_outdated = True
         if wanted:
             self._asking_metadata = True
             self._outbox.actions.append(RequestMetadata(tuple(wanted)))
@@ -312,10 +313,10 @@ class ProduceCore:
     def _ask_again_later(self, topic: Topic, *, failed: bool = False) -> None:
         """A request that was of no help is not made again without a pause, wanted or not."""
         if not failed and not topic.unresolved:
-            topic.useless_responses = 0
+            topic.requests.useless = 0
         else:
-            topic.useless_responses += 1
-            self._outbox.pause_requests(topic, self._shared.request_pause(topic.useless_responses))
+            topic.requests.useless += 1
+            self._outbox.pause_requests(topic, self._shared.request_pause(topic.requests.useless))
             self._outbox.refresh(topic)
 
     def _refresh_by_age(self) -> None:

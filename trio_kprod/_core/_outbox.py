@@ -1,50 +1,19 @@
-"""What the produce core says: actions for the client, reports for the delivery task, notes to itself."""
+"""Where topics and partitions leave what is to be done about them: actions, timers, what is ready to be
+sent."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from .._messages import Entry, total_size
-from ._reports import Observed, Report, Settled
+from ._reports import Observed
 
 if TYPE_CHECKING:
-    from ._batch import Request
+    from ._actions import Action
     from ._partition import Partition
     from ._topic import Topic
-
-
-class Send(NamedTuple):
-    """Send this request over the connection to its node."""
-
-    request: Request
-
-
-class Withdraw(NamedTuple):
-    """Every batch of this request was given up before its write started: forget it."""
-
-    request: Request
-
-
-class Connect(NamedTuple):
-    """Something waits for a connection to this node."""
-
-    node: int
-
-
-class RequestMetadata(NamedTuple):
-    """Ask any broker for these topics; answer by `metadata` or `metadata_failed`."""
-
-    topics: tuple[str, ...]
-
-
-class RequestProducerId(NamedTuple):
-    """Ask any broker for a producer id; answer by `producer_id` or `producer_id_failed`."""
-
-
-Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Report
 
 
 class Outbox:
@@ -61,51 +30,21 @@ class Outbox:
         self._ticket = itertools.count()
         self._observed = observed
 
-    def settle(
-        self,
-        topic: Topic,
-        entries: Sequence[Entry],
-        *,
-        partition: int = -1,
-        base_offset: int = -1,
-        timestamp_ms: int = -1,
-        attempts: int = 0,
-        error: BaseException | None = None,
-        maybe_written: bool = False,
-        size: int | None = None,
-    ) -> None:
-        """The one way out of the core for a message. `size` is that of all `entries`, if it is known."""
-        topic.unsettled -= len(entries)
-        self.actions.append(
-            Settled(
-                topic.name,
-                partition,
-                base_offset,
-                timestamp_ms,
-                entries,
-                total_size(entries) if size is None else size,
-                attempts,
-                error,
-                maybe_written,
-            )
-        )
-        topic.made_progress(partition, acknowledged=error is None)
-
     def refresh(self, topic: Topic) -> None:
         """The topic's metadata is missing or known to be old."""
-        if topic.ask_at <= self.now:
+        if topic.requests.not_before <= self.now:
             self.stale_topics[topic] = None
-        elif not topic.asks_later:
-            topic.asks_later = True
-            self.call_at(topic.ask_at, lambda: self._refresh_now(topic))
+        elif not topic.requests.is_due_later:
+            topic.requests.is_due_later = True
+            self.call_at(topic.requests.not_before, lambda: self._refresh_now(topic))
 
     def _refresh_now(self, topic: Topic) -> None:
-        topic.asks_later = False
+        topic.requests.is_due_later = False
         self.refresh(topic)
 
     def pause_requests(self, topic: Topic, seconds: float) -> None:
         """Whoever wants metadata of the topic gets it no sooner."""
-        topic.ask_at = self.now + seconds
+        topic.requests.not_before = self.now + seconds
         self.stale_topics.pop(topic, None)
 
     def observe(self, hook: str, payload: Callable[[], Mapping[str, Any]]) -> None:

@@ -1,9 +1,9 @@
 """One partition: what waits for it, what is sealed and unsettled, and which batch may be sent next.
 
-Three rules keep the order of a partition's log. Batches are numbered in a chain and sent lowest first. No batch
-is sent before the one five places ahead of it is settled (the *window*: a broker recognises a duplicate among
-the last five batches it appended, no further back). And only one batch is in flight while we *probe*: a broker
-that knows nothing of a producer, or has forgotten it, accepts any first sequence number.
+Three rules keep the order of a partition's log. Batches are numbered in a chain and sent lowest first. No
+batch is sent before the one five places ahead of it is settled (the *window*: a broker recognises a
+duplicate among the last five batches it appended, no further back). And only one batch is in flight while we
+*probe*: a broker that knows nothing of a producer, or has forgotten it, accepts any first sequence number.
 
 A partition is in one of four phases (`Phase`):
 
@@ -19,10 +19,10 @@ RESTARTING  only what is *pinned*, lowest first, alone   nothing is in flight an
 ==========  ===========================================  ===========================================
 
 Any phase but STARTING becomes RESTARTING when a sealed batch is settled without having been written: what is
-behind it no longer follows on in the log. A batch is *pinned* to its chain while it may be in the log under it;
-sealed under another one, it could be there twice. So a pinned batch is sent again first, to learn whether it is
-in the log. Then all that is unsettled goes on under the next epoch from sequence 0. (Without idempotence there
-are no epochs: PROBING takes the place of RESTARTING.)
+behind it no longer follows on in the log. A batch is *pinned* to its chain while it may be in the log under
+it; sealed under another one, it could be there twice. So a pinned batch is sent again first, to learn
+whether it is in the log. Then all that is unsettled goes on under the next epoch from sequence 0. (Without
+idempotence there are no epochs: PROBING takes the place of RESTARTING.)
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Partition:
         self.phase = Phase.STARTING
         if former is not None:
             self.phase = Phase.RESTARTING if shared.rules.idempotent else Phase.PROBING
-        # A leader that lacks a batch of this chain shows nothing by that: another one was given up and may yet
-        # be appended, or the leader may be a deposed one.
+        # A leader that lacks a batch of this chain shows nothing by that: another one was given up and may
+        # yet be appended, or the leader may be a deposed one.
         self.absence_proves_nothing = False
         self.progress = Part()
         self.heard_at = 0.0  # the last acknowledgement

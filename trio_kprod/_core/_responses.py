@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from .._errors import ConnectionLost, NoResponse, ProducerError, RetriesExhausted
 from .._messages import Entry
+from ._actions import Withdraw
 from ._batch import Batch
 from ._error_codes import PartitionResponse, Reaction, Row, may_have_appended, refusal, row
-from ._outbox import Withdraw
 from ._partition import Partition, Phase
 
 #: A request that kills its connection so often is sent as single batches.
@@ -167,7 +167,7 @@ def _out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         return None
     if batch.out_of_order == 0:
         batch.out_of_order = 1
-        batch.wait_for_metadata = partition.topic.requests_made + 1
+        batch.wait_for_metadata = partition.topic.requests.made + 1
         partition.shared.outbox.refresh(partition.topic)
     elif batch.number == 0:
         # No chain of ours can be ahead of its own beginning: the broker counts for somebody else too.
@@ -255,8 +255,7 @@ def _settle(
             batch.partition.shared.outbox.actions.append(Withdraw(batch.request))
     batch.request = None
     batch.partition.batches.remove(batch)
-    batch.partition.shared.outbox.settle(
-        batch.partition.topic,
+    batch.partition.topic.settle(
         batch.entries,
         partition=batch.partition.index,
         base_offset=base_offset,
@@ -271,8 +270,7 @@ def _settle(
 
 
 def _settle_some(batch: Batch, entries: list[Entry], error: BaseException) -> None:
-    batch.partition.shared.outbox.settle(
-        batch.partition.topic,
+    batch.partition.topic.settle(
         entries,
         partition=batch.partition.index,
         attempts=batch.attempts,

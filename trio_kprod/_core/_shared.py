@@ -21,9 +21,6 @@ IDEMPOTENT_WINDOW = 5
 MAX_BACKOFF = 1.0
 MIN_BACKOFF = 0.01
 
-#: Messages of a topic that are past `delivery_timeout` are looked for no more often than this.
-EXPIRY_PACE = 0.01
-
 #: A question that was answered in vain waits at least so long, even if `retry_backoff` is 0.
 REQUEST_PACE = 0.05
 

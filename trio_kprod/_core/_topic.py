@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from math import inf
 from operator import attrgetter
-from typing import NamedTuple
-from uuid import UUID
 
-from .._errors import DeliveryTimedOut, PartitioningFailed, UnknownTopic
+from .._errors import PartitioningFailed, UnknownTopic
 from .._messages import (
-    ACCEPTED_AT,
     BATCH_OVERHEAD,
     KEY,
     PARTITION,
@@ -24,34 +19,17 @@ from .._messages import (
 )
 from ._batch import Batch, Chain
 from ._error_codes import Reaction, refusal, row
+from ._expiry import Expiry
+from ._metadata import NO_TOPIC_ID, MetadataRequests, MetadataTrust, TopicMetadata
 from ._partition import Partition, take
 from ._partitioners import Partitioner, hash_key
 from ._progress import Part, Progress
-from ._reports import PartitionCount
+from ._reports import PartitionCount, Settled
 from ._responses import give_up
-from ._shared import EXPIRY_PACE, PARTITION_GRACE, Abandoned, Shared
+from ._shared import PARTITION_GRACE, Abandoned, Shared
 
 #: How many partitions compete for the next messages without key.
 _CANDIDATES = 32
-
-#: What brokers without topic ids (KIP-516) call every topic.
-NO_TOPIC_ID = UUID(int=0)
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionMetadata:
-    index: int
-    leader: int
-    leader_epoch: int
-
-
-class TopicMetadata(NamedTuple):
-    """What a metadata answer says of one topic."""
-
-    name: str
-    code: int
-    id: UUID = NO_TOPIC_ID
-    partitions: Sequence[PartitionMetadata] = ()
 
 
 class Topic:
@@ -62,7 +40,6 @@ class Topic:
         self.shared = shared
         self.id = NO_TOPIC_ID
         self.known = False
-        self._expires = shared.rules.delivery_timeout < inf
         self.partitions: list[Partition] = []
         # Messages wait in one of three rooms until they have a partition:
         self.arrivals: deque[Entry] = deque()  # the partitions are not known yet
@@ -76,19 +53,12 @@ class Topic:
         self._largest_batch = min(shared.rules.batch_size, shared.rules.max_request_size - overhead)
         self.batch_limit = self._largest_batch
         self.awaited = False  # somebody waits to hear the number of partitions
-        self.requests_made = 0  # how often the core has asked about it
-        self.useless_responses = 0
-        self.ask_at = 0.0  # not before
-        self.outdated = False  # to be asked about as soon as anybody needs to know
-        self._former_ids: set[UUID] = set()
+        self.requests = MetadataRequests()
+        self._trust = MetadataTrust(shared.rules.topic_timeout)
         self._former_chains: dict[int, Chain] = {}  # of partitions that the topic has no more
-        # Since when metadata is of no use: it lacks the topic, or looks older than what we know.
-        self._useless_for = 0.0
-        self._useless_at: float | None = None
-        self.asks_later = False  # a timer is set for `ask_at`
         self._placeless = Part()  # the messages without partition
         self.progress = Progress(name, shared.outbox, self._parts)
-        self._expires_at = inf
+        self._expiry = Expiry(self)
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}: {len(self.partitions)} partitions, {self.unsettled} unsettled>"
@@ -107,9 +77,9 @@ class Topic:
 
     def _begin_to_be_wanted(self) -> None:
         # The time until now, during which nobody asked, does not count against the topic.
-        self._useless_for, self._useless_at = 0.0, None
-        if self.outdated:
-            self.outdated = False
+        self._trust.settle()
+        if self.requests.is_outdated:
+            self.requests.is_outdated = False
             self.shared.outbox.refresh(self)
 
     # ---- messages come in ------------------------------------------------------------------------------
@@ -118,8 +88,7 @@ class Topic:
         if not self.wanted:
             self._begin_to_be_wanted()
         self.unsettled += len(messages)
-        if self._expires:
-            self._watch_expiry(_oldest(messages))
+        self._expiry.watch(messages)
         if self.known:
             self._place(messages)
         else:
@@ -170,7 +139,7 @@ class Topic:
             self.shared.outbox.ready_topics[self] = None
 
     def _keep_stray(self, message: Entry) -> None:
-        strays = self.strays.setdefault(self.requests_made, _Strays())
+        strays = self.strays.setdefault(self.requests.made, _Strays())
         strays.messages.append(message)
         strays.since = self.shared.outbox.now
         self.shared.outbox.refresh(self)
@@ -193,7 +162,7 @@ class Topic:
             failure = PartitioningFailed(
                 f"the partitioner answered {index!r}, not a partition from 0 to {count - 1}"
             )
-        self.shared.outbox.settle(self, [message], error=failure)
+        self.settle([message], error=failure)
         return None
 
     # ---- batches of messages without key -----------------------------------------------------------------
@@ -254,26 +223,26 @@ class Topic:
             self._tell_count(refusal(metadata.code))
         elif not metadata.partitions:
             self._missing(metadata.code, answering_since)
-        elif not self._looks_older(metadata):
-            self._useless_for, self._useless_at = 0.0, None
+        elif not self._trust.looks_older(metadata, self.id, [one.leader_epoch for one in self.partitions]):
+            self._trust.settle()
             self._update(metadata)
-        elif self._useless_too_long(answering_since):
-            self._useless_for, self._useless_at = 0.0, None
+        elif self._trust.is_useless_for_too_long(self.shared.outbox.now, answering_since):
+            self._trust.settle()
             self._stop_doubting(metadata)
             self._update(metadata)
-        elif metadata.id not in self._former_ids:
+        elif metadata.id not in self._trust.former_ids:
             self._update(metadata)  # of some partitions it may know more than we do
 
     @property
     def unresolved(self) -> bool:
         """Whether another look at the metadata is needed although the last one has been answered."""
-        useless = not self.known or self._useless_at is not None or bool(self.strays)
+        useless = not self.known or self._trust.is_in_doubt or bool(self.strays)
         return useless or any(partition.leader < 0 for partition in self.partitions)
 
     def _update(self, metadata: TopicMetadata) -> None:
         recreated = NO_TOPIC_ID not in (self.id, metadata.id) and self.id != metadata.id
         if recreated:
-            self._former_ids.add(self.id)
+            self._trust.former_ids.add(self.id)
         if metadata.id != NO_TOPIC_ID:
             self.id = metadata.id
         before = len(self.partitions)
@@ -293,19 +262,6 @@ class Topic:
             self._tell_count()
         self.shared.outbox.wake(self.partitions)
 
-    def _looks_older(self, metadata: TopicMetadata) -> bool:
-        """Whether this seems to be old news. (Without topic ids it may be a topic made anew.)"""
-        if metadata.id not in (NO_TOPIC_ID, self.id):
-            return metadata.id in self._former_ids
-        known = self.partitions
-        if metadata.id == NO_TOPIC_ID and len(metadata.partitions) < len(known):
-            return True
-        return any(
-            one.leader_epoch < known[one.index].leader_epoch
-            for one in metadata.partitions
-            if one.index < len(known)
-        )
-
     def _stop_doubting(self, metadata: TopicMetadata) -> None:
         """What looks like old news has been told for so long that it is true.
 
@@ -313,23 +269,15 @@ class Topic:
         """
         if metadata.id == NO_TOPIC_ID:
             self._forget_partitions(len(metadata.partitions))
-        if metadata.id not in self._former_ids:
+        if metadata.id not in self._trust.former_ids:
             return self._doubt_epochs()
-        self._former_ids.discard(metadata.id)
+        self._trust.former_ids.discard(metadata.id)
         error = UnknownTopic(f"brokers disagreed about which topic {self.name!r} is")
         for partition in self.partitions:
             for batch in list(partition.batches):
                 if batch.maybe_written:
                     give_up(batch, error)
         return None
-
-    def _useless_too_long(self, answering_since: float) -> bool:
-        """Only time during which some broker answers counts against `topic_timeout`: an outage never does."""
-        again = self._useless_at is not None
-        if self._useless_at is not None:
-            self._useless_for += max(0.0, self.shared.outbox.now - max(self._useless_at, answering_since))
-        self._useless_at = self.shared.outbox.now
-        return again and self._useless_for >= self.shared.rules.topic_timeout
 
     def _doubt_epochs(self) -> None:
         for partition in self.partitions:
@@ -368,7 +316,7 @@ class Topic:
         count = len(self.partitions)
         for asked, strays in list(self.strays.items()):
             # A response to a request that was made before they came says nothing of what is there now.
-            asked_since = self.requests_made > asked
+            asked_since = self.requests.made > asked
             is_over = asked_since and self.shared.outbox.now >= strays.since + PARTITION_GRACE
             for message in [strays.messages.popleft() for _ in range(len(strays.messages))]:
                 index = message[PARTITION]
@@ -376,7 +324,7 @@ class Topic:
                     self._place([message])
                 elif is_over:
                     text = f"topic {self.name!r} has partitions 0 to {count - 1}, not {index}"
-                    self.shared.outbox.settle(self, [message], error=PartitioningFailed(text))
+                    self.settle([message], error=PartitioningFailed(text))
                 else:
                     strays.messages.append(message)
             if not strays.messages:
@@ -386,12 +334,13 @@ class Topic:
         """The topic, or all of its partitions, are unknown to the broker that answered."""
         if self.id == NO_TOPIC_ID:
             self._doubt_epochs()  # it may come back as another topic, and we could not tell
-        if self._useless_too_long(answering_since):
+        if self._trust.is_useless_for_too_long(self.shared.outbox.now, answering_since):
             error = UnknownTopic(
                 f"the cluster does not know topic {self.name!r}: {refusal(code)} "
                 f"for {self.shared.rules.topic_timeout:g} s"
             )
-            self._useless_for, self._useless_at, self.known = 0.0, None, False
+            self._trust.settle()
+            self.known = False
             self.fail(error)
             self._tell_count(error)
 
@@ -405,7 +354,7 @@ class Topic:
     def _end_waits_for_metadata(self) -> None:
         for partition in self.partitions:
             for batch in partition.batches:
-                if batch.wait_for_metadata <= self.requests_made:
+                if batch.wait_for_metadata <= self.requests.made:
                     batch.wait_for_metadata = 0
         self.shared.outbox.wake(self.partitions)
 
@@ -444,44 +393,9 @@ class Topic:
         if room:
             entries = list(room)
             room.clear()
-            self.shared.outbox.settle(self, entries, partition=partition, error=error)
+            self.settle(entries, partition=partition, error=error)
 
-    def _watch_expiry(self, first: float) -> None:
-        """Have messages expire `delivery_timeout` after they were accepted; the first was at `first`.
-
-        They do not come in that order: tasks that waited for room hand over later what they accepted before.
-        """
-        when = first + self.shared.rules.delivery_timeout
-        if when < self._expires_at:
-            self._expires_at = when
-            self.shared.outbox.call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        if self.shared.outbox.now < self._expires_at:
-            return  # done meanwhile, for a message that was older
-        self._expires_at = inf
-        timeout = self.shared.rules.delivery_timeout
-        due = self.shared.outbox.now - timeout
-        error = DeliveryTimedOut(f"not acknowledged within {timeout:g} s of the call{self._no_producer_id()}")
-        error.__cause__ = self.shared.no_producer_id
-        for room, partition in self._rooms():
-            self._expire_room(room, due, error, partition)
-        for partition in self.partitions:
-            for batch in list(partition.batches):
-                if batch in partition.batches and _oldest(batch.entries) <= due:
-                    give_up(batch, error)
-        self.shared.outbox.wake(self.partitions)
-        remaining = [_oldest(room) for room, _ in self._rooms() if room]
-        remaining += [_oldest(batch.entries) for p in self.partitions for batch in p.batches]
-        if remaining:
-            # Not for each message by itself: looking through all of them takes its time.
-            self._watch_expiry(max(min(remaining), due + EXPIRY_PACE))
-
-    def _no_producer_id(self) -> str:
-        cause = self.shared.no_producer_id
-        return "" if cause is None else f"; no broker gives a producer id: {cause}"
-
-    def _rooms(self) -> list[tuple[deque[Entry], Partition | None]]:
+    def rooms(self) -> list[tuple[deque[Entry], Partition | None]]:
         rooms: list[tuple[deque[Entry], Partition | None]] = [
             (self.arrivals, None),
             (self.keyless, None),
@@ -489,23 +403,36 @@ class Topic:
         ]
         return rooms + [(partition.queue, partition) for partition in self.partitions]
 
-    def _expire_room(
-        self, room: deque[Entry], due: float, error: BaseException, partition: Partition | None
+    # ---- the way out -------------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        entries: Sequence[Entry],
+        *,
+        partition: int = -1,
+        base_offset: int = -1,
+        timestamp_ms: int = -1,
+        attempts: int = 0,
+        error: BaseException | None = None,
+        maybe_written: bool = False,
+        size: int | None = None,
     ) -> None:
-        expired = [message for message in room if message[ACCEPTED_AT] <= due]
-        if not expired:
-            return
-        gone = set(map(id, expired))
-        kept = [message for message in room if id(message) not in gone]
-        room.clear()
-        room.extend(kept)
-        size = total_size(expired)
-        if room is self.keyless:
-            self.keyless_bytes -= size
-        if partition is not None:
-            partition.queue_bytes -= size
-        index = -1 if partition is None else partition.index
-        self.shared.outbox.settle(self, expired, partition=index, error=error)
+        """The one way out of the core for a message. `size` is that of all `entries`, if it is known."""
+        self.unsettled -= len(entries)
+        self.shared.outbox.actions.append(
+            Settled(
+                self.name,
+                partition,
+                base_offset,
+                timestamp_ms,
+                entries,
+                total_size(entries) if size is None else size,
+                attempts,
+                error,
+                maybe_written,
+            )
+        )
+        self.made_progress(partition, acknowledged=error is None)
 
     # ---- progress ----------------------------------------------------------------------------------------
 
@@ -529,7 +456,3 @@ class _Strays:
     def __init__(self) -> None:
         self.messages: deque[Entry] = deque()
         self.since = 0.0
-
-
-def _oldest(messages: Iterable[Entry]) -> float:
-    return min(message[ACCEPTED_AT] for message in messages)

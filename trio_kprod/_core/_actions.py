@@ -1,0 +1,41 @@
+"""What the core wants done: by the client, or (reports) by the user's loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._reports import Report
+
+if TYPE_CHECKING:
+    from ._batch import Request
+
+
+class Send(NamedTuple):
+    """Send this request over the connection to its node."""
+
+    request: Request
+
+
+class Withdraw(NamedTuple):
+    """Every batch of this request was given up before its write started: forget it."""
+
+    request: Request
+
+
+class Connect(NamedTuple):
+    """Something waits for a connection to this node."""
+
+    node: int
+
+
+class RequestMetadata(NamedTuple):
+    """Ask any broker for these topics; answer by `metadata` or `metadata_failed`."""
+
+    topics: tuple[str, ...]
+
+
+class RequestProducerId(NamedTuple):
+    """Ask any broker for a producer id; answer by `producer_id` or `producer_id_failed`."""
+
+
+Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Report

@@ -1,0 +1,91 @@
+"""Messages are given up `delivery_timeout` seconds after they were accepted, wherever they wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+from .._errors import DeliveryTimedOut
+from .._messages import ACCEPTED_AT, Entry, total_size
+from ._responses import give_up
+
+if TYPE_CHECKING:
+    from ._partition import Partition
+    from ._topic import Topic
+
+#: Messages of a topic that are due are looked for no more often than this, in seconds.
+EXPIRY_PACE = 0.01
+
+
+class Expiry:
+    """Gives up the messages of one topic when their time is over."""
+
+    def __init__(self, topic: Topic) -> None:
+        self._topic = topic
+        self._shared = topic.shared
+        self._timeout = topic.shared.rules.delivery_timeout
+        self._looks_at = inf  # when a timer is set for
+
+    def watch(self, messages: Iterable[Entry]) -> None:
+        """Messages came in. Not in the order of acceptance: tasks that wait for room hand over later."""
+        if self._timeout < inf:
+            self._look_at(_oldest(messages) + self._timeout)
+
+    def _look_at(self, when: float) -> None:
+        if when < self._looks_at:
+            self._looks_at = when
+            self._shared.outbox.call_at(when, self._look)
+
+    def _look(self) -> None:
+        now = self._shared.outbox.now
+        if now < self._looks_at:
+            return  # done meanwhile, for a message that was older
+        self._looks_at = inf
+        due = now - self._timeout
+        topic = self._topic
+        error = self._error()
+        for room, partition in topic.rooms():
+            self._give_up_waiting(room, due, error, partition)
+        for partition in topic.partitions:
+            for batch in list(partition.batches):
+                if batch in partition.batches and _oldest(batch.entries) <= due:
+                    give_up(batch, error)
+        self._shared.outbox.wake(topic.partitions)
+        remaining = [_oldest(room) for room, _ in topic.rooms() if room]
+        remaining += [_oldest(batch.entries) for one in topic.partitions for batch in one.batches]
+        if remaining:
+            # Not for each message by itself: looking through all of them takes its time.
+            self._look_at(max(min(remaining) + self._timeout, now + EXPIRY_PACE))
+
+    def _error(self) -> DeliveryTimedOut:
+        text = f"not acknowledged within {self._timeout:g} s of the call"
+        cause = self._shared.no_producer_id
+        if cause is not None:
+            text += f"; no broker gives a producer id: {cause}"
+        error = DeliveryTimedOut(text)
+        error.__cause__ = cause
+        return error
+
+    def _give_up_waiting(
+        self, room: deque[Entry], due: float, error: BaseException, partition: Partition | None
+    ) -> None:
+        expired = [message for message in room if message[ACCEPTED_AT] <= due]
+        if not expired:
+            return
+        gone = set(map(id, expired))
+        kept = [message for message in room if id(message) not in gone]
+        room.clear()
+        room.extend(kept)
+        size = total_size(expired)
+        if room is self._topic.keyless:
+            self._topic.keyless_bytes -= size
+        if partition is not None:
+            partition.queue_bytes -= size
+        index = -1 if partition is None else partition.index
+        self._topic.settle(expired, partition=index, error=error)
+
+
+def _oldest(messages: Iterable[Entry]) -> float:
+    return min(message[ACCEPTED_AT] for message in messages)
