@@ -34,7 +34,8 @@ class Demand:
         return first < self.mark or 0 < self._threshold <= count
 
     def wake_at(self, waiting: int, most: int, *, held_back: bool) -> int:
-        """How many queued messages have to be looked at, at most `most`, when so many wait already."""
+        """How many queued messages have to be looked at, at most `most`, when `waiting` messages wait
+        already."""
         if self._interval > 0 and not waiting:
             return 1
         if self._threshold and not held_back:

@@ -539,7 +539,7 @@ def open_producer(
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
         key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
             object of kafka-python's `Serializer`. None is never given to them.
-        instruments: objects of `Instrument`, told of everything that happens.
+        instruments: objects of `Instrument`, whose hooks are called when something happens.
         on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
             It runs in the loop of the user, must not block, and may call `Producer.send_nowait`, also while
             the block is being left: what it sends then is delivered within the same `shutdown_timeout`. Once

@@ -185,7 +185,7 @@ class Bench:
         request = request or self.take()
         answer = PartitionResponse(code, base_offset, **how)
         places = [(batch.partition.topic.name, batch.partition.index) for batch in request.batches]
-        self.core.answered(request, dict.fromkeys(places, answer))
+        self.core.responded(request, dict.fromkeys(places, answer))
         self.step()
 
     def lose(self, node: int = 1, *, write_started: bool = True, reconnect: bool = True) -> None:

@@ -562,7 +562,7 @@ def test_an_answer_that_does_not_mention_the_batch_leaves_it_perhaps_written() -
     bench = Bench()
     bench.submit("ab")
     first = bench.only()
-    bench.core.answered(bench.take(), {})
+    bench.core.responded(bench.take(), {})
     bench.step()
     assert bench.asked
     bench.pass_time(0.2)

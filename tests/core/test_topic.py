@@ -24,8 +24,12 @@ def keyless(bench: Bench, values: str, **how: float) -> None:
 def check_counters(bench: Bench) -> None:
     """The running counts agree with what is there."""
     for topic in bench.core._topics.values():
-        assert topic.keyless_bytes == sum(entry[SIZE] for entry in topic.keyless)
-        rooms = [topic.arrivals, topic.keyless, *[strays.messages for strays in topic.strays.values()]]
+        assert topic.keyless.size == sum(entry[SIZE] for entry in topic.keyless.messages)
+        rooms = [
+            topic.arrivals,
+            topic.keyless.messages,
+            *[strays.messages for strays in topic.strays.values()],
+        ]
         rooms += [partition.queue for partition in topic.partitions]
         batches = [batch for partition in topic.partitions for batch in partition.batches]
         assert topic.unsettled == sum(map(len, rooms)) + sum(len(batch.entries) for batch in batches)

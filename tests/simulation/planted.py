@@ -79,14 +79,14 @@ def _both(*patches: AbstractContextManager[object]) -> Iterator[None]:
 @_bug()
 def a_refusal_clears_perhaps() -> AbstractContextManager[object]:
     """A refusal is taken to speak of every transmission: "not written" is told of what is in the log."""
-    original = _responses.answered
+    original = _responses.responded
 
     def answered(batch: Batch, answer: PartitionResponse) -> None:
         if TABLE.get(answer.code) and answer.code not in (0, 46) and not may_have_appended(answer):
             batch.maybe_written = batch.pinned = False
         original(batch, answer)
 
-    return patch.object(_core, "answered", answered)
+    return patch.object(_core, "responded", answered)
 
 
 @_bug(within=None)
@@ -125,7 +125,7 @@ def the_first_out_of_order_is_believed() -> AbstractContextManager[object]:
 @_bug()
 def an_old_answer_settles_a_new_batch() -> AbstractContextManager[object]:
     """An answer to a batch given up meanwhile is taken for the next one's: delivered is told of the wrong."""
-    original = ProduceCore.answered
+    original = ProduceCore.responded
 
     def answered(
         self: ProduceCore, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]
@@ -138,7 +138,7 @@ def an_old_answer_settles_a_new_batch() -> AbstractContextManager[object]:
                         break
         original(self, request, answers)
 
-    return patch.object(ProduceCore, "answered", answered)
+    return patch.object(ProduceCore, "responded", answered)
 
 
 # ---- chains ------------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def an_odd_split_loses_its_middle() -> AbstractContextManager[object]:
 @_bug()
 def a_batch_is_settled_twice() -> AbstractContextManager[object]:
     """An answer to what was given up meanwhile tells its outcome a second time, and perhaps another."""
-    original, settle = ProduceCore.answered, _responses._settle
+    original, settle = ProduceCore.responded, _responses._settle
 
     def keep_entries(batch: Batch, **how: Any) -> None:
         entries = batch.entries
@@ -354,7 +354,7 @@ def a_batch_is_settled_twice() -> AbstractContextManager[object]:
 
     bug = ExitStack()
     bug.enter_context(patch.object(_responses, "_settle", keep_entries))
-    bug.enter_context(patch.object(ProduceCore, "answered", answered))
+    bug.enter_context(patch.object(ProduceCore, "responded", answered))
     return bug
 
 
@@ -473,13 +473,13 @@ def a_retry_timer_is_lost() -> AbstractContextManager[object]:
 @_bug()
 def metadata_that_failed_is_not_asked_for_again() -> AbstractContextManager[object]:
     """After one unanswered question a new topic's messages wait for ever."""
-    original = ProduceCore._ask_again_later
+    original = ProduceCore._pace_requests
 
     def ask_again_later(self: ProduceCore, topic: Topic, *, failed: bool = False) -> None:
         if not failed:
             original(self, topic)
 
-    return patch.object(ProduceCore, "_ask_again_later", ask_again_later)
+    return patch.object(ProduceCore, "_pace_requests", ask_again_later)
 
 
 @_bug()

@@ -15,7 +15,7 @@ from tests.simulation.history import Broken as Broken
 from tests.simulation.log import Sealed
 from tests.simulation.setting import Setting
 from tests.simulation.world import World
-from trio_kprod._core import _partition, _topic
+from trio_kprod._core import _keyless, _partition
 from trio_kprod._core._batch import LAST_EPOCH, Chain
 from trio_kprod._messages import BATCH_OVERHEAD, SIZE, TIMESTAMP_MS, VALUE, Entry
 
@@ -144,7 +144,7 @@ def _conditions(setting: Setting) -> Iterator[None]:
             stack.enter_context(patch.object(_partition, "Chain", aged))
         if setting.last_epoch != LAST_EPOCH:
             stack.enter_context(patch.object(_partition, "LAST_EPOCH", setting.last_epoch))
-        stack.enter_context(patch.object(_topic, "_CANDIDATES", setting.candidates))
+        stack.enter_context(patch.object(_keyless, "_CANDIDATES", setting.candidates))
         yield
 
 

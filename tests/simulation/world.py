@@ -253,7 +253,7 @@ class World:
             if answer is not None and answer.code:
                 self.history.refused(piece.place, piece.sealed.values, answer.code)
         self.bounds.ended(frame.pieces, told)
-        self.core.answered(frame.request, dict[tuple[str, int], PartitionResponse](told.items()))
+        self.core.responded(frame.request, dict[tuple[str, int], PartitionResponse](told.items()))
         return True
 
     # ---- questions -----------------------------------------------------------------------------------------
@@ -339,8 +339,8 @@ class World:
     def check_memory(self) -> None:
         """With everything settled, the core holds on to nothing."""
         for name, topic in self.core._topics.items():
-            rooms: list[Collection[object]] = [topic.arrivals, topic.keyless, topic.strays]
-            numbers = [topic.unsettled, topic.keyless_bytes]
+            rooms: list[Collection[object]] = [topic.arrivals, topic.keyless.messages, topic.strays]
+            numbers = [topic.unsettled, topic.keyless.size]
             for partition in topic.partitions:
                 rooms += partition.queue, partition.batches
                 numbers.append(partition.queue_bytes)

@@ -165,7 +165,7 @@ class ProduceConnection:
         if outcome.moved:
             self._endpoints.addresses.update(outcome.moved)
         self._observe(exchange)
-        self._steps.post_and_run(self._core.answered, exchange.request, outcome.responses)
+        self._steps.post_and_run(self._core.responded, exchange.request, outcome.responses)
 
     def _tell_lost(self, cause: BaseException) -> None:
         requests: list[Request] = []

@@ -60,7 +60,7 @@ class Pace:
         self._not_before = trio.current_time() + min(pause, self._longest) * (1 - 0.2 * random.random())
 
     def ended(self, served_for: float) -> None:
-        """A connection has ended that was of use for so long, see `Connection.served_for`."""
+        """A connection has ended that served for that many seconds, see `Connection.served_for`."""
         if served_for >= self._longest:
             self._step = max(0, self._step - int(served_for / max(self._longest, 0.001)))
             self._not_before = -inf

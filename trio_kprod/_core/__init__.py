@@ -6,6 +6,7 @@ table, actions come back up; only what is named below it is for others.
 ===============  =======================================================================================
 `_core`          events in, actions out: which leaders get which batches in which requests
 `_topic`         a topic: its partitions, and the messages that have no partition yet
+`_keyless`       which partition gets the next messages without key
 `_metadata`      what brokers say of a topic, how often we ask, and how far we believe it
 `_expiry`        messages are given up when their time is over
 `_progress`      whether a topic makes progress, so that it cannot take the room of others

@@ -76,11 +76,12 @@ class Batch:
         self.partition = partition
         self.entries = entries
         self.size = size
-        # None until it is sealed, that is until it is first sent; and again when it is to be sealed anew.
+        # None until it is sealed, which happens when it is first sent; and again when it is to be sealed
+        # again.
         self.data: bytearray | None = None
         self.number = -1  # its place in the chain
         self.sequence = -1
-        # The request that carries it now. An answer to any other speaks of nothing we still wait for.
+        # The request that carries it now. A response to any other tells nothing that we still wait for.
         self.request: Request | None = None
         self.maybe_written = False
         self.pinned = False
@@ -88,8 +89,8 @@ class Batch:
         self.failures = 0  # of those, the ones that ended in an error
         self.limited_failures = 0  # answers with a code that is not believed for ever
         self.connections_lost = 0  # connections that died under it
-        self.out_of_order = 0  # answers "out of order" at the head of the chain
-        self.wait_for_metadata = 0  # the number of the topic's question whose answer it waits for
+        self.out_of_order = 0  # responses "out of order" at the head of the chain
+        self.wait_for_metadata = 0  # the number of the topic's metadata request whose response it waits for
         self.retry_at = 0.0
         self.wait_for_connection = False  # a connection to its leader ends the wait until `retry_at`
 
@@ -118,7 +119,8 @@ class Batch:
 class Request:
     """One produce request to one broker: at most one batch of each of its partitions.
 
-    (Of two batches of one partition in one request, brokers process the last and drop the first silently.)
+    (Of two batches of one partition in one request, a broker processes the last and drops the first
+    silently.)
     `write_started` is set before its first byte reaches a socket: until then nothing of it is written.
     """
 

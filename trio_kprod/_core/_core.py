@@ -16,7 +16,7 @@ from ._batch import Batch, Request
 from ._error_codes import PartitionResponse
 from ._metadata import TopicMetadata
 from ._partition import Partition
-from ._responses import LOSSES_UNTIL_ALONE, answered, delivered, unanswered
+from ._responses import LOSSES_UNTIL_ALONE, delivered, no_response, responded
 from ._shared import Rules, Shared
 from ._topic import Topic
 
@@ -34,13 +34,13 @@ class ProduceCore:
         self._shared = Shared(rules, random)
         self._outbox = self._shared.outbox
         self._topics: dict[str, Topic] = {}
-        # Handed over, not yet with their topic: a partitioner may be looking at the first.
+        # Submitted, not yet with their topic: a partitioner may be looking at the first.
         self._arriving: deque[list[Entry]] = deque()
         self._usable: set[int] = set()  # nodes with a connection
         self._asked_to_connect: set[int] = set()
-        self._asking_metadata = False
-        self._answering_since = 0.0
-        self._asking_producer_id = False
+        self._metadata_requested = False
+        self._responding_since = 0.0
+        self._producer_id_requested = False
         self._id_failures = 0
         self._to_encode = 0
         self._outbox.call_at(rules.metadata_max_age, self._refresh_by_age)
@@ -57,7 +57,7 @@ class ProduceCore:
     # ---- events ------------------------------------------------------------------------------------------
 
     def submit(self, entries: Iterable[Entry]) -> None:
-        """Messages were handed over."""
+        """Messages were submitted."""
         self._arriving.extend(self._together(entries))
         while self._arriving:
             messages = self._arriving[0]
@@ -74,13 +74,13 @@ class ProduceCore:
         return by_topic.values()
 
     def want_partitions(self, name: str) -> None:
-        """Somebody wants to know how many partitions a topic has: a `PartitionCount` report follows."""
+        """A task wants to know how many partitions a topic has: a `PartitionCount` report follows."""
         self._topic(name).want_count()
 
     def producer_id(self, producer_id: int) -> None:
         if producer_id in self._shared.spoiled_ids:
             return self.producer_id_failed(None)
-        self._asking_producer_id = False
+        self._producer_id_requested = False
         self._id_failures = 0
         self._shared.producer_id = producer_id
         self._shared.no_producer_id = None
@@ -99,27 +99,27 @@ class ProduceCore:
         self._outbox.call_at(self.now + self._shared.request_pause(self._id_failures), self._end_id_pause)
 
     def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str]) -> None:
-        """A broker answered a metadata request for the topics `asked`."""
-        self._asking_metadata = False
+        """A broker responded to a metadata request for the topics `asked`."""
+        self._metadata_requested = False
         told = {one.name: one for one in topics}
         for name in dict.fromkeys([*asked, *told]):
             topic = self._topics.get(name)
             if topic is not None:
                 metadata = told.get(name) or TopicMetadata(name, _MISSING_CODE)
-                topic.learn(metadata, self._answering_since)
-                self._ask_again_later(topic)
+                topic.learn(metadata, self._responding_since)
+                self._pace_requests(topic)
 
     def metadata_failed(self, asked: Iterable[str]) -> None:
-        """No broker answered: this time does not count against any topic."""
-        self._asking_metadata = False
-        self._answering_since = self.now
+        """No broker responded: this time does not count against any topic."""
+        self._metadata_requested = False
+        self._responding_since = self.now
         for name in asked:
-            self._ask_again_later(self._topics[name], failed=True)
+            self._pace_requests(self._topics[name], failed=True)
 
     def connected(self, node: int) -> None:
         """A connection to a node is ready. That ends the pause of what lost its connection there.
 
-        But not of what may have killed the last connections: the others shall get their turn before it.
+        But not of what may have killed the last connections: the others get their turn first.
         """
         self._usable.add(node)
         self._asked_to_connect.discard(node)
@@ -130,12 +130,12 @@ class ProduceCore:
         self._outbox.wake(self._led_by(node))
 
     def unreachable(self, node: int) -> None:
-        """An attempt to connect failed. Perhaps somebody else leads by now."""
+        """An attempt to connect failed. Perhaps another node leads by now."""
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
             for batch in partition.batches:  # an outage is not their fault
                 batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
-            if not partition.idle or partition.topic.keyless:
+            if not partition.idle or partition.topic.keyless.messages:
                 self._outbox.refresh(partition.topic)
         self._outbox.wake(self._led_by(node))
 
@@ -145,7 +145,7 @@ class ProduceCore:
         for request in requests:
             for batch in list(request.batches):
                 if batch.request is request:
-                    unanswered(batch, cause, write_started=request.write_started)
+                    no_response(batch, cause, write_started=request.write_started)
         # A broker that leads no more closes the connection; with acks=0 it cannot say so in any other way.
         for partition in self._led_by(node):
             self._outbox.refresh(partition.topic)
@@ -160,17 +160,17 @@ class ProduceCore:
                 delivered(batch, -1, -1)
                 self._outbox.wake([batch.partition])
 
-    def answered(self, request: Request, answers: Mapping[tuple[str, int], PartitionResponse]) -> None:
-        """A broker answered a request, for each topic and partition in it."""
+    def responded(self, request: Request, responses: Mapping[tuple[str, int], PartitionResponse]) -> None:
+        """A broker responded to a request, for each topic and partition in it."""
         for batch in request.batches:
             if batch.request is not request:
                 continue  # given up meanwhile
-            answer = answers.get((batch.partition.topic.name, batch.partition.index))
-            if answer is None:
-                cause = ValueError(f"the answer does not mention {batch.partition!r}")
-                unanswered(batch, cause, write_started=True)
+            response = responses.get((batch.partition.topic.name, batch.partition.index))
+            if response is None:
+                cause = ValueError(f"the response does not mention {batch.partition!r}")
+                no_response(batch, cause, write_started=True)
             else:
-                answered(batch, answer)
+                responded(batch, response)
 
     def stop(self, late: Iterable[Entry], error: BaseException) -> None:
         """Give up everything, and what came too `late` to be submitted.
@@ -208,8 +208,8 @@ class ProduceCore:
         while self._to_encode > 0 and self._has_ready() and self._send_round():
             pass
         # Last: it may just have turned out that a leader is not known, or that a chain is out of epochs.
-        self._ask_for_metadata()
-        self._ask_for_producer_id()
+        self._request_metadata()
+        self._request_producer_id()
         return self._outbox.take()
 
     def _send_round(self) -> bool:
@@ -252,13 +252,13 @@ class ProduceCore:
     def _choose_keyless(self, chosen: dict[Partition, Batch]) -> None:
         ready, self._outbox.ready_topics = self._outbox.ready_topics, {}
         for topic in ready:
-            if not topic.keyless:
+            if not topic.keyless.messages:
                 continue
-            formed = topic.form_keyless(self._may_send_to, chosen)
+            formed = topic.keyless.form(self._may_send_to, chosen)
             while self._to_encode > 0 and (batch := next(formed, None)) is not None:
                 chosen[batch.partition] = batch
                 self._count_to_encode(batch)
-            if self._to_encode <= 0 and topic.keyless:
+            if self._to_encode <= 0 and topic.keyless.messages:
                 self._outbox.ready_topics[topic] = None
 
     def _count_to_encode(self, batch: Batch) -> None:
@@ -295,8 +295,8 @@ class ProduceCore:
 
     # ---- metadata and producer id --------------------------------------------------------------------------
 
-    def _ask_for_metadata(self) -> None:
-        if self._asking_metadata or not self._outbox.stale_topics:
+    def _request_metadata(self) -> None:
+        if self._metadata_requested or not self._outbox.stale_topics:
             return
         stale, self._outbox.stale_topics = self._outbox.stale_topics, {}
         wanted: list[str] = []
@@ -307,10 +307,10 @@ class ProduceCore:
             else:
                 topic.requests.is_outdated = True
         if wanted:
-            self._asking_metadata = True
+            self._metadata_requested = True
             self._outbox.actions.append(RequestMetadata(tuple(wanted)))
 
-    def _ask_again_later(self, topic: Topic, *, failed: bool = False) -> None:
+    def _pace_requests(self, topic: Topic, *, failed: bool = False) -> None:
         """A request that was of no help is not made again without a pause, wanted or not."""
         if not failed and not topic.unresolved:
             topic.requests.useless = 0
@@ -320,18 +320,18 @@ class ProduceCore:
             self._outbox.refresh(topic)
 
     def _refresh_by_age(self) -> None:
-        """Leaders move and partitions are added without anybody telling us."""
+        """Leaders move and partitions are added without notice."""
         for topic in self._topics.values():
             self._outbox.refresh(topic)
         self._outbox.call_at(self.now + self._shared.rules.metadata_max_age, self._refresh_by_age)
 
-    def _ask_for_producer_id(self) -> None:
-        if self._shared.needs_producer_id and not self._asking_producer_id:
-            self._asking_producer_id = True
+    def _request_producer_id(self) -> None:
+        if self._shared.needs_producer_id and not self._producer_id_requested:
+            self._producer_id_requested = True
             self._outbox.actions.append(RequestProducerId())
 
     def _end_id_pause(self) -> None:
-        self._asking_producer_id = False
+        self._producer_id_requested = False
 
     # ---- small things --------------------------------------------------------------------------------------
 

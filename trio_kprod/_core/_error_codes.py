@@ -1,12 +1,12 @@
-"""What a broker's answer to a batch means: the one table, keyed by error code and base offset.
+"""What a broker's response for a batch means: the one table, keyed by error code and base offset.
 
-An answer speaks of one transmission only. Brokers check size, time stamps, keys, rights and replicas
+A response speaks of one transmission only. Brokers check size, time stamps, keys, rights and replicas
 before they look for duplicates, so a batch that is already in the log can be refused when it is sent
 again; whether the *batch* may have been written is remembered elsewhere (`Batch.maybe_written`).
 
 Two facts decide what one transmission did. The code, by this table; and the base offset: a broker that
-refuses before appending answers -1, one that appended and failed afterwards answers the offset with the
-error (``DelayedProduce`` in Kafka's source). So ``base_offset >= 0`` beside any error means perhaps.
+refuses before appending responds with -1, one that appended and failed afterwards with the offset beside the
+error (``DelayedProduce`` in Kafka's source). So ``base_offset >= 0`` beside any error means: maybe written.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Reaction(enum.Enum):
 
     WRITTEN = "settle it"
     RETRY = "the same bytes again, after a pause"
-    FAIL_RECORDS = "the records the answer lists fail, the rest goes on"
+    FAIL_RECORDS = "the records that the response lists fail, the rest goes on"
     SPLIT = "halve it until the guilty record stands alone"
     REFUSED = "fail it"
     OUT_OF_ORDER = "the log lacks a predecessor"
-    FENCED = "somebody else uses our producer id"
+    FENCED = "another client uses our producer id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Row:
     """One row of the table.
 
     `maybe_written`: this transmission may have been written. `refresh`: ask for metadata. `limit`: give the
-    batch up after so many such answers, whatever `max_retries` says. `new_id`: the producer id is spoiled.
+    batch up after this number of such responses, whatever `max_retries` says. `new_id`: the producer id is
+    spoiled.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Row:
 
 
 class PartitionResponse(NamedTuple):
-    """A broker's answer to one batch, as the protocol gives it (`leader` and its epoch by KIP-951)."""
+    """A broker's response for one batch, as the protocol gives it (`leader` and its epoch by KIP-951)."""
 
     code: int
     base_offset: int = -1
@@ -141,11 +142,11 @@ def row(code: int) -> Row:
     return known or Row(f"error code {code}", Reaction.RETRY, maybe_written=True, limit=_UNKNOWN_LIMIT)
 
 
-def may_have_appended(answer: PartitionResponse) -> bool:
-    """Whether this transmission may have been appended although the answer is an error."""
-    return row(answer.code).maybe_written or answer.base_offset >= 0
+def may_have_appended(response: PartitionResponse) -> bool:
+    """Whether this transmission may have been appended although the response is an error."""
+    return row(response.code).maybe_written or response.base_offset >= 0
 
 
 def refusal(code: int, detail: str | None = None) -> Refused:
-    """The error a user gets for an answer."""
+    """The error that users get for a response."""
     return Refused(code, row(code).name, detail)

@@ -79,8 +79,8 @@ class Expiry:
         room.clear()
         room.extend(kept)
         size = total_size(expired)
-        if room is self._topic.keyless:
-            self._topic.keyless_bytes -= size
+        if room is self._topic.keyless.messages:
+            self._topic.keyless.size -= size
         if partition is not None:
             partition.queue_bytes -= size
         index = -1 if partition is None else partition.index

@@ -71,7 +71,7 @@ class MetadataTrust:
         return self._useless_at is not None
 
     def settle(self) -> None:
-        """The last response was of use, or it is believed now, or the time until now does not count."""
+        """The last response helped, or it is believed now, or the time until now does not count."""
         self._useless_for, self._useless_at = 0.0, None
 
     def is_useless_for_too_long(self, now: float, responding_since: float) -> bool:

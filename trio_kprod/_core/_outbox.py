@@ -20,7 +20,7 @@ class Outbox:
     """Where topics and partitions leave what is to be done about them."""
 
     def __init__(self, *, observed: bool) -> None:
-        self.now = 0.0  # when the event happened that the core is being told of
+        self.now = 0.0  # when the event happened that is being handled
         self.actions: list[Action] = []
         # Partitions and topics that may have something to send, in the order in which they came to it.
         self.ready_partitions: dict[Partition, None] = {}
@@ -66,7 +66,7 @@ class Outbox:
         for partition in partitions:
             if partition.has_unsent:
                 self.ready_partitions[partition] = None
-            if partition.topic.keyless:
+            if partition.topic.keyless.messages:
                 self.ready_topics[partition.topic] = None
 
     def take(self) -> list[Action]:

@@ -64,7 +64,7 @@ class Partition:
         self.shared = shared
         self.queue: deque[Entry] = deque()  # not sealed yet, in accepted order
         self.queue_bytes = 0
-        self.batches: deque[Batch] = deque()  # sealed (or to be sealed anew), unsettled, in order
+        self.batches: deque[Batch] = deque()  # sealed (or to be sealed again), unsettled, in order
         self.leader = -1
         self.leader_epoch = -1
         # After a `former` one, the next epoch: should the log be the old one after all, it must not take
@@ -220,7 +220,7 @@ class Partition:
         self.phase = Phase.RESTARTING if self.shared.rules.idempotent else Phase.PROBING
 
     def forget_log(self) -> None:
-        """The topic was deleted and made anew (another topic id): its old log is gone, with all in it."""
+        """The topic was deleted and created again (another topic id): its old log is gone, with all in it."""
         self.log_is_gone = True
         self.restart()
 
@@ -233,7 +233,7 @@ class Partition:
         return True
 
     def _restart(self) -> bool:
-        """Start the next epoch if all that is unsettled may be sealed anew; tell whether it was done."""
+        """Start the next epoch if all that is unsettled may be sealed again; tell whether it was done."""
         if self.in_flight:
             return False
         if not self.log_is_gone and any(batch.pinned for batch in self.batches):
@@ -301,7 +301,7 @@ class Partition:
         return True
 
     def doubt_epoch(self) -> None:
-        """What we know may be wrong, or of a topic that was made anew: any leader epoch is news.
+        """What we know may be wrong, or the topic may have been created again: any leader epoch is news.
 
         So a deposed leader may be followed, whose word on what its log lacks proves nothing.
         """

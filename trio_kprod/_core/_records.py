@@ -19,7 +19,8 @@ from kafka.record.util import calc_crc32c
 
 from .._messages import BATCH_OVERHEAD, TIMESTAMP_MS, Entry, Headers
 
-#: Encoding holds the GIL; after so many records `yield_gil` is called, so that other threads get their turn.
+#: Encoding holds the GIL; after this number of records `yield_gil` is called, so that other threads get
+#: their turn.
 RECORDS_PER_YIELD = 500
 
 #: Codecs by Kafka's numbers, which also are bits 0-2 of a batch's attributes.

@@ -30,7 +30,7 @@ class Settled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionCount:
-    """How many partitions a topic has, asked for or noticed to have changed; or why nobody can say."""
+    """How many partitions a topic has, on request or because it has changed; or why no broker says."""
 
     topic: str
     count: int
@@ -57,7 +57,7 @@ class Observed(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The first report: a broker answered, or `error` says why none could be reached in time."""
+    """The first report: a broker responded, or `error` says why none could be reached in time."""
 
     error: BaseException | None = None
 

@@ -1,7 +1,7 @@
-"""What an answer, or its absence, does to a batch and to the batches around it.
+"""What a response, or its absence, does to a batch and to the batches around it.
 
-One function for each verdict of the table of answers. Each is told of the batch, which is out of flight
-by then, and leaves the partition so that `Partition.next_batch` says what comes next.
+There is one function for each `Reaction` of the table in `_error_codes`. It is called with the batch, which
+is no longer in flight, and leaves the partition so that `Partition.next_batch` says what comes next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ._batch import Batch
 from ._error_codes import PartitionResponse, Reaction, Row, may_have_appended, refusal, row
 from ._partition import Partition, Phase
 
-#: A request that kills its connection so often is sent as single batches.
+#: A request that loses this many connections is sent as single batches.
 LOSSES_UNTIL_ALONE = 2
 
 #: A batch that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
@@ -23,25 +23,25 @@ LOSSES_UNTIL_ALONE = 2
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
 
 
-def answered(batch: Batch, answer: PartitionResponse) -> None:
-    """A broker answered for the batch."""
-    means = row(answer.code)
+def responded(batch: Batch, response: PartitionResponse) -> None:
+    """A broker responded for the batch."""
+    means = row(response.code)
     batch.request = None
     batch.attempts += 1
     if means.reaction is not Reaction.WRITTEN:
         batch.partition.probe()
-        if may_have_appended(answer):
+        if may_have_appended(response):
             batch.mark_maybe_written()
     if means.new_id:
         batch.partition.spoil_producer_id()
-    _REACTIONS[means.reaction](batch, answer, means)
+    _REACTIONS[means.reaction](batch, response, means)
     batch.partition.shared.outbox.wake([batch.partition])
 
 
-def unanswered(batch: Batch, cause: BaseException, *, write_started: bool) -> None:
-    """The connection ended before an answer, or the answer did not speak of the batch.
+def no_response(batch: Batch, cause: BaseException, *, write_started: bool) -> None:
+    """The connection ended before a response, or the response did not mention the batch.
 
-    If no byte of its request reached a socket this was no attempt and has no consequence.
+    If no byte of its request reached a socket, this was no attempt and has no consequence.
     """
     partition = batch.partition
     batch.request = None
@@ -103,66 +103,66 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
 # ---- one function a verdict -------------------------------------------------------------------------------
 
 
-def _written(batch: Batch, answer: PartitionResponse, means: Row) -> None:  # noqa: ARG001
-    delivered(batch, answer.base_offset, answer.timestamp_ms)
+def _written(batch: Batch, response: PartitionResponse, means: Row) -> None:  # noqa: ARG001
+    delivered(batch, response.base_offset, response.timestamp_ms)
 
 
-def _retry(batch: Batch, answer: PartitionResponse, means: Row) -> None:
+def _retry(batch: Batch, response: PartitionResponse, means: Row) -> None:
     partition = batch.partition
-    _retry_later(batch, refusal(answer.code, answer.message), means.limit)
+    _retry_later(batch, refusal(response.code, response.message), means.limit)
     if means.refresh:
         partition.shared.outbox.refresh(partition.topic)
     of_this_log = not partition.log_is_gone
-    if of_this_log and answer.leader >= 0 and answer.leader_epoch > partition.leader_epoch:
-        partition.follow(answer.leader, answer.leader_epoch)
+    if of_this_log and response.leader >= 0 and response.leader_epoch > partition.leader_epoch:
+        partition.follow(response.leader, response.leader_epoch)
         if batch.failures == 1:
             batch.retry_at = (
                 partition.shared.outbox.now
             )  # the new leader is known: nothing to wait for (KIP-951), or so they say
 
 
-def _refused(batch: Batch, answer: PartitionResponse, means: Row) -> None:  # noqa: ARG001
-    give_up(batch, refusal(answer.code, answer.message))
+def _refused(batch: Batch, response: PartitionResponse, means: Row) -> None:  # noqa: ARG001
+    give_up(batch, refusal(response.code, response.message))
 
 
-def _fail_records(batch: Batch, answer: PartitionResponse, means: Row) -> None:
-    """The listed records fail (KIP-467: nothing of the batch was appended), the rest is sealed anew."""
-    bad = [index for index in answer.record_errors if 0 <= index < len(batch.entries)]
+def _fail_records(batch: Batch, response: PartitionResponse, means: Row) -> None:
+    """The listed records fail (KIP-467: nothing of the batch was appended), the rest is sealed again."""
+    bad = [index for index in response.record_errors if 0 <= index < len(batch.entries)]
     if batch.maybe_written or not bad:
-        return _refused(batch, answer, means)
+        return _refused(batch, response, means)
     for index in sorted(bad):
-        detail = answer.record_errors[index] or answer.message
-        _settle_some(batch, [batch.entries[index]], refusal(answer.code, detail))
-    kept = [entry for index, entry in enumerate(batch.entries) if index not in answer.record_errors]
+        detail = response.record_errors[index] or response.message
+        _settle_some(batch, [batch.entries[index]], refusal(response.code, detail))
+    kept = [entry for index, entry in enumerate(batch.entries) if index not in response.record_errors]
     batch.partition.replace(batch, [kept] if kept else [])
     return batch.partition.restart()
 
 
-def _split(batch: Batch, answer: PartitionResponse, means: Row) -> None:
+def _split(batch: Batch, response: PartitionResponse, means: Row) -> None:
     """Halve the batch. Until a single record is refused, later batches of the topic are made that small."""
     topic = batch.partition.topic
     count = len(batch.entries)
     if count == 1:
         topic.restore_batch_limit()
     if batch.maybe_written or count == 1:
-        return _refused(batch, answer, means)
+        return _refused(batch, response, means)
     topic.lower_batch_limit(batch.size // 2)
     batch.partition.replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
     return batch.partition.restart()
 
 
-def _out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
+def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None:
     """Behind an unsettled batch this only means "not yet"; at the head, that the log lacks a predecessor.
 
-    But a deposed leader says so too. So at the head: fresh metadata and the same bytes once more. Again
-    the same, and this log lacks the batch and can take no old copy of it: all that is unsettled may be
-    sealed anew without a duplicate.
+    But a deposed leader says so, too. So at the head we request metadata and send the same bytes once more.
+    If the response is the same again, this log lacks the batch and can take no old copy of it: all that is
+    unsettled may be sealed again without a duplicate.
     """
     partition = batch.partition
     if not partition.shared.rules.idempotent:
-        return _refused(batch, answer, means)
+        return _refused(batch, response, means)
     if partition.phase is Phase.RESTARTING and not batch.pinned:
-        return None  # it follows a gap, and is about to be sealed anew
+        return None  # it follows a gap, and is about to be sealed again
     if any(earlier.pinned or partition.phase is not Phase.RESTARTING for earlier in _ahead_of(batch)):
         return None
     if batch.out_of_order == 0:
@@ -170,11 +170,11 @@ def _out_of_order(batch: Batch, answer: PartitionResponse, means: Row) -> None:
         batch.wait_for_metadata = partition.topic.requests.made + 1
         partition.shared.outbox.refresh(partition.topic)
     elif batch.number == 0:
-        # No chain of ours can be ahead of its own beginning: the broker counts for somebody else too.
+        # No chain of ours can be ahead of its own beginning: another client uses our producer id, too.
         partition.spoil_producer_id()
-        give_up(batch, refusal(answer.code, answer.message), maybe_written=True)
+        give_up(batch, refusal(response.code, response.message), maybe_written=True)
     else:
-        _unpin(partition, refusal(answer.code, answer.message))
+        _unpin(partition, refusal(response.code, response.message))
     return None
 
 
@@ -188,11 +188,11 @@ def _unpin(partition: Partition, error: BaseException) -> None:
     partition.restart()
 
 
-def _fenced(batch: Batch, answer: PartitionResponse, means: Row) -> None:
+def _fenced(batch: Batch, response: PartitionResponse, means: Row) -> None:
     """Another client uses our producer id with a higher epoch. A new id for all, from the start."""
     if not batch.partition.shared.rules.idempotent:
-        return _refused(batch, answer, means)
-    error = refusal(answer.code, answer.message)
+        return _refused(batch, response, means)
+    error = refusal(response.code, response.message)
     if batch.pinned:
         give_up(batch, error)
     else:

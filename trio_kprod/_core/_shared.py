@@ -21,7 +21,7 @@ IDEMPOTENT_WINDOW = 5
 MAX_BACKOFF = 1.0
 MIN_BACKOFF = 0.01
 
-#: A question that was answered in vain waits at least so long, even if `retry_backoff` is 0.
+#: A request for metadata or a producer id that was of no help is not repeated sooner than this.
 REQUEST_PACE = 0.05
 
 #: A message for a partition that the topic does not have is kept this long: partitions are added, and brokers
@@ -84,12 +84,12 @@ class Shared:
         return self.producer_id is None or self.producer_id in self.spoiled_ids
 
     def backoff(self, failures: int) -> float:
-        """How long to wait after so many failures. The jitter only shortens it."""
+        """How long to wait after this number of failures. The jitter only shortens it."""
         base = max(self.rules.retry_backoff, MIN_BACKOFF)
         longest = max(base, MAX_BACKOFF)
         exponent = min(failures - 1, 30)
         return min(base * 2.0**exponent, longest) * (1 - 0.2 * self.random.random())
 
     def request_pause(self, failures: int) -> float:
-        """The same for questions about topics and producer ids, which must not be asked without pause."""
+        """The same for requests about topics and producer ids."""
         return max(self.backoff(failures), REQUEST_PACE)

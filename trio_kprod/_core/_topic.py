@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Sequence
 
 from .._errors import PartitioningFailed, UnknownTopic
 from .._messages import (
@@ -17,19 +16,17 @@ from .._messages import (
     topic_overhead,
     total_size,
 )
-from ._batch import Batch, Chain
+from ._batch import Chain
 from ._error_codes import Reaction, refusal, row
 from ._expiry import Expiry
+from ._keyless import Keyless
 from ._metadata import NO_TOPIC_ID, MetadataRequests, MetadataTrust, TopicMetadata
-from ._partition import Partition, take
+from ._partition import Partition
 from ._partitioners import Partitioner, hash_key
 from ._progress import Part, Progress
 from ._reports import PartitionCount, Settled
 from ._responses import give_up
 from ._shared import PARTITION_GRACE, Abandoned, Shared
-
-#: How many partitions compete for the next messages without key.
-_CANDIDATES = 32
 
 
 class Topic:
@@ -43,8 +40,7 @@ class Topic:
         self.partitions: list[Partition] = []
         # Messages wait in one of three rooms until they have a partition:
         self.arrivals: deque[Entry] = deque()  # the partitions are not known yet
-        self.keyless: deque[Entry] = deque()  # any will do: they get one when a batch is formed
-        self.keyless_bytes = 0
+        self.keyless = Keyless(self)  # any will do: they get one when a batch is formed
         # Asked for a partition that the topic did not have when we last looked: by the number of metadata
         # requests that had been made when they came.
         self.strays: dict[int, _Strays] = {}
@@ -52,11 +48,11 @@ class Topic:
         overhead = shared.rules.request_overhead + topic_overhead(name) + PARTITION_OVERHEAD
         self._largest_batch = min(shared.rules.batch_size, shared.rules.max_request_size - overhead)
         self.batch_limit = self._largest_batch
-        self.awaited = False  # somebody waits to hear the number of partitions
+        self.awaited = False  # a task waits for the number of partitions
         self.requests = MetadataRequests()
         self._trust = MetadataTrust(shared.rules.topic_timeout)
         self._former_chains: dict[int, Chain] = {}  # of partitions that the topic has no more
-        self._placeless = Part()  # the messages without partition
+        self.placeless = Part()  # the messages without partition
         self.progress = Progress(name, shared.outbox, self._parts)
         self._expiry = Expiry(self)
 
@@ -65,18 +61,18 @@ class Topic:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody needs to know its metadata."""
+        """Whether its metadata is needed."""
         return self.unsettled > 0 or self.awaited
 
     def want_count(self) -> None:
-        """Somebody waits to hear the number of partitions."""
+        """A task waits for the number of partitions."""
         if not self.wanted:
             self._begin_to_be_wanted()
         self.awaited = True
         self.shared.outbox.refresh(self)
 
     def _begin_to_be_wanted(self) -> None:
-        # The time until now, during which nobody asked, does not count against the topic.
+        # The time until now, in which no metadata was requested, does not count against the topic.
         self._trust.settle()
         if self.requests.is_outdated:
             self.requests.is_outdated = False
@@ -97,25 +93,25 @@ class Topic:
         self._watch_progress()
 
     def _parts(self) -> list[Part]:
-        return [self._placeless, *[partition.progress for partition in self.partitions]]
+        return [self.placeless, *[partition.progress for partition in self.partitions]]
 
     def _watch_progress(self, since: float | None = None) -> None:
         """Messages came in, or (`since` they wait) got their partition."""
         if since is None:
             since = self.shared.outbox.now
-        if self._has_placeless:
-            self._placeless.begin_to_wait(since)
+        if self.has_placeless:
+            self.placeless.begin_to_wait(since)
         for partition in self.shared.outbox.ready_partitions:
             if partition.topic is self:
                 partition.progress.begin_to_wait(since)
         self.progress.watch()
 
     @property
-    def _has_placeless(self) -> bool:
-        return bool(self.arrivals or self.keyless or self.strays)
+    def has_placeless(self) -> bool:
+        return bool(self.arrivals or self.keyless.messages or self.strays)
 
     def _place(self, messages: Iterable[Entry]) -> None:
-        partitions, count = self.partitions, len(self.partitions)
+        partitions, count, keyless = self.partitions, len(self.partitions), self.keyless
         partitioner = self.shared.rules.partitioner
         for message in messages:
             index, key = message[PARTITION], message[KEY]
@@ -127,15 +123,15 @@ class Topic:
                 elif key is not None:
                     index = hash_key(key) % count
                 else:
-                    self.keyless.append(message)
-                    self.keyless_bytes += message[SIZE]
+                    keyless.messages.append(message)
+                    keyless.size += message[SIZE]
                     continue
             if index < count:
                 partitions[index].append(message)
                 self.shared.outbox.ready_partitions[partitions[index]] = None
             else:
                 self._keep_stray(message)
-        if self.keyless:
+        if keyless.messages:
             self.shared.outbox.ready_topics[self] = None
 
     def _keep_stray(self, message: Entry) -> None:
@@ -160,50 +156,12 @@ class Topic:
             if isinstance(index, int) and 0 <= index < count:
                 return index
             failure = PartitioningFailed(
-                f"the partitioner answered {index!r}, not a partition from 0 to {count - 1}"
+                f"the partitioner returned {index!r}, not a partition from 0 to {count - 1}"
             )
         self.settle([message], error=failure)
         return None
 
-    # ---- batches of messages without key -----------------------------------------------------------------
-
-    def form_keyless(
-        self, may_send_to: Callable[[int], bool], taken: Collection[Partition]
-    ) -> Iterator[Batch]:
-        """Form batches of messages without key, each for the partition with the fewest unsettled bytes.
-
-        Only partitions whose leader is connected count, so that a dead broker holds none of them up
-        (KIP-794). `taken` have their batch of this round already. Of many partitions, some by lot are looked
-        at, and the others only if those will not do.
-        """
-        if len(self.partitions) > _CANDIDATES:
-            some = self.shared.random.sample(self.partitions, _CANDIDATES)
-            formed = False
-            for batch in self._form_keyless_among(some, may_send_to, taken):
-                formed = True
-                yield batch
-            if formed:
-                return
-        yield from self._form_keyless_among(self.partitions, may_send_to, taken)
-
-    def _form_keyless_among(
-        self,
-        partitions: Sequence[Partition],
-        may_send_to: Callable[[int], bool],
-        taken: Collection[Partition],
-    ) -> Iterator[Batch]:
-        if any(partition.leader < 0 for partition in partitions):
-            self.shared.outbox.refresh(self)
-        open_to = [one for one in partitions if one not in taken and may_send_to(one.leader)]
-        self.shared.random.shuffle(open_to)
-        for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):
-            if self.keyless and partition.may_form(self.keyless_bytes):
-                entries, size = take(self.keyless, self.batch_limit)
-                self.keyless_bytes -= size
-                now = self.shared.outbox.now
-                self._placeless.move_on(now, still_waits=self._has_placeless)
-                partition.progress.begin_to_wait(now)
-                yield partition.form(entries, size)
+    # ---- the size of batches -----------------------------------------------------------------------------
 
     def lower_batch_limit(self, size: int) -> None:
         """The broker refused a batch as too large."""
@@ -215,18 +173,18 @@ class Topic:
 
     # ---- metadata ----------------------------------------------------------------------------------------
 
-    def learn(self, metadata: TopicMetadata, answering_since: float) -> None:
+    def learn(self, metadata: TopicMetadata, responding_since: float) -> None:
         """Take in what a broker says of this topic; it may be older than what we know."""
         self._end_waits_for_metadata()
         if row(metadata.code).reaction is Reaction.REFUSED:
             self.fail(refusal(metadata.code))
             self._tell_count(refusal(metadata.code))
         elif not metadata.partitions:
-            self._missing(metadata.code, answering_since)
+            self._missing(metadata.code, responding_since)
         elif not self._trust.looks_older(metadata, self.id, [one.leader_epoch for one in self.partitions]):
             self._trust.settle()
             self._update(metadata)
-        elif self._trust.is_useless_for_too_long(self.shared.outbox.now, answering_since):
+        elif self._trust.is_useless_for_too_long(self.shared.outbox.now, responding_since):
             self._trust.settle()
             self._stop_doubting(metadata)
             self._update(metadata)
@@ -235,7 +193,7 @@ class Topic:
 
     @property
     def unresolved(self) -> bool:
-        """Whether another look at the metadata is needed although the last one has been answered."""
+        """Whether another request for metadata is needed after the response to the last one."""
         useless = not self.known or self._trust.is_in_doubt or bool(self.strays)
         return useless or any(partition.leader < 0 for partition in self.partitions)
 
@@ -263,7 +221,7 @@ class Topic:
         self.shared.outbox.wake(self.partitions)
 
     def _stop_doubting(self, metadata: TopicMetadata) -> None:
-        """What looks like old news has been told for so long that it is true.
+        """Brokers have told for `topic_timeout` what looked like old news, so it is true.
 
         If it is a former id, what was sent meanwhile may be in the log after all.
         """
@@ -292,7 +250,7 @@ class Topic:
 
     def _forget_partitions(self, count: int) -> None:
         error = PartitioningFailed(
-            f"topic {self.name!r} was made anew, with partitions 0 to {count - 1} only"
+            f"topic {self.name!r} was created again, with partitions 0 to {count - 1} only"
         )
         for partition in self.partitions[count:]:
             partition.follow_nobody()
@@ -306,9 +264,9 @@ class Topic:
             self._place([self.arrivals[0]])
             self.arrivals.popleft()  # only now: what a partitioner never returns from is not lost
         self._place_strays()
-        since = self._placeless.waits_since
-        if not self._has_placeless:
-            self._placeless.move_on(self.shared.outbox.now, still_waits=False)
+        since = self.placeless.waits_since
+        if not self.has_placeless:
+            self.placeless.move_on(self.shared.outbox.now, still_waits=False)
         self._watch_progress(since)
 
     def _place_strays(self) -> None:
@@ -330,11 +288,11 @@ class Topic:
             if not strays.messages:
                 del self.strays[asked]
 
-    def _missing(self, code: int, answering_since: float) -> None:
-        """The topic, or all of its partitions, are unknown to the broker that answered."""
+    def _missing(self, code: int, responding_since: float) -> None:
+        """The topic, or all of its partitions, are unknown to the broker that responded."""
         if self.id == NO_TOPIC_ID:
             self._doubt_epochs()  # it may come back as another topic, and we could not tell
-        if self._trust.is_useless_for_too_long(self.shared.outbox.now, answering_since):
+        if self._trust.is_useless_for_too_long(self.shared.outbox.now, responding_since):
             error = UnknownTopic(
                 f"the cluster does not know topic {self.name!r}: {refusal(code)} "
                 f"for {self.shared.rules.topic_timeout:g} s"
@@ -370,16 +328,16 @@ class Topic:
     # ---- messages are given up ---------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        """Give up everything unsettled. Messages that come later are tried on their own account.
+        """Give up everything unsettled; later messages are tried again.
 
-        What was handed over first is told first, so that it can be sent again in the order it is told.
+        What was submitted first is reported first, so that it can be sent again in the order of the reports.
         """
         for partition in self.partitions:
             self._fail_partition(partition, error)
-        self.keyless_bytes = 0
+        self.keyless.size = 0
         strays = [group.messages for group in self.strays.values()]
         self.strays = {}
-        for room in (self.keyless, *strays, self.arrivals):
+        for room in (self.keyless.messages, *strays, self.arrivals):
             self._fail_room(room, error)
 
     def _fail_partition(self, partition: Partition, error: BaseException) -> None:
@@ -398,7 +356,7 @@ class Topic:
     def rooms(self) -> list[tuple[deque[Entry], Partition | None]]:
         rooms: list[tuple[deque[Entry], Partition | None]] = [
             (self.arrivals, None),
-            (self.keyless, None),
+            (self.keyless.messages, None),
             *[(strays.messages, None) for strays in self.strays.values()],
         ]
         return rooms + [(partition.queue, partition) for partition in self.partitions]
@@ -440,7 +398,7 @@ class Topic:
         """Messages were settled; `partition` is -1 if they never had one."""
         now = self.shared.outbox.now
         if partition < 0:
-            self._placeless.move_on(now, still_waits=self._has_placeless)
+            self.placeless.move_on(now, still_waits=self.has_placeless)
         elif partition < len(self.partitions):
             one = self.partitions[partition]
             one.progress.move_on(now, still_waits=not one.idle)
