@@ -170,7 +170,7 @@ async def test_a_stuck_partitioner_does_not_hold_up_the_end(broker: Broker) -> N
     assert broker.records("t") == []
 
 
-@pytest.mark.parametrize("event", ["submit", "answered", "advance", "metadata"])
+@pytest.mark.parametrize("event", ["submit", "responded", "advance", "metadata"])
 async def test_a_bug_in_the_core_crashes_the_producer(
     broker: Broker, event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 import trio
 
@@ -49,6 +49,7 @@ _PER_STEP = 1000
 
 #: What the core wants done. Its other actions are reports for the user's loop.
 Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId
+_ORDERS = frozenset(get_args(Order))
 
 
 class Client:
@@ -184,10 +185,10 @@ class Client:
                 self._steps.life = Life.STOPPED
             orders: list[Order] = []
             for action in self._core.actions():
-                if isinstance(action, Order):
-                    orders.append(action)
+                if type(action) in _ORDERS:  # a tenth of the time that isinstance takes for a union
+                    orders.append(cast("Order", action))
                 else:
-                    self._reporter.put(action)
+                    self._reporter.put(cast("Report", action))
             due = self._core.deadline
         # Without the lock, since writing to many brokers takes time. If the core is taken away meanwhile, the
         # fence was shut before, and these orders come to nothing.

@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from random import Random
 
-from .._messages import PARTITION_OVERHEAD, TOPIC, Entry, topic_overhead
+from .._messages import PARTITION_OVERHEAD, TOPIC, Entry
 from ._actions import Action, Connect, RequestMetadata, RequestProducerId, Send
 from ._batch import Batch, Request
 from ._error_codes import PartitionResponse
@@ -284,10 +284,9 @@ class ProduceCore:
                 requests.append(Request(node, [batch]))
                 continue
             open_request = open_for.get(node)
-            if open_request is None or open_request.size_with(batch) > limit:
-                open_request = open_for[node] = _OpenRequest(self._shared.rules.request_overhead)
+            if open_request is None or not open_request.add(batch, limit):
+                open_request = open_for[node] = _OpenRequest(self._shared.rules.request_overhead, batch)
                 requests.append(Request(node, open_request.batches))
-            open_request.add(batch)
         for request in requests:
             for batch in request.batches:
                 batch.request = request
@@ -359,17 +358,23 @@ def _forget_unsent(partition: Partition) -> None:
 class _OpenRequest:
     """A request that more batches may join, and its size in bytes at the most."""
 
-    def __init__(self, overhead: int) -> None:
-        self.batches: list[Batch] = []
-        self._size = overhead
-        self._topics: set[Topic] = set()
+    __slots__ = ("_size", "_topics", "batches")
 
-    def size_with(self, batch: Batch) -> int:
+    def __init__(self, overhead: int, first: Batch) -> None:
+        topic = first.partition.topic
+        self.batches = [first]
+        self._topics = {topic}
+        self._size = overhead + topic.request_overhead + PARTITION_OVERHEAD + len(first.data or b"")
+
+    def add(self, batch: Batch, limit: int) -> bool:
+        """Let a batch join, unless the request would be larger than `limit`."""
         topic = batch.partition.topic
-        name = 0 if topic in self._topics else topic_overhead(topic.name)
-        return self._size + name + PARTITION_OVERHEAD + len(batch.data or b"")
-
-    def add(self, batch: Batch) -> None:
-        self._size = self.size_with(batch)
-        self._topics.add(batch.partition.topic)
+        size = self._size + PARTITION_OVERHEAD + len(batch.data or b"")
+        if topic not in self._topics:
+            size += topic.request_overhead
+        if size > limit:
+            return False
+        self._topics.add(topic)
+        self._size = size
         self.batches.append(batch)
+        return True

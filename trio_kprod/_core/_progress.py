@@ -51,6 +51,9 @@ class Progress:
     Args:
         name: the topic's.
         parts: gives all parts that there are at the time.
+
+    Attributes:
+        is_watched (bool): a timer is set for the next look.
     """
 
     def __init__(self, name: str, outbox: Outbox, parts: Callable[[], Iterable[Part]]) -> None:
@@ -58,19 +61,19 @@ class Progress:
         self._outbox = outbox
         self._parts = parts
         self._is_stalled = False
-        self._is_watched = False  # a timer is set
+        self.is_watched = False  # a timer is set
 
     def watch(self) -> None:
         """Look again when the part that waits longest would be stalled."""
-        if self._is_stalled or self._is_watched:
+        if self._is_stalled or self.is_watched:
             return
         waiting = [part.waits_since for part in self._parts() if part.waits_since is not None]
         if waiting:
-            self._is_watched = True
+            self.is_watched = True
             self._outbox.call_at(min(waiting) + STALL_AFTER, self._look_again)
 
     def _look_again(self) -> None:
-        self._is_watched = False
+        self.is_watched = False
         self.look()
         self.watch()
 

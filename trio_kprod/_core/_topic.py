@@ -45,7 +45,8 @@ class Topic:
         # requests that had been made when they came.
         self.strays: dict[int, _Strays] = {}
         self.unsettled = 0
-        overhead = shared.rules.request_overhead + topic_overhead(name) + PARTITION_OVERHEAD
+        self.request_overhead = topic_overhead(name)  # what it takes in a request besides its partitions
+        overhead = shared.rules.request_overhead + self.request_overhead + PARTITION_OVERHEAD
         self._largest_batch = min(shared.rules.batch_size, shared.rules.max_request_size - overhead)
         self.batch_limit = self._largest_batch
         self.awaited = False  # a task waits for the number of partitions
@@ -104,7 +105,8 @@ class Topic:
         for partition in self.shared.outbox.ready_partitions:
             if partition.topic is self:
                 partition.progress.begin_to_wait(since)
-        self.progress.watch()
+        if not self.progress.is_watched:
+            self.progress.watch()
 
     @property
     def has_placeless(self) -> bool:
