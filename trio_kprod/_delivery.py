@@ -61,14 +61,14 @@ class Delivery:
         topics: dict[str, TopicAccount],
         ledger: Ledger,
     ) -> None:
-        self.opened = trio.Event()
+        self.opened: trio.Event = trio.Event()
         self.open_error: BaseException | None = None
-        self.instruments = Instruments(settings.instruments, settings.logger)
-        self.room = Room(settings, ledger, self.wake)
-        self.ending = Ending(self.room, topics)
-        self.teller = Teller(settings, self.instruments, self._around_callback)
-        self.outcomes = Outcomes(ledger, self.teller, self.instruments, clock)
-        self.demand = Demand(settings, self.deliver_nowait)
+        self.instruments: Instruments = Instruments(settings.instruments, settings.logger)
+        self.room: Room = Room(settings, ledger, self.wake)
+        self.ending: Ending = Ending(self.room, topics)
+        self.teller: Teller = Teller(settings, self.instruments, self._around_callback)
+        self.outcomes: Outcomes = Outcomes(ledger, self.teller, self.instruments, clock)
+        self.demand: Demand = Demand(settings, self.deliver_nowait)
         self._buffer = Buffer(settings, self.room, ledger, self.instruments, clock)
         self._half_of_queue = max(1, settings.max_queue_size // 2)
         self._logger = settings.logger

@@ -36,12 +36,12 @@ class Ending:
     """
 
     def __init__(self, room: Room, topics: dict[str, TopicAccount]) -> None:
-        self.phase = Phase.OPEN
+        self.phase: Phase = Phase.OPEN
         self.refusal: tuple[type[Exception], str] | None = None
         self.crash: BaseException | None = None
-        self.reason = ""
-        self.over = trio.Event()
-        self.stopping = trio.Event()
+        self.reason: str = ""
+        self.over: trio.Event = trio.Event()
+        self.stopping: trio.Event = trio.Event()
         self._room = room
         self._topics = topics
 

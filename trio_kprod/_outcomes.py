@@ -54,8 +54,10 @@ class Outcomes:
     def __init__(
         self, ledger: Ledger, teller: Teller, instruments: Instruments, clock: Callable[[], float]
     ) -> None:
-        self.delivered = self.undelivered = 0
-        self.delivered_bytes = self.undelivered_bytes = 0
+        self.delivered: int = 0
+        self.delivered_bytes: int = 0
+        self.undelivered: int = 0
+        self.undelivered_bytes: int = 0
         self._ledger = ledger
         self._teller = teller
         self._instruments = instruments

@@ -62,15 +62,15 @@ class TopicAccount:
     )
 
     def __init__(self, name: str, max_message_size: int) -> None:
-        self.name = name
-        self.max_message_size = max_message_size
-        self.unsettled = 0
-        self.unsettled_bytes = 0
-        self.acknowledged = False  # since it was first used, or since it stalled
-        self.stalled = False  # as the client reports
-        self.limited = True  # not acknowledged, or stalled: `accept` looks at this for every message
+        self.name: str = name
+        self.max_message_size: int = max_message_size
+        self.unsettled: int = 0
+        self.unsettled_bytes: int = 0
+        self.acknowledged: bool = False  # since it was first used, or since it stalled
+        self.stalled: bool = False  # as the client reports
+        self.limited: bool = True  # not acknowledged, or stalled: `accept` looks at this for every message
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
-        self.partitions = 0  # 0 until the client has reported it
+        self.partitions: int = 0  # 0 until the client has reported it
         self.askers: list[Asker] = []
 
     @property
@@ -120,10 +120,10 @@ class Room:
 
     def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], object]) -> None:
         self.wake_at = inf
-        self.taken = 0
-        self.unsettled_bytes = 0
-        self.tasks_waiting = 0
-        self.short_of_bytes = False
+        self.taken: int = 0
+        self.unsettled_bytes: int = 0
+        self.tasks_waiting: int = 0
+        self.short_of_bytes: bool = False
         self.closed: Callable[[], Exception] | None = None
         self._wake = wake
         self._ledger = ledger

@@ -45,9 +45,9 @@ class Flush(Wait):
 
     def __init__(self, mark: int, log_from: int, omitted_before: int) -> None:
         super().__init__()
-        self.mark = mark
-        self.log_from = log_from
-        self.omitted_before = omitted_before
+        self.mark: int = mark
+        self.log_from: int = log_from
+        self.omitted_before: int = omitted_before
 
 
 class _Log:

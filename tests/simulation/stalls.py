@@ -19,11 +19,12 @@ _EPSILON = 1e-6
 
 
 class Stalls:
-    """The messages for named partitions that wait, and since when nothing of their partition was settled."""
+    """The messages for named partitions that wait, and since when nothing of their partition was
+    acknowledged."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[tuple[str, int], dict[bytes | None, float]] = defaultdict(dict)
-        self._settled_at: dict[tuple[str, int], float] = {}
+        self._acknowledged_at: dict[tuple[str, int], float] = {}
         self._stalled: set[str] = set()
 
     def submitted(self, messages: Iterable[Entry], now: float) -> None:
@@ -40,7 +41,8 @@ class Stalls:
         elif isinstance(report, Recovered):
             self._stalled.remove(report.topic)
         elif isinstance(report, Settled):
-            self._settled_at[report.topic, report.partition] = now
+            if report.error is None:
+                self._acknowledged_at[report.topic, report.partition] = now
             for message in report.entries:
                 if message[PARTITION] is not None:
                     del self._waiting[message[TOPIC], message[PARTITION]][message[VALUE]]
@@ -49,6 +51,6 @@ class Stalls:
         """`partitions` tells how many partitions of each topic the producer knows."""
         for (topic, partition), waiting in self._waiting.items():
             if waiting and partition < partitions.get(topic, 0) and topic not in self._stalled:
-                since = max(next(iter(waiting.values())), self._settled_at.get((topic, partition), 0.0))
+                since = max(next(iter(waiting.values())), self._acknowledged_at.get((topic, partition), 0.0))
                 if now > since + STALL_AFTER + _EPSILON:
                     raise Broken(f"{topic}-{partition} waits since {since:g}, and {topic} is not stalled")

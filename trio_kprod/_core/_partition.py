@@ -175,7 +175,7 @@ class Partition:
         rules = self.shared.rules
         batch.sequence = self.chain.take(len(batch.entries))
         # This may take long, and meanwhile another thread may give everything up: nothing is half done here.
-        batch.data, uncompressed = rules.unlocked(
+        data, uncompressed = rules.unlocked(
             partial(
                 encode,
                 batch.entries,
@@ -186,8 +186,9 @@ class Partition:
                 yield_gil=rules.yield_gil,
             )
         )
+        batch.data = data
         if rules.compression:
-            sizes = {"uncompressed_bytes": uncompressed, "compressed_bytes": len(batch.data)}
+            sizes = {"uncompressed_bytes": uncompressed, "compressed_bytes": len(data)}
             self.shared.outbox.observe("compress", lambda: {"message_count": len(batch.entries), **sizes})
 
     def _lowest_unsent(self) -> Batch | None:

@@ -1,10 +1,10 @@
 """Whether a topic makes progress, so that one which makes none cannot take the room of the others.
 
 A topic has several *parts*: each of its partitions, and the messages that have no partition yet. A part is
-stalled while messages of it wait and either there is no connection to its leader, or none of its messages was
-settled for `STALL_AFTER` seconds. A topic is stalled from the moment in which one of its parts is, until a
-message of it is acknowledged while none of them is. (Messages that fail are no progress: more of the same
-would take their place.)
+stalled while messages of it wait and either there is no connection to its leader, or none of its messages
+was acknowledged for `STALL_AFTER` seconds. A topic is stalled from the moment in which one of its parts is,
+until a message of it is acknowledged while none of them is. (Messages that fail are no progress: more of the
+same would take their place.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._reports import Recovered, Stalled
 if TYPE_CHECKING:
     from ._outbox import Outbox
 
-#: A part is stalled when its messages wait this long and none of them is settled meanwhile.
+#: A part is stalled when its messages wait this long and none of them is acknowledged meanwhile.
 STALL_AFTER = 1.0
 
 
@@ -27,7 +27,7 @@ class Part:
     __slots__ = ("is_blocked", "waits_since")
 
     def __init__(self) -> None:
-        self.waits_since: float | None = None  # since when messages wait, and none was settled
+        self.waits_since: float | None = None  # since when messages wait, and none was acknowledged
         self.is_blocked = False  # there is no connection to its leader
 
     def begin_to_wait(self, now: float) -> None:
@@ -35,7 +35,7 @@ class Part:
             self.waits_since = now
 
     def move_on(self, now: float, *, still_waits: bool) -> None:
-        """Some of its messages were settled, or got their partition."""
+        """Some of its messages were acknowledged, or got their partition, or none waits any more."""
         self.waits_since = now if still_waits else None
         self.is_blocked = self.is_blocked and still_waits
 

@@ -398,12 +398,14 @@ class Topic:
 
     def made_progress(self, partition: int, *, acknowledged: bool) -> None:
         """Messages were settled; `partition` is -1 if they never had one."""
-        now = self.shared.outbox.now
         if partition < 0:
-            self.placeless.move_on(now, still_waits=self.has_placeless)
+            part, still_waits = self.placeless, self.has_placeless
         elif partition < len(self.partitions):
-            one = self.partitions[partition]
-            one.progress.move_on(now, still_waits=not one.idle)
+            part, still_waits = self.partitions[partition].progress, not self.partitions[partition].idle
+        else:
+            return  # the topic has this partition no more
+        if acknowledged or not still_waits:
+            part.move_on(self.shared.outbox.now, still_waits=still_waits)
         if acknowledged:
             self.progress.acknowledged()
 
