@@ -1,6 +1,6 @@
 """The buffer: messages that were taken from the queue and are not settled.
 
-They are *waiting* until they are handed to the client, and *in flight* from then on.
+They are *waiting* until they are submitted to the client, and *in flight* from then on.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Buffer:
                 max_buffer_size=self._max_size,
             )
 
-    def hand_over(self, client: Client) -> None:
+    def submit(self, client: Client) -> None:
         """Give the client all that waits."""
         messages = self.waiting
         client.submit(messages)
@@ -92,7 +92,7 @@ class Buffer:
             run.delivery = trigger
 
     def give_up(self) -> list[Entry]:
-        """All that was never handed over, the queue as well. It counts as in flight until it is settled."""
+        """All that was never submitted, the queue as well. It counts as in flight until it is settled."""
         self.take(self._room.queued)
         self._ledger.cut(self._room.accepted)
         messages, self.waiting = self.waiting, []

@@ -7,14 +7,14 @@ which is what waits and what is in flight.
 =============  =========================================================================================
 `_room`        the queue: which messages come in, and which tasks wait
 `_buffer`      what waits and what is in flight
-`_demand`      when to hand over what waits
+`_demand`      when to submit what waits
 `_outcomes`    counts, receipts of `send_and_wait`, instruments
 `_telling`     failures, flushes and `on_undelivered`
 `_ending`      refusing, giving up, crashing
 =============  =========================================================================================
 
-All that waits is handed over when it is due, or when there is no room for more. While the client has not yet
-taken what it was given we hand nothing over: the messages would only wait there, and each hand-over takes
+All that waits is submitted when it is due, or when there is no room for more. While the client has not yet
+taken what it was given we submit nothing: the messages would only wait there, and each submission takes
 time from the client's thread.
 
 `settle` is the only way out: every accepted message goes through it once.
@@ -138,12 +138,12 @@ class Delivery:
     def turn(self) -> None:
         """All that can be done now. Hooks and callbacks run in it, and any of them may abort."""
         self.read_reports()
-        self._take_and_hand_over()
+        self._take_and_submit()
         if self.ending.stopping.is_set():
             self._give_up()
         self._conclude()
 
-    def _take_and_hand_over(self) -> None:
+    def _take_and_submit(self) -> None:
         buffer = self._buffer
         admitted = True
         while admitted and not self.ending.stopping.is_set():
@@ -157,7 +157,7 @@ class Delivery:
             if buffer.is_full:
                 buffer.tell_full()
             if not self.ending.stopping.is_set():
-                buffer.hand_over(self._client)
+                buffer.submit(self._client)
                 self.demand.stop_timer()
         if buffer.waiting:
             self.demand.start_timer()
@@ -258,7 +258,7 @@ class Delivery:
             raise RuntimeError(f"{self._buffer.in_flight} messages are not accounted for")
 
     def _give_up(self) -> None:
-        """What has not been handed over is not going to be."""
+        """What has not been submitted is not going to be."""
         self.demand.stop_timer()
         by_topic: dict[str, list[Entry]] = {}
         for message in self._buffer.give_up():

@@ -30,7 +30,7 @@ class Demand:
         self._armed = trio.Event()
 
     def is_due(self, first: int, count: int) -> bool:
-        """Whether to hand over `count` messages, of which the first is at this position."""
+        """Whether to submit `count` messages, of which the first is at this position."""
         return first < self.mark or 0 < self._threshold <= count
 
     def wake_at(self, waiting: int, most: int, *, held_back: bool) -> int:
@@ -56,7 +56,7 @@ class Demand:
     async def run_timer(self) -> None:
         """The timer task: asks for delivery `delivery_interval` after the first message began to wait.
 
-        A hand-over only clears the deadline. So the timer wakes at most once an interval, finds that it has
+        A submission only clears the deadline. So the timer wakes at most once an interval, finds that it has
         been cleared or moved, and goes back to sleep.
         """
         while True:

@@ -32,7 +32,7 @@ class Ending:
         reason (str): why messages are given up, if they are.
         over (trio.Event): set when leaving the scope need not wait any longer: everything is settled and
             nothing more can come, or something has crashed, or the time is up.
-        stopping (trio.Event): set when the client has to be stopped; nothing is handed over any more.
+        stopping (trio.Event): set when the client has to be stopped; nothing is submitted any more.
     """
 
     def __init__(self, room: Room, topics: dict[str, TopicAccount]) -> None:

@@ -4,8 +4,8 @@ Messages have running numbers (*positions*) in the order in which they are accep
 into *runs* of neighbours, and counts for each how many are settled; a message knows the first position of
 its run. A batch's messages mostly share one, so settling a batch is one addition, not one per message.
 
-A run ends where it matters when everything before is settled: where a `flush` begins, and at each hand-over.
-A flush is done when every run before it is settled.
+A run ends where it matters when everything before is settled: where a `flush` begins, and at each submission
+to the client. A flush is done when every run before it is settled.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Run:
         self.end = end
         self.settled = 0
         self.since: float | None = None  # when its first message was accepted, once that has left the queue
-        self.delivery: Any = None  # the hand-over that it was part of, if instruments observe those
+        self.delivery: Any = None  # the submission that it was part of, if instruments observe those
 
 
 class Ledger:
     """Attributes: `run` (int), the start of the open run, to which new messages belong.
 
-    No message of the open run is handed over yet.
+    No message of the open run is submitted yet.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class Receipt(Wait):
 
 
 class Trigger:
-    """One delivery as instruments see it: from a hand-over to the last outcome of what it handed over."""
+    """One delivery as instruments see it: from a submission to the last outcome of what it held."""
 
     __slots__ = ("attempts", "count", "delivered", "error", "started", "unsettled")
 

@@ -29,7 +29,7 @@ class Expiry:
         self._looks_at = inf  # when a timer is set for
 
     def watch(self, messages: Iterable[Entry]) -> None:
-        """Messages came in. Not in the order of acceptance: tasks that wait for room hand over later."""
+        """Messages came in. Not in the order of acceptance: tasks that waited for room submit later."""
         if self._timeout < inf:
             self._look_at(_oldest(messages) + self._timeout)
 
