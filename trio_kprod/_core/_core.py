@@ -92,9 +92,9 @@ class ProduceCore:
         If it is `final`, it fails what cannot be sent without. What comes later is tried on its own account.
         """
         self._id_failures += 1
-        self._shared.no_producer_id = cause
-        if cause is not None and final:
-            for topic in self._topics.values():
+        if cause is not None:
+            self._shared.no_producer_id = cause
+            for topic in self._topics.values() if final else ():
                 topic.fail_without_producer_id(cause)
         self._outbox.call_at(self.now + self._shared.request_pause(self._id_failures), self._end_id_pause)
 
@@ -213,7 +213,8 @@ class ProduceCore:
         return self._outbox.take()
 
     def _send_round(self) -> bool:
-        """At most one batch of each partition that is ready, in as few requests as they fit in."""
+        """Send at most one batch of each partition that is ready, in few requests; tell whether there was
+        one."""
         chosen: dict[Partition, Batch] = {}
         # By lot, so that under full load neither kind starves the other.
         if self._shared.random.random() < 0.5:

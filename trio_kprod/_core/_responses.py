@@ -28,6 +28,7 @@ def responded(batch: Batch, response: PartitionResponse) -> None:
     means = row(response.code)
     batch.request = None
     batch.attempts += 1
+    batch.connections_lost = 0
     if means.reaction is not Reaction.WRITTEN:
         batch.partition.probe()
         if may_have_appended(response):
@@ -49,10 +50,9 @@ def no_response(batch: Batch, cause: BaseException, *, write_started: bool) -> N
         partition.probe()
         batch.mark_maybe_written()
         batch.attempts += 1
-        if not alone_is_to_blame(batch, cause):
-            batch.connections_lost = min(batch.connections_lost + 1, LOSSES_UNTIL_ALONE)
-        else:
-            batch.connections_lost += 1
+        batch.connections_lost += 1
+        if isinstance(cause, NoResponse):  # it was not the broker that ended this one
+            batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
         error = ConnectionLost(str(cause))
         error.__cause__ = cause
         if batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
@@ -72,11 +72,6 @@ def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
     partition.heard_at = partition.shared.outbox.now
     if lowest and not partition.in_flight:
         partition.flow()
-
-
-def alone_is_to_blame(batch: Batch, cause: BaseException) -> bool:
-    """Whether the broker ended the connection although nothing but this batch was sent to it."""
-    return batch.connections_lost >= LOSSES_UNTIL_ALONE and not isinstance(cause, NoResponse)
 
 
 def _lost_too_often(batch: Batch, last: ProducerError) -> ProducerError:
@@ -100,7 +95,7 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
         batch.partition.restart()
 
 
-# ---- one function a verdict -------------------------------------------------------------------------------
+# ---- one function a reaction ------------------------------------------------------------------------------
 
 
 def _written(batch: Batch, response: PartitionResponse, means: Row) -> None:  # noqa: ARG001
@@ -116,9 +111,8 @@ def _retry(batch: Batch, response: PartitionResponse, means: Row) -> None:
     if of_this_log and response.leader >= 0 and response.leader_epoch > partition.leader_epoch:
         partition.follow(response.leader, response.leader_epoch)
         if batch.failures == 1:
-            batch.retry_at = (
-                partition.shared.outbox.now
-            )  # the new leader is known: nothing to wait for (KIP-951), or so they say
+            # The new leader is known, so there is nothing to wait for (KIP-951). Once: it may not be true.
+            batch.retry_at = partition.shared.outbox.now
 
 
 def _refused(batch: Batch, response: PartitionResponse, means: Row) -> None:  # noqa: ARG001
