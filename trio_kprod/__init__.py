@@ -21,7 +21,7 @@ in your loop
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
 `_buffer`, `_demand`   what was taken from the queue; when it is handed to the client
 `_outcomes`            what became of messages: counts, receipts, instruments
-`_telling`             who is told of a message that was not delivered
+`_telling`             where an undelivered message is reported: flush, callback, end of the block
 `_ending`              refusing, giving up, crashing
 `_ledger`              which accepted messages are unsettled
 `_waiting`             one task waits, another ends that, or it is cancelled: never both

@@ -2,7 +2,7 @@
 
 The first of these that there is: the `send_and_wait` that still waits for it (`_outcomes` sees to that one),
 the flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the end of the
-scope. A flush has told of a message when it ends; one that is cancelled before passes it on. What is kept is
+scope. A flush has reported a message when it ends; one that is cancelled before passes it on. What is kept is
 bounded; what is beyond the bound is logged one by one, and counted.
 
 Flushes do not have lists of their own, which would be one entry for each pair of a message and a flush. A
@@ -51,7 +51,7 @@ class Flush(Wait):
 
 
 class _Log:
-    """The failures that flushes have told of, by running index; forgotten once no flush needs them."""
+    """The failures that flushes have reported, by running index; forgotten once no flush needs them."""
 
     def __init__(self) -> None:
         self._failures: list[_Failure] = []
@@ -177,7 +177,7 @@ class Teller:
         start = self._log.end
         self._log.append(told)
         for flush in ending:
-            # Besides what is told now, it covers all that other flushes have told of since it began.
+            # Besides what is reported now, it covers all that other flushes have reported since it began.
             end = start + bisect_left(told, (flush.mark,))
             omitted = self._omitted - flush.omitted_before
             failed = end > flush.log_from or omitted

@@ -62,7 +62,7 @@ class Connection:
         provider_limiter (trio.CapacityLimiter | None): bounds the threads in which token providers run.
 
     Attributes:
-        served_for (float): after `serve`, how many seconds the connection was of use: from its opening to
+        served_for (float): after `serve`, how many seconds the connection served: from its opening to
             its end, or 0 if it neither got a response nor wrote a request that gets none.
         ended_idle (bool): after `serve`, whether the stream ended while no request waited for anything.
     """

@@ -29,13 +29,13 @@ class Connect(NamedTuple):
 
 
 class RequestMetadata(NamedTuple):
-    """Ask any broker for these topics; answer by `metadata` or `metadata_failed`."""
+    """Ask any broker for these topics; `metadata` or `metadata_failed` follows."""
 
     topics: tuple[str, ...]
 
 
 class RequestProducerId(NamedTuple):
-    """Ask any broker for a producer id; answer by `producer_id` or `producer_id_failed`."""
+    """Ask any broker for a producer id; `producer_id` or `producer_id_failed` follows."""
 
 
 Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Report

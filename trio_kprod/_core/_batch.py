@@ -87,7 +87,7 @@ class Batch:
         self.pinned = False
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
-        self.limited_failures = 0  # answers with a code that is not believed for ever
+        self.limited_failures = 0  # responses with a code that is retried a few times only
         self.connections_lost = 0  # connections that died under it
         self.out_of_order = 0  # responses "out of order" at the head of the chain
         self.wait_for_metadata = 0  # the number of the topic's metadata request whose response it waits for

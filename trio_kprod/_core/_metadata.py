@@ -19,7 +19,7 @@ class PartitionMetadata:
 
 
 class TopicMetadata(NamedTuple):
-    """What a metadata answer says of one topic."""
+    """What a metadata response says of one topic."""
 
     name: str
     code: int

@@ -43,7 +43,7 @@ class Outbox:
         self.refresh(topic)
 
     def pause_requests(self, topic: Topic, seconds: float) -> None:
-        """Whoever wants metadata of the topic gets it no sooner."""
+        """Make no request for metadata of the topic sooner than that."""
         topic.requests.not_before = self.now + seconds
         self.stale_topics.pop(topic, None)
 

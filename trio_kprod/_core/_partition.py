@@ -288,7 +288,7 @@ class Partition:
     # ---- leadership ------------------------------------------------------------------------------------
 
     def follow(self, leader: int, epoch: int) -> bool:
-        """Take a leader from metadata or an answer; tell whether it is news.
+        """Take a leader from metadata or a response; tell whether it is news.
 
         Metadata can be older than what we know: a leader epoch never goes back (KIP-320).
         """

@@ -45,7 +45,7 @@ class Rules:
     partitioner: Partitioner | None = None  # None: as Java, see `_partitioners`
     observed: bool = False
     yield_gil: Callable[[], object] = field(default=lambda: None)
-    # Runs something that may take long. Whoever else may touch the core then, may do so meanwhile.
+    # Runs something that may take long. Another thread may take the core away meanwhile.
     unlocked: Callable[[Callable[[], Any]], Any] = field(default=lambda function: function())
     request_overhead: int = 0  # of every produce request, see `_messages.request_overhead`
 

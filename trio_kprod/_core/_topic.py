@@ -143,7 +143,7 @@ class Topic:
         self.shared.outbox.refresh(self)
 
     def _ask(self, partitioner: Partitioner, message: Entry) -> int | None:
-        """One that raises, or answers nonsense, fails this message only."""
+        """A partitioner that raises, or returns nonsense, fails this message only."""
         count = len(self.partitions)
         available = [partition.index for partition in self.partitions if partition.leader >= 0]
         try:
