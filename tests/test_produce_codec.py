@@ -182,6 +182,17 @@ def test_it_is_put_together_when_its_write_starts() -> None:
     assert made.is_empty
 
 
+def test_it_is_for_the_topic_that_there_was_when_it_was_made() -> None:
+    """Batches that continue the old log must not begin a new one, if the topic is created again meanwhile."""
+    request = core_request(SHAPES["two topics"])
+    made = exchange(request, 13)
+    topic = request.batches[0].partition.topic
+    before, topic.id = topic.id, UUID(int=99)
+    frame = made.encode("c")
+    assert before.bytes in frame
+    assert topic.id.bytes not in frame
+
+
 @pytest.mark.parametrize("version", [12, 13])
 def test_it_keeps_no_batch_that_the_core_has_given_up(version: int) -> None:
     """And still reads the response, which speaks of all that was written."""

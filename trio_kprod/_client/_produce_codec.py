@@ -90,6 +90,9 @@ class ProduceExchange(Exchange):
     It is put together when its write starts: until then the core may take batches out of `request`. Once it
     is written, it knows the names and indexes of its partitions and nothing of their bytes.
 
+    The ids of its topics are those of its creation. If a topic is deleted and created again before the write
+    starts, its batches, which continue the old log, must not become the first of the new one.
+
     Args:
         request (Request): the core's.
         version (int): the highest that the broker takes.
@@ -98,7 +101,7 @@ class ProduceExchange(Exchange):
         started_at (float): when it was queued.
     """
 
-    __slots__ = ("_acks", "_lengths", "_message_count", "_topics", "request", "started_at", "version")
+    __slots__ = ("_acks", "_ids", "_lengths", "_message_count", "_topics", "request", "started_at", "version")
 
     name = "Produce"
 
@@ -118,6 +121,7 @@ class ProduceExchange(Exchange):
         self.version = version
         self.started_at = started_at
         self._message_count: int | None = None
+        self._ids = {batch.partition.topic: batch.partition.topic.id for batch in request.batches}
         self._acks = acks
         self._lengths: type[_Classic | _Flexible] = _Classic
         self._topics: dict[bytes, tuple[Topic, list[int]]] = {}
@@ -143,14 +147,20 @@ class ProduceExchange(Exchange):
 
     def _name(self, topic: Topic) -> bytes:
         """How this version names a topic, in bytes."""
-        return topic.id.bytes if self.version >= TOPIC_IDS else self._lengths.string(topic.name.encode())
+        if self.version >= TOPIC_IDS:
+            return self._ids[topic].bytes
+        return self._lengths.string(topic.name.encode())
+
+    def _is_same(self, topic: Topic) -> bool:
+        """Whether the topic is still the one that the request was made for."""
+        return self.version < TOPIC_IDS or topic.id == self._ids[topic]
 
     def encode(self, client_id: str) -> bytes:
         self._message_count = self.message_count
         by_topic: dict[Topic, list[Batch]] = {}
         for batch in self.request.batches:
             by_topic.setdefault(batch.partition.topic, []).append(batch)
-        if self.version >= TOPIC_IDS and any(topic.id == NO_TOPIC_ID for topic in by_topic):
+        if self.version >= TOPIC_IDS and any(self._ids[topic] == NO_TOPIC_ID for topic in by_topic):
             self.version = TOPIC_IDS - 1
         self._lengths = lengths = _Flexible if self.version >= _FLEXIBLE else _Classic
         client = client_id.encode()
@@ -176,7 +186,7 @@ class ProduceExchange(Exchange):
         if plain is not None:
             responses, throttle_ms = plain
             return throttle_ms, ProduceOutcome(responses, {})
-        names = {topic.id: topic.name for topic, _ in self._topics.values()}
+        names = {self._ids[topic]: topic.name for topic, _ in self._topics.values() if self._is_same(topic)}
         return decode_produce(frame, self.version, names)
 
     def read_plain(self, frame: bytes) -> tuple[Mapping[tuple[str, int], PartitionResponse], int] | None:
@@ -197,8 +207,7 @@ class ProduceExchange(Exchange):
                 return None
             name_end = at + 16 if self.version >= TOPIC_IDS else lengths.string_end(frame, at)
             topic, indexes = self._topics.get(frame[at:name_end], (None, ()))
-            # A topic that has another id by now was deleted and created again.
-            if topic is None or self._name(topic) != frame[at:name_end]:
+            if topic is None or not self._is_same(topic):
                 return None
             if not frame.startswith(count := lengths.count(len(indexes)), name_end):
                 return None
