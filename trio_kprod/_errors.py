@@ -139,7 +139,8 @@ class DeliveryTimedOut(ProducerError):
 
 
 class RetriesExhausted(ProducerError):
-    """The message's batch was sent ``1 + max_retries`` times in vain; ``__cause__`` is the last answer."""
+    """The message's batch was sent ``1 + max_retries`` times in vain, or it ended thirty connections in a row
+    although it travelled alone; ``__cause__`` is the last refusal or lost connection."""
 
 
 class DeliveryAborted(ProducerError):

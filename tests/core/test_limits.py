@@ -34,29 +34,27 @@ def test_a_connection_ends_the_pause_after_a_lost_one() -> None:
     assert bench.only().values == "a"
 
 
-def test_a_leader_that_refuses_and_closes_gets_few_requests() -> None:
-    bench = Bench(metadata_max_age=1e9).started()
+def times_sent(bench: Bench, *, closes: bool, every: float) -> int:
+    """How often a batch is sent in a thousand steps to a leader that refuses it, and perhaps closes."""
+    bench.started()
     bench.submit("a")
     sent = 0
     for _ in range(1000):
         if bench.requests:
             sent += 1
             bench.answer(NOT_ENOUGH_REPLICAS)
-        bench.lose()
-        bench.pass_time(0.01)
-    assert sent <= 20
+        if closes:
+            bench.lose()
+        bench.pass_time(every)
+    return sent
+
+
+def test_a_leader_that_refuses_and_closes_gets_few_requests() -> None:
+    assert times_sent(Bench(metadata_max_age=1e9), closes=True, every=0.01) <= 20
 
 
 def test_without_retry_backoff_there_still_is_a_pause() -> None:
-    bench = Bench(retry_backoff=0.0, metadata_max_age=1e9).started()
-    bench.submit("a")
-    sent = 0
-    for _ in range(1000):
-        if bench.requests:
-            sent += 1
-            bench.answer(NOT_ENOUGH_REPLICAS)
-        bench.pass_time(0.001)
-    assert sent <= 10
+    assert times_sent(Bench(retry_backoff=0.0, metadata_max_age=1e9), closes=False, every=0.001) <= 10
 
 
 # ---- connections -------------------------------------------------------------------------------------------
