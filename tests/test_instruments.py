@@ -18,11 +18,20 @@ LOGGER = logging.getLogger("trio_kprod.tests")
 
 #: Every hook with its payload: adding to one is fine, taking from one breaks its users.
 PAYLOADS = {
+    "opened": ["producer"],
+    "closed": ["producer"],
+    "sending": ["number", "topic", "value", "key", "headers", "partition", "timestamp_ms"],
+    "accepted": ["number", "message"],
+    "rejected": ["number", "error"],
+    "settled": ["number", "message", "record", "undelivered"],
+    "undelivered": ["topic", "partition", "message_count", "cause", "maybe_written"],
     "enqueue_message": ["topic", "queue_size", "max_queue_size"],
     "buffer_overflow": ["topic"],
     "error": ["error"],
     "drop_messages": ["message_count"],
-    "produce_messages": ["message_count", "message_bytes", "buffer_size", "max_buffer_size"],
+    "produce_messages": [
+        *("message_count", "message_bytes", "buffer_size", "max_buffer_size", "queue_size", "max_queue_size")
+    ],
     "buffer_full": ["buffer_size", "max_buffer_size"],
     "topic_error": ["topic", "error"],
     "deliver_messages": ["message_count", "delivered_message_count", "attempts", "duration", "error"],
@@ -219,16 +228,15 @@ def told() -> Iterator[tuple[str, str, set[str | None]]]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 hook = node.args[0]
-                if node.func.attr in ("tell", "observe") and isinstance(hook, ast.Constant):
+                if node.func.attr in ("tell", "ask", "observe") and isinstance(hook, ast.Constant):
                     yield f"{path.name}:{node.lineno}", str(hook.value), payload_names(node)
 
 
 def payload_names(call: ast.Call) -> set[str | None]:
     """The keywords, or the keys of the dict that a lambda returns: the core makes it only when asked."""
-    if len(call.args) == 1:
+    made = call.args[-1]
+    if not isinstance(made, ast.Lambda):
         return {keyword.arg for keyword in call.keywords}
-    made = call.args[1]
-    assert isinstance(made, ast.Lambda)
     assert isinstance(made.body, ast.Dict)
     return {ast.literal_eval(key) if key is not None else None for key in made.body.keys}
 

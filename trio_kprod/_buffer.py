@@ -33,6 +33,7 @@ class Buffer:
         self.waiting: list[Entry] = []
         self.in_flight = 0
         self._max_size = settings.max_buffer_size
+        self._max_queue_size = settings.max_queue_size
         self._room = room
         self._ledger = ledger
         self._instruments = instruments
@@ -69,6 +70,8 @@ class Buffer:
                 message_bytes=total_size(messages),
                 buffer_size=self.in_flight + len(self.waiting),
                 max_buffer_size=self._max_size,
+                queue_size=self._room.queued,
+                max_queue_size=self._max_queue_size,
             )
 
     def submit(self, client: Client) -> None:

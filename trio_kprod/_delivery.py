@@ -34,14 +34,14 @@ from ._core import Observed, Opened, PartitionCount, Recovered, Report, Settled,
 from ._demand import Demand
 from ._ending import Ending, Phase
 from ._errors import DeliveryAborted
-from ._instruments import Instruments
-from ._messages import TOPIC, Entry, ProducerStatistics, total_size
+from ._messages import TICKET, TOPIC, Entry, Message, ProducerStatistics, total_size
 from ._outcomes import Outcomes
 from ._room import Asker, Room, TopicAccount
 from ._telling import Flush, Teller
 
 if TYPE_CHECKING:
     from ._client import Client
+    from ._instruments import Instruments
     from ._ledger import Ledger
     from ._settings import Settings
 
@@ -60,16 +60,18 @@ class Delivery:
         clock: Callable[[], float],
         topics: dict[str, TopicAccount],
         ledger: Ledger,
+        instruments: Instruments,
     ) -> None:
         self.opened: trio.Event = trio.Event()
         self.open_error: BaseException | None = None
-        self.instruments: Instruments = Instruments(settings.instruments, settings.logger)
-        self.room: Room = Room(settings, ledger, self.wake)
+        self.instruments: Instruments = instruments
+        self.room: Room = Room(settings, ledger, self.wake, self._admitted)
         self.ending: Ending = Ending(self.room, topics)
         self.teller: Teller = Teller(settings, self.instruments, self._around_callback)
         self.outcomes: Outcomes = Outcomes(ledger, self.teller, self.instruments, clock)
         self.demand: Demand = Demand(settings, self.deliver_nowait)
         self._buffer = Buffer(settings, self.room, ledger, self.instruments, clock)
+        self._max_queue_size = settings.max_queue_size
         self._half_of_queue = max(1, settings.max_queue_size // 2)
         self._logger = settings.logger
         self._client = client
@@ -111,6 +113,28 @@ class Delivery:
             yield
         if self.ending.phase is Phase.DRAINING and self.room.accepted > accepted:
             self.deliver_nowait()
+
+    # -- telling of sends ----------------------------------------------------------------------------
+
+    def _admitted(self, message: Entry, topic: TopicAccount) -> None:
+        """The message of a task that waited for room is in the queue."""
+        if self.instruments.on_accept:
+            self.tell_accepted(message, topic)
+
+    def tell_accepted(self, message: Entry, topic: TopicAccount) -> None:
+        if self.instruments.enqueue_message:
+            self.instruments.tell(
+                "enqueue_message",
+                topic=topic.name,
+                queue_size=self.room.queued,
+                max_queue_size=self._max_queue_size,
+            )
+        if self.instruments.accepted:
+            self.instruments.tell("accepted", number=message[TICKET], message=Message.of(message))
+
+    def tell_rejected(self, message: Entry, error: BaseException) -> None:
+        if self.instruments.rejected:
+            self.instruments.tell("rejected", number=message[TICKET], error=error)
 
     # -- the delivery task ---------------------------------------------------------------------------
 

@@ -1,17 +1,20 @@
 """Hooks for programs that count, log or trace what happens inside.
 
 `Instrument` is what users derive from; `Instruments` is what the producer tells. Hooks run in the loop of
-the code that opened the producer, between its tasks, so they must be quick; they carry counts by the batch,
-never something per message but `enqueue_message` and `buffer_overflow`, which belong to one call.
+the code that opened the producer, between its tasks, so they must be quick. Most carry counts by the batch;
+those of one message cost something for each, and nothing where no instrument has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import logging
+
+    from ._messages import Headers, Message, RecordMetadata, Undelivered
+    from ._producer import Producer
 
 
 class Instrument:
@@ -21,12 +24,60 @@ class Instrument:
     Every hook is a plain method with keyword arguments; those you leave alone cost nothing. Take
     ``**payload`` at the end if you want to accept what later versions may add. Sizes are bytes, counted as
     all bounds count them (encoded, uncompressed, with the record's overhead) unless a hook says otherwise;
-    durations are seconds on the client's clock; a `broker` is ``"host:port"``. The events are ruby-kafka's,
-    with two added for connections.
+    durations are seconds on the client's clock; a `broker` is ``"host:port"``. The events are ruby-kafka's
+    where a hook names one.
 
     A hook that raises is logged, and its instrument is told nothing any more; messages and the
     other instruments are unharmed.
+
+    Four hooks follow single messages, for traces: `sending`, then `accepted` or `rejected`, and after
+    `accepted` always `settled`. They know a message by its `number`, which is unique for a producer.
     """
+
+    # -- the producer --------------------------------------------------------------------------------
+
+    def opened(self, *, producer: Producer) -> None:
+        """The producer is open, and the body of the block is about to begin.
+
+        An instrument may keep it to poll `Producer.statistics`, which any thread may call at any time.
+        """
+
+    def closed(self, *, producer: Producer) -> None:
+        """The block is over, and every message has its outcome. Told if `opened` was."""
+
+    # -- each message --------------------------------------------------------------------------------
+
+    def sending(
+        self,
+        *,
+        number: int,
+        topic: str,
+        value: Any,
+        key: Any,
+        headers: Headers | None,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> Headers | None:
+        """A send is about to make a message of these arguments, which are as the caller gave them.
+
+        What this returns is added to the headers of the message, such as a ``traceparent``.
+        """
+
+    def accepted(self, *, number: int, message: Message) -> None:
+        """The message is in the queue, as it will be sent."""
+
+    def rejected(self, *, number: int, error: BaseException) -> None:
+        """The message was not queued, and the send raises `error` (also `Cancelled`)."""
+
+    def settled(
+        self, *, number: int, message: Message, record: RecordMetadata | None, undelivered: Undelivered | None
+    ) -> None:
+        """The message has its outcome: `record` says where it is in Kafka's log, or `undelivered` why not.
+
+        Exactly one of the two is not None. Told after `ack_messages` or `undelivered` was told of its batch.
+        """
+
+    # -- the queue and the buffer --------------------------------------------------------------------
 
     def enqueue_message(self, *, topic: str, queue_size: int, max_queue_size: int) -> None:
         """A send accepted a message into the queue; `queue_size` is the number of messages in it now.
@@ -54,9 +105,16 @@ class Instrument:
         """
 
     def produce_messages(
-        self, *, message_count: int, message_bytes: int, buffer_size: int, max_buffer_size: int
+        self,
+        *,
+        message_count: int,
+        message_bytes: int,
+        buffer_size: int,
+        max_buffer_size: int,
+        queue_size: int,
+        max_queue_size: int,
     ) -> None:
-        """Messages were taken from the queue into the buffer; `buffer_size` is the number in it now.
+        """Messages were taken from the queue into the buffer; the sizes are the numbers in them now.
 
         ruby-kafka: ``produce_message.producer``, here once for all that were taken together.
         """
@@ -65,6 +123,16 @@ class Instrument:
         """The buffer has no room, by messages or by bytes: a delivery begins, and the queue starts to fill.
 
         ruby-kafka: ``buffer_overflow.producer``.
+        """
+
+    # -- outcomes ------------------------------------------------------------------------------------
+
+    def undelivered(
+        self, *, topic: str, partition: int, message_count: int, cause: BaseException, maybe_written: bool
+    ) -> None:
+        """Messages were given up together; `partition` is -1 if they had not been given one.
+
+        `cause` and `maybe_written` are those of `Undelivered`.
         """
 
     def topic_error(self, *, topic: str, error: BaseException) -> None:
@@ -112,6 +180,8 @@ class Instrument:
         ruby-kafka: ``ack_message.producer``, here once a batch.
         """
 
+    # -- brokers -------------------------------------------------------------------------------------
+
     def compress(self, *, message_count: int, uncompressed_bytes: int, compressed_bytes: int) -> None:
         """A batch was compressed; both sizes are those of its encoded records.
 
@@ -140,8 +210,13 @@ class Instrument:
         """A connection that was ready has ended; `error` is None if we closed it."""
 
 
+_T = TypeVar("_T")
+
 #: The name of every hook.
 HOOKS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
+
+#: Those of single messages on their way in.
+_FOLLOWING = ("sending", "accepted", "rejected", "settled")
 
 _Hook = Callable[..., object]
 
@@ -161,11 +236,15 @@ class Instruments:
 
     Each hook is an attribute: the instruments that have it, with their methods. A hot path pays one look-up::
 
-        if instruments.enqueue_message:
-            instruments.tell("enqueue_message", topic=topic, ...)
+        if instruments.ack_messages:
+            instruments.tell("ack_messages", topic=topic, ...)
+
+    Attributes:
+        on_accept (bool): any is told when a message is queued.
+        follow_messages (bool): any follows single messages.
     """
 
-    __slots__ = ("_disabled", "_instruments", "_logger", *HOOKS)
+    __slots__ = ("_disabled", "_instruments", "_logger", "follow_messages", "on_accept", *HOOKS)
 
     if TYPE_CHECKING:
 
@@ -181,15 +260,21 @@ class Instruments:
 
     def tell(self, hook: str, /, **payload: Any) -> None:
         """Call `hook` of every instrument that has it, in the order they were given in. Never raises."""
+        self.ask(hook, _discard, **payload)
+
+    def ask(self, hook: str, read: Callable[[Any], _T], /, **payload: Any) -> list[_T]:
+        """The same; returns what `read` makes of each answer. To `read`, a wrong answer is an exception."""
+        answers: list[_T] = []
         for instrument, call in getattr(self, hook):
             if id(instrument) in self._disabled:  # since this loop began, by what another hook did
                 continue
             try:
-                call(**payload)
+                answers.append(read(call(**payload)))
             except BaseException:
                 # Also SystemExit and the like: in the background there is no program above us that they
                 # could end; and a send must not raise for a message that it has accepted.
                 self._disable(instrument, hook)
+        return answers
 
     def _disable(self, instrument: Instrument, hook: str) -> None:
         self._disabled.add(id(instrument))
@@ -200,3 +285,8 @@ class Instruments:
         active = [(one, overridden(one)) for one in self._instruments if id(one) not in self._disabled]
         for name in HOOKS:
             setattr(self, name, tuple((one, hooks[name]) for one, hooks in active if name in hooks))
+        self.on_accept = bool(self.enqueue_message or self.accepted)
+        self.follow_messages = any(getattr(self, name) for name in _FOLLOWING)
+
+
+def _discard(_: object) -> None: ...

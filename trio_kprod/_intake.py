@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from math import inf
 from time import time_ns
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ._room import TopicAccount
 from ._settings import integer, shown, wrong_type, wrong_value
 
 if TYPE_CHECKING:
+    from ._instruments import Instruments
     from ._ledger import Ledger
     from ._messages import Entry, Headers
     from ._settings import Settings
@@ -162,6 +164,62 @@ class Intake:
         self._millisecond_ends = now + 0.001
         self._millisecond = time_ns() // 1_000_000
         return self._millisecond
+
+
+class FollowedIntake(Intake):
+    """For instruments that follow single messages: tells them of each before it is made."""
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float], ledger: Ledger, instruments: Instruments
+    ) -> None:
+        super().__init__(settings, clock, ledger)
+        self._instruments = instruments
+
+    def message(
+        self,
+        topic: TopicAccount,
+        value: Any,
+        key: Any,
+        headers: Headers | None,
+        partition: int | None,
+        timestamp_ms: int | None,
+        ticket: int | None = None,
+    ) -> Entry:
+        number = next(self._ledger.tickets) if ticket is None else ticket
+        self.topics.pins += 1
+        try:
+            added = self._instruments.ask(
+                "sending",
+                _added_headers,
+                number=number,
+                topic=topic.name,
+                value=value,
+                key=key,
+                headers=headers,
+                partition=partition,
+                timestamp_ms=timestamp_ms,
+            )
+            if any(added):
+                given, _ = _checked_headers(headers or ())
+                headers = [*given, *chain.from_iterable(added)]
+            return super().message(topic, value, key, headers, partition, timestamp_ms, number)
+        except BaseException as error:
+            self._instruments.tell("rejected", number=number, error=error)
+            raise
+        finally:
+            self.topics.pins -= 1
+
+
+def make_intake(
+    settings: Settings, clock: Callable[[], float], ledger: Ledger, instruments: Instruments
+) -> Intake:
+    if instruments.follow_messages:
+        return FollowedIntake(settings, clock, ledger, instruments)
+    return Intake(settings, clock, ledger)
+
+
+def _added_headers(answer: Headers | None) -> Headers:
+    return () if answer is None else _checked_headers(answer)[0]
 
 
 def check_topic(name: object) -> None:

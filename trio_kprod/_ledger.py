@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import count
 from operator import itemgetter
 from typing import Any
 
@@ -34,12 +35,14 @@ class Run:
 
 
 class Ledger:
-    """Attributes: `run` (int), the start of the open run, to which new messages belong.
-
-    No message of the open run is submitted yet.
+    """
+    Attributes:
+        run (int): the start of the open run, to which new messages belong. None of it is submitted yet.
+        tickets (Iterator[int]): numbers for the messages that someone follows one by one.
     """
 
     def __init__(self) -> None:
+        self.tickets: Iterator[int] = count()
         self.run: int = 0
         self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
@@ -93,4 +96,8 @@ class Ledger:
 
     @property
     def _first(self) -> Run:
-        return next(iter(self._runs.values()))
+        while True:
+            try:
+                return next(iter(self._runs.values()))
+            except RuntimeError:  # another thread looks, for `statistics`, while the runs change
+                continue

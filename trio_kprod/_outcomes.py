@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -64,13 +63,12 @@ class Outcomes:
         self._clock = clock
         self._dropped = 0  # messages given up, and instruments are not told yet
         self._receipts: dict[int | None, Receipt] = {}  # by their tickets
-        self._tickets = itertools.count()
 
     # -- receipts ------------------------------------------------------------------------------------
 
     def expect(self, receipt: Receipt) -> int:
         """A ticket, for the message whose outcome this receipt is to get."""
-        ticket = next(self._tickets)
+        ticket = next(self._ledger.tickets)
         self._receipts[ticket] = receipt
         return ticket
 
@@ -117,19 +115,45 @@ class Outcomes:
                 message_count=len(report.entries),
                 delay=self._clock() - report.entries[0][ACCEPTED_AT],
             )
+        if self._instruments.settled:
+            for index, message in enumerate(report.entries):
+                self._tell_settled(message, _metadata(report, index, message), None)
 
     def _fail(self, report: Settled, cause: BaseException) -> None:
         if isinstance(cause, DeliveryAborted):
             self._dropped += len(report.entries)
-        for message in report.entries:
-            undelivered = Undelivered(Message.of(message), report.maybe_written, cause)
+        failures = [Undelivered(Message.of(one), report.maybe_written, cause) for one in report.entries]
+        for message, undelivered in zip(report.entries, failures, strict=True):
             receipt = self._receipts.pop(message[TICKET], None)
             if receipt is not None:
                 receipt.end(DeliveryFailed([undelivered]))
             else:
                 self._teller.tell(undelivered, message[RUN])
+        if self._instruments.undelivered:
+            self._instruments.tell(
+                "undelivered",
+                topic=report.topic,
+                partition=report.partition,
+                message_count=len(failures),
+                cause=cause,
+                maybe_written=report.maybe_written,
+            )
+        if self._instruments.settled:
+            for message, undelivered in zip(report.entries, failures, strict=True):
+                self._tell_settled(message, None, undelivered)
         if self._instruments.error:
             self._instruments.tell("error", error=cause)
+
+    def _tell_settled(
+        self, message: Entry, record: RecordMetadata | None, undelivered: Undelivered | None
+    ) -> None:
+        self._instruments.tell(
+            "settled",
+            number=message[TICKET],
+            message=Message.of(message),
+            record=record,
+            undelivered=undelivered,
+        )
 
     def _settle_trigger(self, trigger: Trigger, count: int, report: Settled) -> None:
         trigger.settle(count, report)

@@ -16,7 +16,8 @@ from trio.lowlevel import current_trio_token
 from ._client import Client, ThreadHost
 from ._delivery import Delivery
 from ._errors import BufferOverflow
-from ._intake import Intake, check_topic
+from ._instruments import Instruments
+from ._intake import Intake, check_topic, make_intake
 from ._ledger import Ledger
 from ._lifetime import Lifetime
 from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
@@ -44,7 +45,7 @@ class Producer:
     or `abort` was called) or `ProducerCrashed` (a bug; the scope raises it as well).
     """
 
-    def __init__(self, settings: Settings, delivery: Delivery, intake: Intake) -> None:
+    def __init__(self, delivery: Delivery, intake: Intake) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._delivery = delivery
         self._ending = delivery.ending
@@ -52,7 +53,6 @@ class Producer:
         self._intake = intake
         self._topics = intake.topics
         self._instruments = delivery.instruments
-        self._max_queue_size = settings.max_queue_size
         self._state = "opening"
         self._forked = False
 
@@ -109,8 +109,8 @@ class Producer:
         message = self._intake.message(known, value, key, headers, partition, timestamp_ms)
         if not self._room.accept(message, known):
             self._overflow(message, known)
-        if self._instruments.enqueue_message:
-            self._tell_enqueued(known)
+        if self._instruments.on_accept:
+            self._delivery.tell_accepted(message, known)
 
     @trio.lowlevel.enable_ki_protection
     async def send(
@@ -178,8 +178,8 @@ class Producer:
         message = self._intake.message(known, value, key, None, None, None)
         if not self._room.accept(message, known):
             return message, known
-        if self._instruments.enqueue_message:
-            self._tell_enqueued(known)
+        if self._instruments.on_accept:
+            self._delivery.tell_accepted(message, known)
         return None
 
     @trio.lowlevel.enable_ki_protection
@@ -286,7 +286,11 @@ class Producer:
     # -- looking -------------------------------------------------------------------------------------
 
     def statistics(self) -> ProducerStatistics:
-        """A snapshot. Also after the scope."""
+        """A snapshot. Also after the scope.
+
+        Any thread may call it. In another thread than the producer's, the figures may be of slightly
+        different moments, so that they need not add up.
+        """
         return self._delivery.statistics()
 
     @property
@@ -326,8 +330,8 @@ class Producer:
         """Queue it, and see to what follows; False if there is no room."""
         if not self._room.accept(message, known):
             return False
-        if self._instruments.enqueue_message:
-            self._tell_enqueued(known)
+        if self._instruments.on_accept:
+            self._delivery.tell_accepted(message, known)
         return True
 
     def _overflow(self, message: Entry, known: TopicAccount) -> NoReturn:
@@ -335,24 +339,19 @@ class Producer:
         self._delivery.deliver_nowait()
         if isinstance(refusal, BufferOverflow) and self._instruments.buffer_overflow:
             self._instruments.tell("buffer_overflow", topic=known.name)
+        self._delivery.tell_rejected(message, refusal)
         raise refusal
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_for_room(self, message: Entry, known: TopicAccount) -> None:
         """Always a checkpoint. If it raises, the message was not accepted."""
         self._delivery.deliver_nowait()
-        await self._room.wait_for_room(message, known)
+        try:
+            await self._room.wait_for_room(message, known)
+        except BaseException as error:
+            self._delivery.tell_rejected(message, error)
+            raise
         self._delivery.wake()
-        if self._instruments.enqueue_message:
-            self._tell_enqueued(known)
-
-    def _tell_enqueued(self, known: TopicAccount) -> None:
-        self._instruments.tell(
-            "enqueue_message",
-            topic=known.name,
-            queue_size=self._room.queued,
-            max_queue_size=self._max_queue_size,
-        )
 
     def _check(self) -> None:
         self._check_place()
@@ -412,14 +411,18 @@ class ProducerScope:
             self._close(producer)
             raise
         producer._state = "open"
+        producer._instruments.tell("opened", producer=producer)
         return producer
 
     def _build(self) -> tuple[Producer, Lifetime]:
         if not trio.lowlevel.in_trio_run():
             raise RuntimeError("trio_kprod needs trio: open the producer inside trio.run()")
         ledger = Ledger()
-        intake = Intake(self._settings, self._host.clock, ledger)
-        delivery = Delivery(self._settings, self._client, self._host.clock, intake.topics, ledger)
+        instruments = Instruments(self._settings.instruments, self._settings.logger)
+        intake = make_intake(self._settings, self._host.clock, ledger, instruments)
+        delivery = Delivery(
+            self._settings, self._client, self._host.clock, intake.topics, ledger, instruments
+        )
         token = current_trio_token()
 
         def wake() -> None:
@@ -429,7 +432,7 @@ class ProducerScope:
 
         self._client.bind(wake)
         lifetime = Lifetime(self._settings, delivery, self._client, self._host)
-        return Producer(self._settings, delivery, intake), lifetime
+        return Producer(delivery, intake), lifetime
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -444,6 +447,7 @@ class ProducerScope:
             await running.__aexit__(kind, error, trace)
         finally:
             self._close(producer)
+            producer._instruments.tell("closed", producer=producer)
         leaves = lifetime.leaves()
         if leaves is not None and leaves is not error:
             raise leaves

@@ -118,7 +118,13 @@ class Room:
         closed: None while messages are accepted, else what makes the exception to raise instead.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        wake: Callable[[], object],
+        admitted: Callable[[Entry, TopicAccount], object],
+    ) -> None:
         self.wake_at = inf
         self.taken: int = 0
         self.unsettled_bytes: int = 0
@@ -126,6 +132,7 @@ class Room:
         self.short_of_bytes: bool = False
         self.closed: Callable[[], Exception] | None = None
         self._wake = wake
+        self._admitted = admitted
         self._ledger = ledger
         self._queue: deque[Entry] = deque()
         self._max_queue_size = self._bound = settings.max_queue_size
@@ -153,7 +160,10 @@ class Room:
     @property
     def queued_since(self) -> float | None:
         """When the oldest message in the queue was accepted."""
-        return self._queue[0][ACCEPTED_AT] if self._queue else None
+        try:
+            return self._queue[0][ACCEPTED_AT]
+        except IndexError:
+            return None
 
     # -- coming in -----------------------------------------------------------------------------------
 
@@ -256,6 +266,7 @@ class Room:
                 self._remove(waiter)
                 self._line_up_next(topic)
                 waiter.end()
+                self._admitted(waiter.message, topic)
             else:
                 break
         return self.accepted > before
