@@ -21,6 +21,7 @@ from trio_kprod._client._endpoints import Endpoints
 from trio_kprod._client._exchange import ApiExchange, Exchange
 from trio_kprod._client._steps import Reporter
 from trio_kprod._client._transport import Fence, FencedStream
+from trio_kprod._client._troubles import TroubleLog
 from trio_kprod._errors import ConnectionLost
 
 REQUESTS = {
@@ -164,8 +165,9 @@ def make_endpoints(**changes: Any) -> Endpoints:
     """What all connections share, without a network and without a core."""
     values = {"bootstrap_servers": [], "reconnect_backoff": 0.05, "reconnect_backoff_max": 1.0}
     nothing: Any = None
+    log = TroubleLog(logging.getLogger("trio_kprod"), trio.current_time, lambda: 0)
     return Endpoints(
-        settings(**{**values, **changes}), nothing, Fence(), nothing, nothing, Reporter(frozenset())
+        settings(**{**values, **changes}), nothing, Fence(), nothing, nothing, Reporter(frozenset()), log
     )
 
 

@@ -314,7 +314,7 @@ async def test_each_outage_is_told_without_acknowledgements_too(
             broker.start_listening()
             with trio.fail_after(2):
                 await producer.flush()
-        assert producer._delivery._client._brokers.troubles() == ""
+        assert producer._delivery._client._brokers.trouble() is None
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "refused" in one.message]
     assert len(warnings) == 4
     assert values(broker) == [b"before", b"0", b"1", b"2", b"3"]
@@ -331,7 +331,7 @@ async def test_a_connection_that_the_broker_closes_unused_is_no_trouble(
         await trio.sleep(600)
         broker.disconnect_all()
         await trio.sleep(600)
-        assert producer._delivery._client._brokers.troubles() == ""
+        assert producer._delivery._client._brokers.trouble() is None
         with trio.fail_after(0.01):  # it is reconnected to at once
             await producer.send_and_wait("t", b"after")
     closed = [one.levelname for one in caplog.records if "the broker closed the connection" in one.message]
@@ -981,7 +981,7 @@ def without_producer_ids(how: str) -> Callable[[Asked], Any]:
 async def test_a_broker_that_gives_no_producer_id(
     how: str, text: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The cause is told once, with what to do, and is in the error; it costs no storm of connections."""
+    """The cause is told once a minute, with what to do, and is in the error; no storm of connections."""
     advice = rf"{text}no broker gave a producer id; without idempotence, acks=1, none is needed"
     cluster = ScriptedCluster(nodes=1)
     (node,) = cluster.nodes.values()
@@ -994,8 +994,8 @@ async def test_a_broker_that_gives_no_producer_id(
             producer.send_nowait("t", b"y")
     assert told(caught.value) == [(b"x", False), (b"y", False)]
     warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
-    assert len([one for one in warnings if re.search(f"^InitProducerId: {advice}", one)]) == 1
-    assert len(warnings) <= 6
+    assert 9 <= len([one for one in warnings if re.search(f"^InitProducerId: {advice}", one)]) <= 11
+    assert len(warnings) <= (22 if how == "closes" else 13)
 
 
 async def test_no_producer_id_is_told_again_when_the_cause_changes(
@@ -1011,10 +1011,10 @@ async def test_no_producer_id_is_told_again_when_the_cause_changes(
         rule.remove()
         rule = broker.answer("InitProducerId", error=14, times=None)
         await trio.sleep(10)
-        assert "InitProducerId: COORDINATOR_LOAD_IN_PROGRESS (14)" in brokers.troubles()
+        assert "InitProducerId: COORDINATOR_LOAD_IN_PROGRESS (14)" in str(brokers.trouble())
         rule.remove()
         await producer.flush()
-        assert brokers.troubles() == ""
+        assert brokers.trouble() is None
     told_of = [re.findall(r"InitProducerId: .* \((\d+)\)", one.getMessage()) for one in caplog.records]
     assert told_of == [["15"], ["14"]]
 

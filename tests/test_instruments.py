@@ -39,6 +39,7 @@ PAYLOADS = {
     "ack_messages": ["topic", "partition", "base_offset", "message_count", "delay"],
     "compress": ["message_count", "uncompressed_bytes", "compressed_bytes"],
     "request": ["broker", "api", "request_bytes", "response_bytes", "duration", "error"],
+    "throttled": ["broker", "duration"],
     "connected": ["broker"],
     "disconnected": ["broker", "error"],
 }

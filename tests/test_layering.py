@@ -38,6 +38,7 @@ TYPES_FROM_ABOVE = {"_instruments": {"_producer"}}
 INNER_LAYERS = {
     "_settings": [{"_checks"}, {"_security"}, {"_options"}, {"_config"}, {"__init__"}],
     "_client": [
+        {"_troubles"},
         {"_transport"},
         {"_reasons"},
         {"_exchange"},

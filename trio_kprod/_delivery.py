@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._buffer import Buffer
-from ._core import Observed, Opened, PartitionCount, Recovered, Report, Settled, Stalled
+from ._core import Observed, Opened, PartitionCount, Recovered, Report, Settled, Stalled, Throttled
 from ._demand import Demand
 from ._ending import Ending, Phase
-from ._errors import DeliveryAborted
+from ._errors import DeliveryAborted, explained
 from ._messages import TICKET, TOPIC, Entry, Message, ProducerStatistics, total_size
 from ._outcomes import Outcomes
 from ._room import Asker, Room, TopicAccount
@@ -79,6 +79,8 @@ class Delivery:
         self._topics = topics
         self._ledger = ledger
         self._wake_up = trio.Event()
+        self._throttles = 0
+        self._throttled_time = 0.0
         self._held_back = False  # something is due, but the client has enough to do
 
     # -- asking --------------------------------------------------------------------------------------
@@ -209,6 +211,10 @@ class Delivery:
             self.settle(report)
         elif isinstance(report, Observed):
             self.instruments.tell(report.hook, **report.payload)
+        elif isinstance(report, Throttled):
+            self._throttles += 1
+            self._throttled_time += report.pause
+            self.instruments.tell("throttled", broker=report.broker, duration=report.pause)
         elif isinstance(report, Opened):
             self.open_error = report.error
             self.opened.set()
@@ -219,8 +225,10 @@ class Delivery:
 
     def _read_about(self, topic: TopicAccount, report: PartitionCount | Stalled | Recovered) -> None:
         if isinstance(report, Stalled):
+            topic.trouble = report.cause
             self.room.stalled(topic)
         elif isinstance(report, Recovered):
+            topic.trouble = None
             self.room.recovered(topic)
         else:
             if report.error is None:
@@ -288,7 +296,9 @@ class Delivery:
         for message in self._buffer.give_up():
             by_topic.setdefault(message[TOPIC], []).append(message)
         for topic, entries in by_topic.items():
-            cause = DeliveryAborted(f"not sent before {self.ending.reason}")
+            cause = explained(
+                DeliveryAborted(f"not sent before {self.ending.reason}"), self._topics[topic].trouble
+            )
             size = total_size(entries)
             self.settle(Settled(topic, -1, -1, -1, entries, size, 0, cause, maybe_written=False))
 
@@ -309,5 +319,7 @@ class Delivery:
             delivered_bytes=self.outcomes.delivered_bytes,
             undelivered_bytes=self.outcomes.undelivered_bytes,
             tasks_waiting=self.room.tasks_waiting,
+            throttles=self._throttles,
+            throttled_time=self._throttled_time,
             oldest_age=None if oldest is None else max(0.0, self._clock() - oldest),
         )

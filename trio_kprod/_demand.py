@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ._settings import Settings
 
 
+#: After this time a message that nobody asks to deliver is worth a warning, in seconds.
+_WARN_AFTER = 5.0
+
+
 class Demand:
     """What asks for delivery.
 
@@ -21,11 +25,16 @@ class Demand:
         mark (int): deliver each message before this position.
     """
 
-    def __init__(self, settings: Settings, deliver_nowait: Callable[[], object]) -> None:
+    # Users of other clients do not expect that nothing is delivered unless they ask for it. So where neither
+    # the number nor the time is set, the timer does not ask for delivery, but tells them, once.
+
+    def __init__(self, settings: Settings, deliver_nowait: Callable[[], None]) -> None:
         self.mark = 0
         self._threshold = settings.delivery_threshold
         self._interval = settings.delivery_interval
         self._deliver_nowait = deliver_nowait
+        self._logger = settings.logger
+        self._warns = self._threshold == 0 and self._interval == 0
         self._deadline: float | None = None
         self._armed = trio.Event()
 
@@ -36,7 +45,7 @@ class Demand:
     def wake_at(self, waiting: int, most: int, *, held_back: bool) -> int:
         """How many queued messages have to be looked at, at most `most`, when `waiting` messages wait
         already."""
-        if self._interval > 0 and not waiting:
+        if self.has_timer and not waiting:
             return 1
         if self._threshold and not held_back:
             return min(most, self._threshold - waiting)
@@ -44,9 +53,13 @@ class Demand:
 
     # -- time ----------------------------------------------------------------------------------------
 
+    @property
+    def has_timer(self) -> bool:
+        return self._interval > 0 or self._warns
+
     def start_timer(self) -> None:
-        if self._interval > 0 and self._deadline is None:
-            self._deadline = trio.current_time() + self._interval
+        if self.has_timer and self._deadline is None:
+            self._deadline = trio.current_time() + (_WARN_AFTER if self._warns else self._interval)
             self._armed.set()
 
     def stop_timer(self) -> None:
@@ -59,7 +72,7 @@ class Demand:
         A submission only clears the deadline. So the timer wakes at most once an interval, finds that it has
         been cleared or moved, and goes back to sleep.
         """
-        while True:
+        while self.has_timer:
             if self._deadline is None:
                 self._armed = trio.Event()
                 await self._armed.wait()
@@ -67,4 +80,16 @@ class Demand:
                 await trio.sleep_until(self._deadline)
             else:
                 self._deadline = None
-                self._deliver_nowait()
+                self._on_time()
+
+    def _on_time(self) -> None:
+        if not self._warns:
+            return self._deliver_nowait()
+        self._warns = False
+        self._logger.warning(
+            "messages wait for %g s and nothing asks for their delivery: open_producer has neither "
+            "delivery_threshold nor delivery_interval. Set one of them, or call deliver_nowait(), flush() or "
+            "send_and_wait(). (This is told once.)",
+            _WARN_AFTER,
+        )
+        return None

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
     from ._messages import Undelivered
+
+
+_E = TypeVar("_E", bound=BaseException)
 
 
 class ProducerError(Exception):
@@ -135,7 +138,10 @@ class NoResponse(ConnectionLost):
 
 
 class DeliveryTimedOut(ProducerError):
-    """`delivery_timeout` seconds passed since the message was accepted."""
+    """`delivery_timeout` seconds passed since the message was accepted.
+
+    The text and ``__cause__`` say what kept it, if that is known: the last refusal or connection trouble.
+    """
 
 
 class RetriesExhausted(ProducerError):
@@ -144,8 +150,20 @@ class RetriesExhausted(ProducerError):
 
 
 class DeliveryAborted(ProducerError):
-    """`abort` was called, or `shutdown_timeout` passed at the end of the scope, before an acknowledgement."""
+    """`abort` was called, or `shutdown_timeout` passed at the end of the scope, before an acknowledgement.
+
+    The text and ``__cause__`` say what kept the message, if that is known.
+    """
 
 
 class PartitioningFailed(ProducerError):
     """The partition does not exist, or the partitioner raised or returned none of the topic's partitions."""
+
+
+def explained(error: _E, cause: BaseException | None) -> _E:
+    """The same error, which says what caused it."""
+    if cause is None:
+        return error
+    new = type(error)(f"{error}: {cause}")
+    new.__cause__ = cause
+    return new

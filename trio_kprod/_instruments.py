@@ -8,6 +8,7 @@ those of one message cost something for each, and nothing where no instrument ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ class Instrument:
     ) -> None:
         """A produce request to `broker` was answered, or its connection was lost.
 
-        `message_count` is how many messages it carried, `sent_message_count` how many of them the answer
-        acknowledged, `duration` the time between.
+        `message_count` is how many messages it carried, `sent_message_count` how many of them the response
+        acknowledged (with ``acks=0``: all, once it was written), `duration` the time between.
 
         ruby-kafka: ``send_messages.producer``.
         """
@@ -203,6 +204,9 @@ class Instrument:
         Sizes are those on the wire, below TLS. ruby-kafka: ``request.connection``.
         """
 
+    def throttled(self, *, broker: str, duration: float) -> None:
+        """A broker makes us pause for `duration` more, because a quota is used up (KIP-219)."""
+
     def connected(self, *, broker: str) -> None:
         """A connection is ready for requests, past TLS and SASL."""
 
@@ -231,6 +235,16 @@ def overridden(instrument: Instrument) -> dict[str, _Hook]:
     return hooks
 
 
+def misspelt(instrument: Instrument) -> dict[str, str]:
+    """Public methods that are no hooks, but nearly have the name of one, and that name."""
+    found: dict[str, str] = {}
+    for name in dir(type(instrument)):
+        if not name.startswith("_") and name not in HOOKS and callable(getattr(type(instrument), name)):
+            for nearest in get_close_matches(name, HOOKS, n=1, cutoff=0.85):
+                found[name] = nearest
+    return found
+
+
 class Instruments:
     """Tells every instrument what it asked for.
 
@@ -256,6 +270,10 @@ class Instruments:
         self._instruments = tuple(instruments)
         self._logger = logger
         self._disabled: set[int] = set()  # by id: an instrument need not be hashable
+        for one in self._instruments:
+            for name, nearest in misspelt(one).items():
+                text = "%s.%s is no hook, so nothing calls it; did you mean %s?"
+                logger.warning(text, type(one).__name__, name, nearest)
         self._arrange()
 
     def tell(self, hook: str, /, **payload: Any) -> None:

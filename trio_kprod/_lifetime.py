@@ -18,13 +18,14 @@ that applies: the body's own exception, KeyboardInterrupt, `ProducerCrashed`, th
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from ._errors import ProducerCrashed
+from ._errors import DeliveryFailed, ProducerCrashed
 
 if TYPE_CHECKING:
     from ._client import Client, Host
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 #: Seconds that the client has for stopping, before it is abandoned. It needs milliseconds, unless a callback
 #: of the user holds its loop.
 STOP_GRACE = 1.0
+
+#: How many topics a log line names.
+_MOST_TOPICS = 10
 
 
 class Lifetime:
@@ -92,7 +96,7 @@ class Lifetime:
         self._start(self._run_client)
         self._start(self._delivery.run)
         self._start(self._stop_client)
-        if self._settings.delivery_interval > 0:
+        if self._delivery.demand.has_timer:
             self._start(self._delivery.demand.run_timer)
 
     def _start(self, run: Callable[[], Awaitable[None]]) -> trio.CancelScope:
@@ -203,10 +207,22 @@ class Lifetime:
             return None
         first, *others = candidates
         for other in others:
-            self._logger.error("not raised because of %r: %s", first, _said(other), exc_info=_traced(other))
+            if not isinstance(other, DeliveryFailed):
+                text = "not raised because of %r: %s"
+                self._logger.error(text, first, _said(other), exc_info=_traced(other))
             if sys.version_info >= (3, 11):
                 first.add_note(f"trio_kprod: besides, {_said(other)}")
         return first
+
+    def _undelivered(self) -> DeliveryFailed | None:
+        """It is logged, too: there are frameworks that swallow what leaves."""
+        failed = self._delivery.teller.last_words()
+        if failed is not None:
+            topics = Counter(one.message.topic for one in failed.undelivered).most_common()
+            named = ", ".join(f"{topic!r} {count}" for topic, count in topics[:_MOST_TOPICS])
+            more = f" and {len(topics) - _MOST_TOPICS} more topics" if len(topics) > _MOST_TOPICS else ""
+            self._logger.error("the block has ended: %s; by topic: %s%s", failed, named, more)
+        return failed
 
     def _candidates(self) -> list[BaseException]:
         cancelled = _is_cancellation(self._left)
@@ -215,7 +231,7 @@ class Lifetime:
             self._interrupt,
             self._crash_error(),
             self._left if cancelled else None,
-            self._delivery.teller.last_words(),
+            self._undelivered(),
         )
         return [error for error in order if error is not None]
 

@@ -146,6 +146,8 @@ class ProducerStatistics:
 
     The ``*_bytes`` count messages as every bound does: encoded, uncompressed, with the record's overhead.
     `oldest_age` is in seconds, counted from the call that accepted the message; None if all are settled.
+    `throttles` counts how often a broker made us pause because a quota was used up (KIP-219), and
+    `throttled_time` sums up the pauses, in seconds.
     """
 
     accepted: int
@@ -159,3 +161,5 @@ class ProducerStatistics:
     undelivered_bytes: int
     tasks_waiting: int
     oldest_age: float | None
+    throttles: int
+    throttled_time: float

@@ -56,6 +56,7 @@ class TopicAccount:
         "name",
         "partitions",
         "stalled",
+        "trouble",
         "unsettled",
         "unsettled_bytes",
         "waiters",
@@ -68,6 +69,7 @@ class TopicAccount:
         self.unsettled_bytes: int = 0
         self.acknowledged: bool = False  # since it was first used, or since it stalled
         self.stalled: bool = False  # as the client reports
+        self.trouble: BaseException | None = None  # why it stalls, if that is known
         self.limited: bool = True  # not acknowledged, or stalled: `accept` looks at this for every message
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.partitions: int = 0  # 0 until the client has reported it

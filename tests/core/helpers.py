@@ -9,7 +9,16 @@ from uuid import UUID
 
 from kafka.record.default_records import DefaultRecordBatch
 
-from trio_kprod._core._actions import Action, Connect, RequestMetadata, RequestProducerId, Send, Withdraw
+from trio_kprod._core._actions import (
+    Action,
+    Connect,
+    RequestMetadata,
+    RequestProducerId,
+    Send,
+    Troubled,
+    Untroubled,
+    Withdraw,
+)
 from trio_kprod._core._batch import Request
 from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import PartitionResponse
@@ -101,6 +110,7 @@ class Bench:
         self.core = ProduceCore(Rules(**rules), Random(1))
         self.requests: list[Request] = []  # sent and not answered yet
         self.settled: list[Settled] = []
+        self.troubles: list[Troubled | Untroubled] = []
         self.reports: list[Report] = []
         self.asked: list[tuple[str, ...]] = []  # questions for metadata, not answered yet
         self.ids_asked = 0
@@ -144,6 +154,8 @@ class Bench:
             self.asked.append(action.topics)
         elif isinstance(action, RequestProducerId):
             self.ids_asked += 1
+        elif isinstance(action, Troubled | Untroubled):
+            self.troubles.append(action)
         else:
             self.reports.append(action)
             if isinstance(action, Settled):

@@ -14,6 +14,7 @@
 `_sasl`            the SASL exchange
 `_writer`          the requests that are queued and in flight on one connection
 `_exchange`        one request and its response; frames
+`_troubles`        what is wrong just now, and how often it is logged
 `_reasons`         what to tell about a connection that failed
 `_transport`       sockets, and the fence that stops them
 =================  =====================================================================================

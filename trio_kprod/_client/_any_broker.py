@@ -11,7 +11,6 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from logging import DEBUG, WARNING
 from math import inf
 from typing import Any
 
@@ -78,7 +77,6 @@ class AnyBroker:
         self._asked: dict[str, tuple[float, float]] = {}  # what, when first, when last, without a break
         self._opened = False
         self._causes: dict[str, BaseException] = {}
-        self._id_causes_logged: set[str] = set()
 
     def request_metadata(self, topics: tuple[str, ...]) -> None:
         """`ProduceCore.metadata` or `.metadata_failed` follows."""
@@ -115,7 +113,7 @@ class AnyBroker:
         try:
             metadata = await self._ask_for_metadata(topics)
         except _AllFailed:
-            self._steps.post(self._core.metadata_failed, topics)
+            self._steps.post(self._core.metadata_failed, topics, self._endpoints.trouble())
         else:
             self._steps.post(self._core.metadata, metadata.topics, topics)
 
@@ -139,15 +137,13 @@ class AnyBroker:
             self._no_producer_id(refusal(code, _WITHOUT_ID), final=row(code).reaction is Reaction.REFUSED)
         else:
             self._endpoints.no_producer_id = None
-            self._id_causes_logged.clear()
+            self._endpoints.log.over("InitProducerId", "a broker gave a producer id")
             self._steps.post(self._core.producer_id, given)
 
     def _no_producer_id(self, cause: BaseException | None, *, final: bool = False) -> None:
         if cause is not None:
             self._endpoints.no_producer_id = cause
-            again = str(cause) in self._id_causes_logged
-            self._id_causes_logged.add(str(cause))
-            self._settings.logger.log(DEBUG if again else WARNING, "InitProducerId: %s", cause)
+            self._endpoints.log.trouble("InitProducerId", str(cause), final=final)
         self._steps.post(self._core.producer_id_failed, cause, final=final)
 
     # ---- asking ------------------------------------------------------------------------------------------
@@ -241,8 +237,8 @@ class AnyBroker:
             race.win(link, response)
 
     def _note(self, address: Address, error: BaseException) -> None:
-        """What `ConnectFailed` is to tell."""
-        if not self._opened:
+        """What `ConnectFailed` is to tell. What is final outranks what comes after it."""
+        if not self._opened and not getattr(self._causes.get(name_of(address)), "fatal", False):
             self._causes[name_of(address)] = error
 
     def _note_step(self, connection: Connection) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .._settings import Settings
     from ._steps import Reporter, Steps
     from ._transport import Fence, Network
+    from ._troubles import TroubleLog
 
 
 class Brokers:
@@ -36,12 +37,13 @@ class Brokers:
         core: ProduceCore,
         steps: Steps,
         reporter: Reporter,
+        log: TroubleLog,
     ) -> None:
         self._settings = settings
         self._core = core
         self._steps = steps
         self._reporter = reporter
-        self._endpoints = Endpoints(settings, network, fence, core, steps, reporter)
+        self._endpoints = Endpoints(settings, network, fence, core, steps, reporter, log)
         self._produce: dict[int, ProduceConnection] = {}
         self.any_broker = AnyBroker(self._endpoints)
 
@@ -74,15 +76,16 @@ class Brokers:
         if connection is not None:
             connection.withdraw(request)
 
-    def troubles(self) -> str:
-        """What is wrong with brokers just now, to be added to an error."""
-        return self._endpoints.troubles()
+    def trouble(self) -> ConnectionLost | None:
+        """What is wrong with brokers just now."""
+        return self._endpoints.trouble()
 
     async def _serve(self, node: int) -> None:
         address = self._endpoints.addresses.get(node)
         if address is None:  # metadata named a leader whose address it did not give
             await trio.sleep(self._settings.reconnect_backoff_max)
-            self._steps.post(self._core.unreachable, node)
+            cause = ConnectionLost(f"metadata named node {node} as leader, but not its address")
+            self._steps.post(self._core.unreachable, node, cause)
             return
         connection = ProduceConnection(self._endpoints, node, address)
         try:
@@ -91,7 +94,7 @@ class Brokers:
             self._endpoints.tell_failure(connection.pace, error)
             # Perhaps it is somewhere else by now; but do not look for it more often than this.
             await trio.sleep(self._settings.reconnect_backoff)
-            self._steps.post(self._core.unreachable, node)
+            self._steps.post(self._core.unreachable, node, self._endpoints.explain(address, error))
             return
         self._produce[node] = connection
         try:
@@ -157,14 +160,16 @@ class ProduceConnection:
     def _on_sent(self, exchange: ProduceExchange) -> None:
         """With ``acks=0``, all that will be known."""
         self._endpoints.responded(self.pace)
-        self._observe(exchange)
+        if self._endpoints.reporter.hooks:
+            self._observe(exchange, exchange.message_count)
         self._steps.post(self._core.sent, exchange.request)
 
     def _on_response(self, exchange: ProduceExchange, outcome: ProduceOutcome) -> None:
         self._endpoints.responded(self.pace)
         if outcome.moved:
             self._endpoints.addresses.update(outcome.moved)
-        self._observe(exchange)
+        if self._endpoints.reporter.hooks:
+            self._observe(exchange, exchange.acknowledged(outcome.responses))
         self._steps.post_and_run(self._core.responded, exchange.request, outcome.responses)
 
     def _tell_lost(self, cause: BaseException) -> None:
@@ -172,14 +177,15 @@ class ProduceConnection:
         for exchange in self._connection.unanswered():
             assert isinstance(exchange, ProduceExchange)
             requests.append(exchange.request)
-            self._observe(exchange, cause)
+            if self._endpoints.reporter.hooks:
+                self._observe(exchange, 0, cause)
         # Also without a request: a broker that is no longer the leader may close the connection to say so.
         self._steps.post(self._core.lost, self._node, requests, cause)
 
-    def _observe(self, exchange: ProduceExchange, error: BaseException | None = None) -> None:
+    def _observe(
+        self, exchange: ProduceExchange, acknowledged: int, error: BaseException | None = None
+    ) -> None:
         reporter = self._endpoints.reporter
-        if not reporter.hooks:
-            return
         duration = trio.current_time() - exchange.started_at
         reporter.observe(
             "request",
@@ -194,6 +200,6 @@ class ProduceConnection:
             "send_messages",
             broker=name_of(self._address),
             message_count=exchange.message_count,
-            sent_message_count=0 if error else exchange.message_count,
+            sent_message_count=acknowledged,
             duration=duration,
         )

@@ -30,6 +30,8 @@ from .._core import (
     Rules,
     Send,
     Settled,
+    Troubled,
+    Untroubled,
     Withdraw,
     adapt,
 )
@@ -39,6 +41,7 @@ from .._messages import request_overhead
 from ._brokers import Brokers
 from ._steps import Life, Reporter, Steps
 from ._transport import Fence, Network, TcpNetwork
+from ._troubles import TroubleLog, topic_reason, topic_subject
 
 if TYPE_CHECKING:
     from .._messages import Entry
@@ -47,8 +50,11 @@ if TYPE_CHECKING:
 #: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
 _PER_STEP = 1000
 
+#: A refusal that is tried again is nothing to warn of for so many seconds: leaders move, topics are created.
+_PATIENCE = 1.0
+
 #: What the core wants done. Its other actions are reports for the user's loop.
-Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId
+Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled
 _ORDERS = frozenset(get_args(Order))
 
 
@@ -82,7 +88,10 @@ class Client:
         self._reporter = Reporter(frozenset(hooks))
         self.reports: deque[Report] = self._reporter.queue
         network = network or TcpNetwork(settings, self._fence)
-        self._brokers = Brokers(settings, network, self._fence, self._core, self._steps, self._reporter)
+        self._log = TroubleLog(settings.logger, clock, lambda: self._core.unsettled)
+        self._brokers = Brokers(
+            settings, network, self._fence, self._core, self._steps, self._reporter, self._log
+        )
         self._token: trio.lowlevel.TrioToken | None = None
         self._inbox: deque[Sequence[Entry]] = deque()
         self._topics_asked: deque[str] = deque()  # for the number of their partitions
@@ -220,12 +229,12 @@ class Client:
 
     def _give_up_all(self) -> None:
         why = self._stop_reason or "the producer was stopped"
-        error = DeliveryAborted(f"not acknowledged before {why}{self._brokers.troubles()}")
+        error = DeliveryAborted(f"not acknowledged before {why}")
         late = [message for entries in self._inbox for message in entries]
         self._inbox.clear()
         self._topics_asked.clear()
         self._core.now = self._clock()
-        self._core.stop(late, error)
+        self._core.stop(late, error, self._brokers.trouble())
 
     def _do(self, order: Order) -> None:
         if isinstance(order, Send):
@@ -236,6 +245,14 @@ class Client:
             self._brokers.connect(order.node)
         elif isinstance(order, RequestMetadata):
             self._brokers.any_broker.request_metadata(order.topics)
+        elif isinstance(order, Troubled):
+            patience = 0.0 if order.final else _PATIENCE
+            self._log.trouble(
+                topic_subject(order.topic), topic_reason(order), final=order.final, patience=patience
+            )
+        elif isinstance(order, Untroubled):
+            how = "messages are acknowledged again" if order.recovered else ""
+            self._log.over(topic_subject(order.topic), how)
         else:
             self._brokers.any_broker.request_producer_id()
 

@@ -60,6 +60,7 @@ class Connection:
         node_id (int | None): the broker's, if it is known; for texts only.
         needs: (request class, lowest usable version) pairs; `open` fails if the broker lacks one.
         provider_limiter (trio.CapacityLimiter | None): bounds the threads in which token providers run.
+        on_throttle: called with the seconds by which a throttle of the broker makes the present pause longer.
 
     Attributes:
         served_for (float): after `serve`, how many seconds the connection served: from its opening to
@@ -77,6 +78,7 @@ class Connection:
         *,
         needs: Sequence[tuple[Any, int]] = (),
         provider_limiter: trio.CapacityLimiter | None = None,
+        on_throttle: Callable[[float], object] | None = None,
     ) -> None:
         self.address = address
         self.node_id = node_id
@@ -85,7 +87,7 @@ class Connection:
         self._settings = settings
         self._network = network
         self._handshake = Handshake(address[0], settings, needs, provider_limiter)
-        self._in_flight = InFlight()
+        self._in_flight = InFlight(on_throttle)
         self._writer = Writer(fence, settings.client_id, self._in_flight)
         self._stream: trio.abc.Stream | None = None
         self._frames = Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from logging import DEBUG, WARNING
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._core import Observed
+from .._core import Observed, Throttled
+from .._errors import ConnectionLost
 from ._connection import Connection, SetupFailed
+from ._reasons import causes
 
 if TYPE_CHECKING:
     from .._core import ProduceCore
     from .._settings import Settings
     from ._steps import Reporter, Steps
     from ._transport import Fence, Network
+    from ._troubles import TroubleLog
 
 Address = tuple[str, int]
 
@@ -35,12 +38,14 @@ class Pace:
     Attributes:
         address (Address): where.
         troubles (dict): what has gone wrong since the last response: the last error of each kind.
+        final (BaseException | None): what has gone wrong and will not pass; it outranks the others.
         is_proven (bool): there was a response since the last attempt.
     """
 
     def __init__(self, settings: Settings, address: Address) -> None:
         self.address = address
         self.troubles: dict[type[BaseException], BaseException] = {}
+        self.final: BaseException | None = None
         self.is_proven = False
         self._first = settings.reconnect_backoff
         self._longest = settings.reconnect_backoff_max
@@ -59,6 +64,16 @@ class Pace:
             self._step += 1
         self._not_before = trio.current_time() + min(pause, self._longest) * (1 - 0.2 * random.random())
 
+    def clear(self) -> None:
+        """Nothing is wrong here any more."""
+        self.troubles.clear()
+        self.final = None
+
+    def worst(self) -> list[BaseException]:
+        """What is wrong; from any thread."""
+        final = self.final
+        return list(self.troubles.values()) if final is None else [final]
+
     def ended(self, served_for: float) -> None:
         """A connection has ended that served for that many seconds, see `Connection.served_for`."""
         if served_for >= self._longest:
@@ -71,6 +86,7 @@ class Endpoints:
 
     Attributes:
         core, steps, reporter: where events and reports go.
+        log (TroubleLog): where troubles go.
         addresses (dict[int, Address]): where each node is.
         nursery (trio.Nursery): where connections are served.
         no_producer_id (BaseException | None): why the brokers gave none the last time.
@@ -84,7 +100,9 @@ class Endpoints:
         core: ProduceCore,
         steps: Steps,
         reporter: Reporter,
+        log: TroubleLog,
     ) -> None:
+        self.log = log
         self.settings = settings
         self.core = core
         self.steps = steps
@@ -96,6 +114,7 @@ class Endpoints:
         self._fence = fence
         self._paces: dict[tuple[Address, int | None], Pace] = {}
         self._providers = trio.CapacityLimiter(_PROVIDERS)
+        self._proven: set[Address] = set()  # which have ever responded to a request
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.nursery.start_soon(function, *args)
@@ -111,6 +130,7 @@ class Endpoints:
             node,
             needs=needs,
             provider_limiter=self._providers,
+            on_throttle=partial(self._throttled, address),
         )
 
     def learn(self, brokers: Mapping[int, Address]) -> None:
@@ -118,6 +138,7 @@ class Endpoints:
         if brokers:
             self.addresses = dict(brokers)
             known = {*brokers.values(), *self.settings.bootstrap_servers}
+            self._proven &= known
             self._paces = {at: pace for at, pace in self._paces.items() if pace.address in known}
 
     def pace(self, address: Address, node: int | None = None) -> Pace:
@@ -140,11 +161,23 @@ class Endpoints:
 
     def responded(self, pace: Pace) -> None:
         """A broker has responded, or with ``acks=0`` taken a request: its troubles are over."""
-        pace.troubles.clear()
+        pace.clear()
         if not pace.is_proven:
             pace.is_proven = True
+            self._proven.add(pace.address)
             for other in self._paces_at(pace.address):  # that connecting fails is no longer true of any
                 other.troubles.pop(SetupFailed, None)
+                other.final = None
+            self.log.over(name_of(pace.address), "responds again")
+
+    def _throttled(self, address: Address, pause: float) -> None:
+        """The broker reads nothing from us for that time (KIP-219)."""
+        broker = name_of(address)
+        self.log.event(
+            f"quota at {broker}",
+            f"this user or client_id has used it up, so we pause for {pause:g} s",
+        )
+        self.steps.post(self.reporter.put, Throttled(broker, pause))
 
     def tell_end(self, pace: Pace, connection: Connection, error: BaseException | None) -> None:
         """A connection has ended that was ready; `error` is None if we closed it."""
@@ -163,24 +196,36 @@ class Endpoints:
             self.steps.post(self.reporter.put, Observed(hook, payload))
 
     def _tell_trouble(self, pace: Pace, error: BaseException) -> None:
-        again = any(type(error) in other.troubles for other in self._paces_at(pace.address))
-        pace.troubles[type(error)] = error
-        level = DEBUG if again else WARNING  # once for each outage
-        self.settings.logger.log(level, "%s: %s", name_of(pace.address), error)
+        final = any(getattr(cause, "fatal", False) for cause in causes(error))
+        text = str(error)
+        if isinstance(error, SetupFailed) and (pace.final is not None or pace.address in self._proven):
+            text = error.plain  # we know better than to guess
+        if final:
+            pace.final = error
+        else:
+            pace.troubles[type(error)] = error
+        self.log.trouble(name_of(pace.address), text, final=final)
 
     def _paces_at(self, address: Address) -> list[Pace]:
         return [pace for pace in self._paces.values() if pace.address == address]
 
-    def troubles(self) -> str:
-        """What is wrong with brokers just now, to be added to an error; from any thread."""
+    def explain(self, address: Address, error: SetupFailed) -> ConnectionLost:
+        """Why there is no connection to this address. What is final outranks what came last."""
+        finals = [pace.final for pace in self._paces_at(address) if pace.final is not None]
+        lost = ConnectionLost(f"{name_of(address)}: {finals[0] if finals else error}")
+        lost.__cause__ = finals[0] if finals else error
+        return lost
+
+    def trouble(self) -> ConnectionLost | None:
+        """What is wrong with brokers just now, all in one; from any thread."""
         texts = {
             f"{name_of(pace.address)}: {trouble}": None
             for pace in list(self._paces.values())
-            for trouble in list(pace.troubles.values())
+            for trouble in pace.worst()
         }
         if self.no_producer_id is not None:
             texts[f"InitProducerId: {self.no_producer_id}"] = None
-        return f" ({'; '.join(texts)})" if texts else ""
+        return ConnectionLost("; ".join(texts)) if texts else None
 
 
 def name_of(address: Address) -> str:

@@ -30,13 +30,18 @@ Ask = Callable[..., Awaitable[Any]]
 class SetupFailed(ProducerError):
     """A connection could not be opened; the text says in one line what was being done and the true cause.
 
+    Args:
+        hint: a guess at what is wrong, for the end of the text.
+
     Attributes:
         fatal (bool): it is about credentials, certificates or settings, so another attempt will not help.
+        plain (str): the text without the hint.
     """
 
-    def __init__(self, text: str, *, fatal: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, *, fatal: bool = False, hint: str = "") -> None:
+        super().__init__(text + hint)
         self.fatal = fatal
+        self.plain = text
 
 
 class Handshake:
@@ -133,7 +138,7 @@ class Handshake:
             self.doing == "ApiVersions" and not self._broker_has_spoken and self._settings.ssl_context is None
         ):
             hint = "; perhaps this is a TLS port (security_protocol)"
-        return SetupFailed(f"{self.doing}: {reason(error)}{'' if fatal else hint}", fatal=fatal)
+        return SetupFailed(f"{self.doing}: {reason(error)}", fatal=fatal, hint="" if fatal else hint)
 
     def version(self, request_class: Any) -> int | None:
         """The highest version of a request that both sides speak; None if there is none."""

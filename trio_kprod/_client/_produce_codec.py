@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from .._core import NO_TOPIC_ID, PartitionResponse
+from .._core import NO_TOPIC_ID, PartitionResponse, Reaction, row
 from ._exchange import Exchange
 from ._protocol import OFFSET_LIMIT, TOPIC_IDS, ProduceOutcome, decode_produce
 
@@ -144,6 +144,17 @@ class ProduceExchange(Exchange):
         if self._message_count is None:
             return sum(len(batch.entries) for batch in self.request.batches)
         return self._message_count
+
+    def acknowledged(self, responses: Mapping[tuple[str, int], PartitionResponse]) -> int:
+        """How many of its messages these responses acknowledge; before the core has seen them."""
+        written = {
+            where for where, response in responses.items() if row(response.code).reaction is Reaction.WRITTEN
+        }
+        return sum(
+            len(batch.entries)
+            for batch in self.request.batches
+            if (batch.partition.topic.name, batch.partition.index) in written
+        )
 
     def _name(self, topic: Topic) -> bytes:
         """How this version names a topic, in bytes."""

@@ -11,6 +11,7 @@ no count, the mark stands.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 
 import trio
@@ -24,6 +25,9 @@ from ._transport import Fence, FencedStream
 class InFlight:
     """The requests in flight on one connection, and for how long its reader may hear nothing.
 
+    Args:
+        on_throttle: called with the seconds by which a throttle makes the present pause longer.
+
     Attributes:
         exchanges (deque[Exchange]): begun and without a response yet, oldest first. A request that gets no
             response leaves when it is written.
@@ -33,12 +37,13 @@ class InFlight:
         reading (trio.CancelScope): the reader waits in it until `patient_until`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_throttle: Callable[[float], object] | None = None) -> None:
         self.exchanges: deque[Exchange] = deque()
         self.completed = 0
         self.throttled_until = -inf
         self.max_idle = inf
         self.reading = trio.CancelScope()
+        self._on_throttle = on_throttle
         self._used_at = 0.0
         self._drained = trio.Event()
 
@@ -82,6 +87,8 @@ class InFlight:
         delay = now + seconds - max(now, self.throttled_until)
         if delay > 0:
             self.throttled_until = now + seconds
+            if self._on_throttle is not None:
+                self._on_throttle(delay)
             for exchange in self.exchanges:
                 exchange.deadline += delay
 

@@ -10,10 +10,12 @@ table, actions come back up; only what is named below it is for others.
 `_metadata`      what brokers say of a topic, how often we ask, and how far we believe it
 `_expiry`        messages are given up when their time is over
 `_progress`      whether a topic makes progress, so that it cannot take the room of others
+`_troubles`      why messages of a topic are not acknowledged
 `_responses`     what a response, or its absence, does to a batch and to those around it
 `_partition`     a partition: what waits for it, what is unsettled, which batch may be sent next
 `_batch`         what travels: a batch, its chain of sequence numbers, the request that carries it
 `_error_codes`   the table of what each of Kafka's error codes means for a batch
+`_hints`         what to look at when a broker refuses
 `_records`       a batch in bytes
 `_partitioners`  which partition a key belongs to
 `_actions`       what the core wants done
@@ -29,6 +31,8 @@ from ._actions import (
     RequestMetadata as RequestMetadata,
     RequestProducerId as RequestProducerId,
     Send as Send,
+    Troubled as Troubled,
+    Untroubled as Untroubled,
     Withdraw as Withdraw,
 )
 from ._batch import Batch as Batch, Request as Request
@@ -39,6 +43,7 @@ from ._error_codes import (
     refusal as refusal,
     row as row,
 )
+from ._hints import look_at as look_at
 from ._metadata import (
     NO_TOPIC_ID as NO_TOPIC_ID,
     PartitionMetadata as PartitionMetadata,
@@ -53,6 +58,7 @@ from ._reports import (
     Report as Report,
     Settled as Settled,
     Stalled as Stalled,
+    Throttled as Throttled,
 )
 from ._shared import Abandoned as Abandoned, Rules as Rules
 from ._topic import Topic as Topic

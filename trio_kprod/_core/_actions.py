@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._reports import Report
 
 if TYPE_CHECKING:
+    from .._errors import ProducerError
     from ._batch import Request
 
 
@@ -38,4 +40,25 @@ class RequestProducerId(NamedTuple):
     """Ask any broker for a producer id; `producer_id` or `producer_id_failed` follows."""
 
 
-Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Report
+class Troubled(NamedTuple):
+    """An attempt to send to a topic, or to learn of it, ended in `error`. For the log.
+
+    `partition` is -1 for the whole topic. `all` is what is wrong just now, by partition; it goes on changing.
+    `final` says that messages were given up for it.
+    """
+
+    topic: str
+    partition: int
+    error: ProducerError
+    all: Mapping[int, ProducerError]
+    final: bool
+
+
+class Untroubled(NamedTuple):
+    """Nothing is wrong with a topic any more; if not `recovered`, because nothing waits."""
+
+    topic: str
+    recovered: bool
+
+
+Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled | Report

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from random import Random
 
+from .._errors import explained
 from .._messages import PARTITION_OVERHEAD, TOPIC, Entry
 from ._actions import Action, Connect, RequestMetadata, RequestProducerId, Send
 from ._batch import Batch, Request
@@ -101,6 +102,7 @@ class ProduceCore:
     def metadata(self, topics: Iterable[TopicMetadata], asked: Iterable[str]) -> None:
         """A broker responded to a metadata request for the topics `asked`."""
         self._metadata_requested = False
+        self._shared.no_metadata = None
         told = {one.name: one for one in topics}
         for name in dict.fromkeys([*asked, *told]):
             topic = self._topics.get(name)
@@ -109,9 +111,10 @@ class ProduceCore:
                 topic.learn(metadata, self._responding_since)
                 self._pace_requests(topic)
 
-    def metadata_failed(self, asked: Iterable[str]) -> None:
+    def metadata_failed(self, asked: Iterable[str], cause: BaseException | None = None) -> None:
         """No broker responded: this time does not count against any topic."""
         self._metadata_requested = False
+        self._shared.no_metadata = cause
         self._responding_since = self.now
         for name in asked:
             self._pace_requests(self._topics[name], failed=True)
@@ -124,12 +127,13 @@ class ProduceCore:
         self._usable.add(node)
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
+            partition.topic.troubles.reached(partition.index)
             for batch in partition.batches:
                 if batch.wait_for_connection and batch.connections_lost < LOSSES_UNTIL_ALONE:
                     batch.retry_at = self.now
         self._outbox.wake(self._led_by(node))
 
-    def unreachable(self, node: int) -> None:
+    def unreachable(self, node: int, cause: BaseException | None = None) -> None:
         """An attempt to connect failed. Perhaps another node leads by now."""
         self._asked_to_connect.discard(node)
         for partition in self._led_by(node):
@@ -137,6 +141,8 @@ class ProduceCore:
                 batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
             if not partition.idle or partition.topic.keyless.messages:
                 self._outbox.refresh(partition.topic)
+                if cause is not None:
+                    partition.topic.troubles.unreachable(partition.index, cause)
         self._outbox.wake(self._led_by(node))
 
     def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None:
@@ -172,21 +178,22 @@ class ProduceCore:
             else:
                 responded(batch, response)
 
-    def stop(self, late: Iterable[Entry], error: BaseException) -> None:
+    def stop(self, late: Iterable[Entry], error: BaseException, cause: BaseException | None = None) -> None:
         """Give up everything, and what came too `late` to be submitted.
 
+        Each message gets `error` with what has kept it as its cause, or `cause` where we know nothing better.
         No byte may be written after this: `Request.write_started` is final.
         """
         self._arriving.extend(self._together(late))
         for topic in self._topics.values():
             for partition in topic.partitions:
                 _forget_unsent(partition)
-            topic.fail(error)
+            topic.stop(error, cause)
         while self._arriving:
             messages = self._arriving.popleft()
             topic = self._topic(messages[0][TOPIC])
             topic.unsettled += len(messages)
-            topic.settle(messages, error=error)
+            topic.settle(messages, error=explained(error, topic.trouble_of() or cause))
 
     def advance(self) -> None:
         """Time has passed."""
@@ -332,6 +339,11 @@ class ProduceCore:
 
     def _end_id_pause(self) -> None:
         self._producer_id_requested = False
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages it has that are not settled."""
+        return sum(topic.unsettled for topic in list(self._topics.values()))
 
     # ---- small things --------------------------------------------------------------------------------------
 

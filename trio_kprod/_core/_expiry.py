@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._errors import DeliveryTimedOut
+from .._errors import DeliveryTimedOut, explained
 from .._messages import ACCEPTED_AT, Entry, total_size
 from ._responses import give_up
 
@@ -45,13 +45,12 @@ class Expiry:
         self._looks_at = inf
         due = now - self._timeout
         topic = self._topic
-        error = self._error()
         for room, partition in topic.rooms():
-            self._give_up_waiting(room, due, error, partition)
+            self._give_up_waiting(room, due, partition)
         for partition in topic.partitions:
             for batch in list(partition.batches):
                 if batch in partition.batches and _oldest(batch.entries) <= due:
-                    give_up(batch, error)
+                    give_up(batch, self._error(partition))
         self._shared.outbox.wake(topic.partitions)
         remaining = [_oldest(room) for room, _ in topic.rooms() if room]
         remaining += [_oldest(batch.entries) for one in topic.partitions for batch in one.batches]
@@ -59,18 +58,11 @@ class Expiry:
             # Not for each message by itself: looking through all of them takes its time.
             self._look_at(max(min(remaining) + self._timeout, now + EXPIRY_PACE))
 
-    def _error(self) -> DeliveryTimedOut:
-        text = f"not acknowledged within {self._timeout:g} s of the call"
-        cause = self._shared.no_producer_id
-        if cause is not None:
-            text += f"; no broker gives a producer id: {cause}"
-        error = DeliveryTimedOut(text)
-        error.__cause__ = cause
-        return error
+    def _error(self, partition: Partition | None) -> DeliveryTimedOut:
+        error = DeliveryTimedOut(f"not acknowledged within {self._timeout:g} s of the call")
+        return explained(error, self._topic.trouble_of(partition))
 
-    def _give_up_waiting(
-        self, room: deque[Entry], due: float, error: BaseException, partition: Partition | None
-    ) -> None:
+    def _give_up_waiting(self, room: deque[Entry], due: float, partition: Partition | None) -> None:
         expired = [message for message in room if message[ACCEPTED_AT] <= due]
         if not expired:
             return
@@ -84,7 +76,7 @@ class Expiry:
         if partition is not None:
             partition.queue_bytes -= size
         index = -1 if partition is None else partition.index
-        self._topic.settle(expired, partition=index, error=error)
+        self._topic.settle(expired, partition=index, error=self._error(partition))
 
 
 def _oldest(messages: Iterable[Entry]) -> float:

@@ -51,15 +51,23 @@ class Progress:
     Args:
         name: the topic's.
         parts: gives all parts that there are at the time.
+        cause: gives what keeps the topic's messages.
 
     Attributes:
         is_watched (bool): a timer is set for the next look.
     """
 
-    def __init__(self, name: str, outbox: Outbox, parts: Callable[[], Iterable[Part]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        outbox: Outbox,
+        parts: Callable[[], Iterable[Part]],
+        cause: Callable[[], BaseException | None],
+    ) -> None:
         self._name = name
         self._outbox = outbox
         self._parts = parts
+        self._cause = cause
         self._is_stalled = False
         self.is_watched = False  # a timer is set
 
@@ -81,7 +89,7 @@ class Progress:
         """Report a stall, if there is one."""
         if not self._is_stalled and self._some_part_is_stalled():
             self._is_stalled = True
-            self._outbox.actions.append(Stalled(self._name))
+            self._outbox.actions.append(Stalled(self._name, self._cause()))
 
     def acknowledged(self) -> None:
         """A message of the topic was acknowledged."""

@@ -38,9 +38,13 @@ class PartitionCount:
 
 
 class Stalled(NamedTuple):
-    """The topic's oldest message waits for a second or more, and none of the topic was settled meanwhile."""
+    """The topic's oldest message waits for a second or more, and none of the topic was settled meanwhile.
+
+    `cause` says why, if that is known.
+    """
 
     topic: str
+    cause: BaseException | None = None
 
 
 class Recovered(NamedTuple):
@@ -62,4 +66,11 @@ class Opened(NamedTuple):
     error: BaseException | None = None
 
 
-Report = Settled | PartitionCount | Stalled | Recovered | Observed | Opened
+class Throttled(NamedTuple):
+    """A broker makes us pause for so many seconds more, because a quota is used up (KIP-219)."""
+
+    broker: str
+    pause: float
+
+
+Report = Settled | PartitionCount | Stalled | Recovered | Throttled | Observed | Opened

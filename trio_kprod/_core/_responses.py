@@ -116,7 +116,9 @@ def _retry(batch: Batch, response: PartitionResponse, means: Row) -> None:
 
 
 def _refused(batch: Batch, response: PartitionResponse, means: Row) -> None:  # noqa: ARG001
-    give_up(batch, refusal(response.code, response.message))
+    error = refusal(response.code, response.message)
+    batch.partition.topic.troubles.add(batch.partition.index, error, final=True)
+    give_up(batch, error)
 
 
 def _fail_records(batch: Batch, response: PartitionResponse, means: Row) -> None:
@@ -124,12 +126,15 @@ def _fail_records(batch: Batch, response: PartitionResponse, means: Row) -> None
     bad = [index for index in response.record_errors if 0 <= index < len(batch.entries)]
     if batch.maybe_written or not bad:
         return _refused(batch, response, means)
+    partition = batch.partition
+    first = refusal(response.code, response.record_errors[min(bad)] or response.message)
+    partition.topic.troubles.add(partition.index, first, final=True)
     for index in sorted(bad):
         detail = response.record_errors[index] or response.message
         _settle_some(batch, [batch.entries[index]], refusal(response.code, detail))
     kept = [entry for index, entry in enumerate(batch.entries) if index not in response.record_errors]
-    batch.partition.replace(batch, [kept] if kept else [])
-    return batch.partition.restart()
+    partition.replace(batch, [kept] if kept else [])
+    return partition.restart()
 
 
 def _split(batch: Batch, response: PartitionResponse, means: Row) -> None:
@@ -219,6 +224,7 @@ def _ahead_of(batch: Batch) -> list[Batch]:
 
 def _retry_later(batch: Batch, error: ProducerError, limit: int | None) -> None:
     shared = batch.partition.shared
+    batch.partition.topic.troubles.add(batch.partition.index, error)
     batch.failures += 1
     batch.limited_failures += limit is not None
     if limit is not None and batch.limited_failures >= limit:

@@ -76,6 +76,7 @@ class Shared:
         self.producer_id: int | None = None if rules.idempotent else -1
         self.spoiled_ids: set[int] = set()
         self.no_producer_id: BaseException | None = None  # why no broker gave one, if that is known
+        self.no_metadata: BaseException | None = None  # why no broker responded, the last time we asked
         # The partitions each node leads.
         self.led_by: dict[int, dict[Partition, None]] = {}
 

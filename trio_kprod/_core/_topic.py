@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from .._errors import PartitioningFailed, UnknownTopic
+from .._errors import PartitioningFailed, UnknownTopic, explained
 from .._messages import (
     BATCH_OVERHEAD,
     KEY,
@@ -27,6 +27,9 @@ from ._progress import Part, Progress
 from ._reports import PartitionCount, Settled
 from ._responses import give_up
 from ._shared import PARTITION_GRACE, Abandoned, Shared
+from ._troubles import WHOLE_TOPIC, Troubles
+
+_LEADER_NOT_AVAILABLE = 5
 
 
 class Topic:
@@ -54,7 +57,8 @@ class Topic:
         self._trust = MetadataTrust(shared.rules.topic_timeout)
         self._former_chains: dict[int, Chain] = {}  # of partitions that the topic has no more
         self.placeless = Part()  # the messages without partition
-        self.progress = Progress(name, shared.outbox, self._parts)
+        self.troubles = Troubles(name, shared.outbox)
+        self.progress = Progress(name, shared.outbox, self._parts, self.trouble_of)
         self._expiry = Expiry(self)
 
     def __repr__(self) -> str:
@@ -179,8 +183,10 @@ class Topic:
         """Take in what a broker says of this topic; it may be older than what we know."""
         self._end_waits_for_metadata()
         if row(metadata.code).reaction is Reaction.REFUSED:
-            self.fail(refusal(metadata.code))
-            self._tell_count(refusal(metadata.code))
+            error = refusal(metadata.code)
+            self.troubles.add(WHOLE_TOPIC, error, final=True)
+            self.fail(error)
+            self._tell_count(error)
         elif not metadata.partitions:
             self._missing(metadata.code, responding_since)
         elif not self._trust.looks_older(metadata, self.id, [one.leader_epoch for one in self.partitions]):
@@ -217,7 +223,11 @@ class Topic:
             if partition.follow(one.leader, one.leader_epoch) or recreated:
                 self.shared.outbox.ready_partitions[partition] = None
         self.known = True
+        self.troubles.over(WHOLE_TOPIC)
         self._place_all()
+        for partition in self.partitions:
+            if partition.leader < 0 and (self.keyless.messages or not partition.idle):
+                self.troubles.add(partition.index, refusal(_LEADER_NOT_AVAILABLE))
         if self.awaited or len(self.partitions) != before:
             self._tell_count()
         self.shared.outbox.wake(self.partitions)
@@ -299,16 +309,20 @@ class Topic:
                 f"the cluster does not know topic {self.name!r}: {refusal(code)} "
                 f"for {self.shared.rules.topic_timeout:g} s"
             )
+            error.__cause__ = refusal(code)
             self._trust.settle()
             self.known = False
+            self.troubles.add(WHOLE_TOPIC, error, final=True)
             self.fail(error)
             self._tell_count(error)
+        elif self.wanted:
+            error = UnknownTopic(f"the cluster does not know topic {self.name!r}: {refusal(code)}")
+            error.__cause__ = refusal(code)
+            self.troubles.add(WHOLE_TOPIC, error)
 
     def _tell_count(self, error: BaseException | None = None) -> None:
         if error is None or self.awaited:
             self.shared.outbox.actions.append(PartitionCount(self.name, len(self.partitions), error))
-        if error is not None:
-            self.shared.outbox.observe("topic_error", lambda: {"topic": self.name, "error": error})
         self.awaited = False
 
     def _end_waits_for_metadata(self) -> None:
@@ -330,17 +344,35 @@ class Topic:
     # ---- messages are given up ---------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        """Give up everything unsettled; later messages are tried again.
+        """Give up everything unsettled; later messages are tried again."""
+        self._fail_each(lambda _: error)
 
-        What was submitted first is reported first, so that it can be sent again in the order of the reports.
+    def stop(self, error: BaseException, cause: BaseException | None) -> None:
+        """The same, and say what has kept each message, which is `cause` where we know nothing better."""
+        self._fail_each(lambda partition: explained(error, self.trouble_of(partition) or cause))
+
+    def _fail_each(self, error_of: Callable[[Partition | None], BaseException]) -> None:
+        """What was submitted first is reported first, so that it can be sent again in the order of the
+        reports.
         """
+        of_placeless = error_of(None)  # first: what is known of a partition is forgotten when it is idle
         for partition in self.partitions:
-            self._fail_partition(partition, error)
+            self._fail_partition(partition, error_of(partition))
         self.keyless.size = 0
         strays = [group.messages for group in self.strays.values()]
         self.strays = {}
         for room in (self.keyless.messages, *strays, self.arrivals):
-            self._fail_room(room, error)
+            self._fail_room(room, of_placeless)
+
+    def trouble_of(self, partition: Partition | None = None) -> BaseException | None:
+        """What keeps the messages of a partition, or those that have none, from being acknowledged."""
+        shared = self.shared
+        known = self.troubles.of(WHOLE_TOPIC if partition is None else partition.index)
+        if known is not None:
+            return known
+        if shared.no_producer_id is not None and shared.needs_producer_id:
+            return shared.no_producer_id
+        return None if self.known else shared.no_metadata
 
     def _fail_partition(self, partition: Partition, error: BaseException) -> None:
         for batch in list(partition.batches):
@@ -403,11 +435,16 @@ class Topic:
         elif partition < len(self.partitions):
             part, still_waits = self.partitions[partition].progress, not self.partitions[partition].idle
         else:
-            return  # the topic has this partition no more
+            return self.troubles.over(partition, recovered=False)  # the topic has this partition no more
+        if acknowledged:
+            self.troubles.over(partition)
+        elif not still_waits:
+            self.troubles.over(partition, recovered=False)
         if acknowledged or not still_waits:
             part.move_on(self.shared.outbox.now, still_waits=still_waits)
         if acknowledged:
             self.progress.acknowledged()
+        return None
 
 
 class _Strays:
