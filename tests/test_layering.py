@@ -17,7 +17,7 @@ ROOT = Path(trio_kprod.__file__).parent
 #: From the bottom to the top. A module may import what stands above it in this list, never what stands
 #: below; those on one line belong together. A new module must be given its place.
 LAYERS = [
-    {"_version", "_messages", "_errors"},
+    {"_kafka_python", "_version", "_messages", "_errors"},
     {"_waiting"},
     {"_instruments"},
     {"_settings"},
@@ -70,6 +70,7 @@ KAFKA_USERS = {
     "_client/_sasl",
     "_core/_partitioners",
     "_core/_records",
+    "_kafka_python",
 }
 KAFKA_USERS_WHEN_ASKED = {"_settings/_options", "_settings/_security"}
 

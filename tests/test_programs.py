@@ -20,12 +20,7 @@ ROOT = Path(__file__).parent.parent
 #: Seconds that no program needs. What would be slow is an hour.
 PATIENCE = 100
 
-STRICT = (
-    *("-X", "dev", "-W", "error"),
-    # kafka-python 3.0 loads its schemas this way; Python 3.11 and 3.12 warn of it
-    *("-W", "ignore:read_text is deprecated:DeprecationWarning"),
-    *("-W", "ignore:open_text is deprecated:DeprecationWarning"),
-)
+STRICT = ("-X", "dev", "-W", "error")
 
 
 def run(program: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

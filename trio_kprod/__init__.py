@@ -34,6 +34,7 @@ on both sides
 `_settings`            every option and its check
 `_instruments`         the hooks of those who watch
 `_messages`, `_errors` the values and the errors
+`_kafka_python`        kafka-python's first import, without its warnings
 for tests
 -------------------------------------------------------------------------------------------------------
 `testing`              an embedded broker, a fault proxy, and a producer in virtual time
@@ -42,6 +43,7 @@ for tests
 
 from __future__ import annotations
 
+from . import _kafka_python as _kafka_python  # before all that imports kafka-python
 from ._errors import (
     BufferOverflow as BufferOverflow,
     ConnectFailed as ConnectFailed,
