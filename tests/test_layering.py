@@ -24,7 +24,7 @@ LAYERS = [
     {"_core"},
     {"_client"},
     {"_intake", "_ledger", "_room", "_telling"},
-    {"_buffer", "_demand", "_ending", "_outcomes"},
+    {"_buffer", "_demand", "_ending", "_outcomes", "_receipts"},
     {"_delivery"},
     {"_lifetime"},
     {"_producer"},

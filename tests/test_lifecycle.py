@@ -766,6 +766,8 @@ USES: dict[str, Callable[[Producer], Any]] = {
     "send_nowait": lambda producer: producer.send_nowait("t", b"x"),
     "send": lambda producer: producer.send("t", b"x"),
     "send_many": lambda producer: producer.send_many("t", [b"x"]),
+    "send_tracked_nowait": lambda producer: producer.send_tracked_nowait("t", b"x"),
+    "send_tracked": lambda producer: producer.send_tracked("t", b"x"),
     "send_and_wait": lambda producer: producer.send_and_wait("t", b"x"),
     "deliver_nowait": lambda producer: producer.deliver_nowait(),
     "flush": lambda producer: producer.flush(),

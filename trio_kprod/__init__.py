@@ -20,7 +20,8 @@ in your loop
 `_room`                the queue: which messages come in, and which tasks wait
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
 `_buffer`, `_demand`   what was taken from the queue; when it is handed to the client
-`_outcomes`            what became of messages: counts, receipts, instruments
+`_outcomes`            what became of messages: counts, instruments
+`_receipts`            the outcome of one message, for whoever asks
 `_telling`             where an undelivered message is reported: flush, callback, end of the block
 `_ending`              refusing, giving up, crashing
 `_ledger`              which accepted messages are unsettled
@@ -68,7 +69,12 @@ from ._messages import (
     RecordMetadata as RecordMetadata,
     Undelivered as Undelivered,
 )
-from ._producer import Producer as Producer, open_producer as open_producer
+from ._producer import (
+    Producer as Producer,
+    ProducerScope as ProducerScope,
+    open_producer as open_producer,
+)
+from ._receipts import Receipt as Receipt
 from ._settings import ClientConfig as ClientConfig
 from ._version import __version__ as __version__
 
@@ -89,7 +95,9 @@ __all__ = [
     "ProducerClosed",
     "ProducerCrashed",
     "ProducerError",
+    "ProducerScope",
     "ProducerStatistics",
+    "Receipt",
     "RecordMetadata",
     "Refused",
     "RetriesExhausted",

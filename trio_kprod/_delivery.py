@@ -8,7 +8,8 @@ which is what waits and what is in flight.
 `_room`        the queue: which messages come in, and which tasks wait
 `_buffer`      what waits and what is in flight
 `_demand`      when to submit what waits
-`_outcomes`    counts, receipts of `send_and_wait`, instruments
+`_outcomes`    counts, instruments
+`_receipts`    the outcome of one message, for whoever asks
 `_telling`     failures, flushes and `on_undelivered`
 `_ending`      refusing, giving up, crashing
 =============  =========================================================================================
@@ -254,6 +255,7 @@ class Delivery:
     def close(self) -> None:
         """Accept nothing more and deliver what there is; `ending.over` tells when."""
         self.ending.drain()
+        self.teller.expect_no_receipts()  # before delivery is asked for: `on_undelivered` may send
         self.deliver_nowait()
         if not self.unsettled:
             self.ending.over.set()
@@ -273,9 +275,8 @@ class Delivery:
             self._logger.exception("%r, after the producer had crashed", second)
         if self.unsettled:
             self._logger.critical("%d messages are not accounted for", self.unsettled)
-        failure = self.ending.refused()
-        self.outcomes.fail_receipts(failure)
-        self.teller.fail_flushes(failure)
+        self.outcomes.tracking.crashed(self.ending.refused)
+        self.teller.fail_flushes(self.ending.refused())
         self.instruments.tell("error", error=error)
 
     def finish(self) -> None:

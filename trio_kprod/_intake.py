@@ -8,7 +8,7 @@ for finding out what exactly is wrong with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from math import inf
 from time import time_ns
@@ -72,6 +72,7 @@ class Intake:
 
     def __init__(self, settings: Settings, clock: Callable[[], float], ledger: Ledger) -> None:
         self.topics: TopicAccounts = TopicAccounts(settings)
+        self.tickets: Iterator[int] = ledger.tickets
         self._ledger = ledger
         self._clock = clock
         self._millisecond = 0
@@ -185,7 +186,7 @@ class FollowedIntake(Intake):
         timestamp_ms: int | None,
         ticket: int | None = None,
     ) -> Entry:
-        number = next(self._ledger.tickets) if ticket is None else ticket
+        number = next(self.tickets) if ticket is None else ticket
         self.topics.pins += 1
         try:
             added = self._instruments.ask(

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from ._errors import DeliveryAborted, DeliveryFailed
+from ._errors import DeliveryAborted
 from ._messages import ACCEPTED_AT, RUN, TICKET, TIMESTAMP_MS, Entry, Message, RecordMetadata, Undelivered
-from ._waiting import Wait
+from ._receipts import Tracking
 
 if TYPE_CHECKING:
     from ._core import Settled
     from ._instruments import Instruments
     from ._ledger import Ledger
     from ._telling import Teller
-
-
-class Receipt(Wait):
-    """What a `send_and_wait` waits on."""
-
-    __slots__ = ("metadata",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metadata: RecordMetadata | None = None
 
 
 class Trigger:
@@ -57,29 +49,12 @@ class Outcomes:
         self.delivered_bytes: int = 0
         self.undelivered: int = 0
         self.undelivered_bytes: int = 0
+        self.tracking: Tracking = Tracking(teller)
         self._ledger = ledger
         self._teller = teller
         self._instruments = instruments
         self._clock = clock
         self._dropped = 0  # messages given up, and instruments are not told yet
-        self._receipts: dict[int | None, Receipt] = {}  # by their tickets
-
-    # -- receipts ------------------------------------------------------------------------------------
-
-    def expect(self, receipt: Receipt) -> int:
-        """A ticket, for the message whose outcome this receipt is to get."""
-        ticket = next(self._ledger.tickets)
-        self._receipts[ticket] = receipt
-        return ticket
-
-    def forget(self, ticket: int) -> None:
-        self._receipts.pop(ticket, None)
-
-    def fail_receipts(self, error: Exception) -> None:
-        """End every wait, as nothing will be settled any more."""
-        for receipt in self._receipts.values():
-            receipt.end(error)
-        self._receipts.clear()
 
     # -- settling ------------------------------------------------------------------------------------
 
@@ -100,12 +75,8 @@ class Outcomes:
                 self._settle_trigger(run.delivery, part, report)
 
     def _acknowledge(self, report: Settled) -> None:
-        if self._receipts:
-            for index, message in enumerate(report.entries):
-                receipt = self._receipts.pop(message[TICKET], None)
-                if receipt is not None:
-                    receipt.metadata = _metadata(report, index, message)
-                    receipt.end()
+        if self.tracking:
+            self.tracking.delivered(map(_ticket, report.entries), partial(_metadata, report))
         if self._instruments.ack_messages:
             self._instruments.tell(
                 "ack_messages",
@@ -117,18 +88,14 @@ class Outcomes:
             )
         if self._instruments.settled:
             for index, message in enumerate(report.entries):
-                self._tell_settled(message, _metadata(report, index, message), None)
+                self._tell_settled(message, _metadata(report, index), None)
 
     def _fail(self, report: Settled, cause: BaseException) -> None:
         if isinstance(cause, DeliveryAborted):
             self._dropped += len(report.entries)
         failures = [Undelivered(Message.of(one), report.maybe_written, cause) for one in report.entries]
         for message, undelivered in zip(report.entries, failures, strict=True):
-            receipt = self._receipts.pop(message[TICKET], None)
-            if receipt is not None:
-                receipt.end(DeliveryFailed([undelivered]))
-            else:
-                self._teller.tell(undelivered, message[RUN])
+            self.tracking.failed(message[TICKET], undelivered, message[RUN])
         if self._instruments.undelivered:
             self._instruments.tell(
                 "undelivered",
@@ -175,7 +142,10 @@ class Outcomes:
             self._instruments.tell("drop_messages", message_count=dropped)
 
 
-def _metadata(report: Settled, index: int, message: Entry) -> RecordMetadata:
+_ticket = itemgetter(TICKET)
+
+
+def _metadata(report: Settled, index: int) -> RecordMetadata:
     offset = report.base_offset + index if report.base_offset >= 0 else -1
-    timestamp_ms = report.timestamp_ms if report.timestamp_ms >= 0 else message[TIMESTAMP_MS]
+    timestamp_ms = report.timestamp_ms if report.timestamp_ms >= 0 else report.entries[index][TIMESTAMP_MS]
     return RecordMetadata(report.topic, report.partition, offset, timestamp_ms)

@@ -21,7 +21,7 @@ from ._intake import Intake, check_topic, make_intake
 from ._ledger import Ledger
 from ._lifetime import Lifetime
 from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
-from ._outcomes import Receipt
+from ._receipts import Receipt
 from ._room import TopicAccount
 from ._settings import make_settings, shown, wrong_type
 
@@ -53,6 +53,9 @@ class Producer:
         self._intake = intake
         self._topics = intake.topics
         self._instruments = delivery.instruments
+        self._tracking = delivery.outcomes.tracking
+        self._tracking.ask = self._ask_for_receipt
+        self._tickets = intake.tickets
         self._state = "opening"
         self._forked = False
 
@@ -130,11 +133,7 @@ class Producer:
         means accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        message, known = self._message(topic, value, key, headers, partition, timestamp_ms)
-        if self._accept(message, known):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            await self._wait_for_room(message, known)
+        await self._queue(*self._message(topic, value, key, headers, partition, timestamp_ms))
 
     async def send_many(self, topic: str, values: Iterable[Any] | AsyncIterable[Any]) -> int:
         """Send each item of an iterable, sync or async, waiting for room; returns how many there were.
@@ -183,6 +182,51 @@ class Producer:
         return None
 
     @trio.lowlevel.enable_ki_protection
+    def send_tracked_nowait(
+        self,
+        topic: str,
+        value: Any = None,
+        *,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Receipt:
+        """As `send_nowait`, and returns a receipt, which knows the outcome of this message.
+
+        So a loop can send thousands and look at each outcome later: ``for one in receipts: await one``. If
+        nobody asks the receipt, a failure is told by the next `flush`, or when the block is left: to
+        `on_undelivered`, or by `DeliveryFailed`. See `Receipt`.
+        """
+        ticket = next(self._tickets)
+        message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
+        if not self._accept(message, known):
+            self._overflow(message, known)
+        return self._tracking.begin(ticket)  # no outcome can have come before
+
+    @trio.lowlevel.enable_ki_protection
+    async def send_tracked(
+        self,
+        topic: str,
+        value: Any = None,
+        *,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Receipt:
+        """As `send`, and returns a receipt, which knows the outcome of this message."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        ticket = next(self._tickets)
+        receipt = self._tracking.begin(ticket)
+        try:
+            await self._queue(*self._message(topic, value, key, headers, partition, timestamp_ms, ticket))
+        except BaseException:
+            self._tracking.forget(ticket)
+            raise
+        return receipt
+
+    @trio.lowlevel.enable_ki_protection
     async def send_and_wait(
         self,
         topic: str,
@@ -203,19 +247,15 @@ class Producer:
             And what `send` raises.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        receipt = Receipt()
-        outcomes = self._delivery.outcomes
-        ticket = outcomes.expect(receipt)
+        ticket = next(self._tickets)
+        receipt = self._tracking.begin(ticket)
         try:
             message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
             if not self._accept(message, known):
                 await self._wait_for_room(message, known)
-            self._delivery.deliver_nowait()
-            await receipt.wait(withdraw=lambda: outcomes.forget(ticket))
+            return await receipt._wait(withdraw=lambda: self._tracking.forget(ticket))
         finally:
-            outcomes.forget(ticket)
-        assert receipt.metadata is not None
-        return receipt.metadata
+            self._tracking.forget(ticket)
 
     # -- delivering ----------------------------------------------------------------------------------
 
@@ -333,6 +373,17 @@ class Producer:
         if self._instruments.on_accept:
             self._delivery.tell_accepted(message, known)
         return True
+
+    async def _queue(self, message: Entry, known: TopicAccount) -> None:
+        """Always a checkpoint. If it raises, the message was not accepted."""
+        if self._accept(message, known):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._wait_for_room(message, known)
+
+    def _ask_for_receipt(self) -> None:
+        self._check_place()
+        self._delivery.deliver_nowait()
 
     def _overflow(self, message: Entry, known: TopicAccount) -> NoReturn:
         refusal = self._room.refusal(message, known)
@@ -545,6 +596,7 @@ def open_producer(
             object of kafka-python's `Serializer`. None is never given to them.
         instruments: objects of `Instrument`, whose hooks are called when something happens.
         on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
+            A message with a `Receipt` that nobody has asked has to wait for that until the block is left.
             It runs in the loop of the user, must not block, and may call `Producer.send_nowait`, also while
             the block is being left: what it sends then is delivered within the same `shutdown_timeout`. Once
             that has passed, or after `Producer.abort`, it gets `ProducerClosed`. If it raises, the error is

@@ -1,9 +1,13 @@
 """Which one reports a message that was not delivered. Each is reported once.
 
-The first of these that there is: the `send_and_wait` that still waits for it (`_outcomes` sees to that one),
-the flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the end of the
-scope. A flush has reported a message when it ends; one that is cancelled before passes it on. What is kept is
+The first of these that there is: the receipt that a task waits for (`_receipts` sees to that one), the
+flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the end of the scope.
+A flush has reported a message when it ends; one that is cancelled before passes it on. What is kept is
 bounded; what is beyond the bound is logged one by one, and counted.
+
+A message that has a receipt which no task waits for is kept, and `on_undelivered` is not called for it yet:
+somebody may ask the receipt, which takes it back then. That ends when the scope is left: `on_undelivered` is
+called for what is still kept, and messages with a receipt are then like all others.
 
 Flushes do not have lists of their own, which would be one entry for each pair of a message and a flush. A
 flush covers a message if the message's position is before its mark. Flushes end in the order of their marks.
@@ -18,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from ._settings import Settings
 
 #: Position of the message, running number of the failure, and the failure.
-_Failure = tuple[int, int, "Undelivered"]
+Failure = tuple[int, int, "Undelivered"]
 
 
 class Flush(Wait):
@@ -54,14 +59,14 @@ class _Log:
     """The failures that flushes have reported, by running index; forgotten once no flush needs them."""
 
     def __init__(self) -> None:
-        self._failures: list[_Failure] = []
+        self._failures: list[Failure] = []
         self._start = 0
 
     @property
     def end(self) -> int:
         return self._start + len(self._failures)
 
-    def append(self, failures: list[_Failure]) -> None:
+    def append(self, failures: list[Failure]) -> None:
         self._failures += failures
 
     def piece(self, start: int, end: int) -> Callable[[], list[Undelivered]]:
@@ -76,8 +81,13 @@ class _Log:
             self._start = index
 
 
-def _in_order(failures: list[_Failure], start: int, end: int) -> list[Undelivered]:
+def _in_order(failures: list[Failure], start: int, end: int) -> list[Undelivered]:
     return [failure[2] for failure in sorted(failures[start:end], key=itemgetter(1))]
+
+
+def _contains(kept: list[Failure], failure: Failure) -> bool:
+    at = bisect_left(kept, failure[:2])
+    return at < len(kept) and kept[at] is failure
 
 
 class Teller:
@@ -100,10 +110,14 @@ class Teller:
         # As many as can be unsettled, so that the end of a scope can tell of them all.
         self._max_count = settings.max_queue_size + settings.max_buffer_size
         self._max_bytes = settings.max_buffer_bytes
-        # What is kept, sorted by position: what a flush was to tell of, so that `on_undelivered` was not
-        # called; and what it was called for, or would have been if there were one.
-        self._for_flushes: list[_Failure] = []
-        self._for_anyone: list[_Failure] = []
+        # What is kept, sorted by position: what a receipt or a flush may tell of, so that `on_undelivered`
+        # was not called; and what it was called for, or would have been if there were one.
+        self._for_receipts: list[Failure] = []
+        self._for_flushes: list[Failure] = []
+        self._for_anyone: list[Failure] = []
+        self._kept = (self._for_receipts, self._for_flushes, self._for_anyone)
+        self._receipts_expected = True
+        self._ended = False
         self._kept_bytes = 0
         self._flushes: OrderedDict[Flush, None] = OrderedDict()  # by their marks, which only grow
         self._log = _Log()
@@ -113,24 +127,31 @@ class Teller:
 
     @property
     def kept(self) -> tuple[Undelivered, ...]:
-        both = [*self._for_flushes, *self._for_anyone]
-        return tuple(_in_order(both, 0, len(both)))
+        every = [*chain(*self._kept)]
+        return tuple(_in_order(every, 0, len(every)))
 
     # -- a message has failed ------------------------------------------------------------------------
 
-    def tell(self, undelivered: Undelivered, position: int) -> None:
-        """`position` is that of the message, or of one before it that no flush sets apart from it."""
+    def tell(self, undelivered: Undelivered, position: int, *, tracked: bool = False) -> Failure | None:
+        """Tell of it, or keep it: then return it, for `take_back`.
+
+        `position` is that of the message, or of one before it that no flush sets apart from it. `tracked`: it
+        has a receipt, and no task waits for that.
+        """
+        tracked = tracked and self._receipts_expected
         covered = position < self._last_mark()
-        if not covered and self._called_back(undelivered):
-            return
+        if not (tracked or covered) and self._called_back(undelivered):
+            return None
         held = self._kept_bytes + undelivered.message.size
-        if len(self._for_flushes) + len(self._for_anyone) < self._max_count and held <= self._max_bytes:
+        if sum(map(len, self._kept)) < self._max_count and held <= self._max_bytes:
             self._kept_bytes = held
             self._failures += 1
+            failure = position, self._failures, undelivered
             insort(
-                self._for_flushes if covered else self._for_anyone, (position, self._failures, undelivered)
+                self._for_receipts if tracked else self._for_flushes if covered else self._for_anyone, failure
             )
-        elif not covered or not self._called_back(undelivered):
+            return failure
+        if not (tracked or covered) or not self._called_back(undelivered):
             self._omitted += 1
             self._logger.error(
                 "not delivered, and no room to keep it for telling: %r (maybe written: %s): %s",
@@ -138,6 +159,7 @@ class Teller:
                 undelivered.maybe_written,
                 undelivered.cause,
             )
+        return None
 
     def _last_mark(self) -> int:
         """What is before it is covered by the flush that began last, whatever the others cover."""
@@ -186,10 +208,10 @@ class Teller:
             self._omitted_told = self._omitted
         self._log.forget_before(next(iter(self._flushes)).log_from if self._flushes else self._log.end)
 
-    def _take_before(self, mark: int) -> list[_Failure]:
+    def _take_before(self, mark: int) -> list[Failure]:
         """What is kept of messages before this position, by position; it is not kept any more."""
-        taken: list[_Failure] = []
-        for kept in (self._for_flushes, self._for_anyone):
+        taken: list[Failure] = []
+        for kept in self._kept:
             count = bisect_left(kept, (mark,))
             taken += kept[:count]
             del kept[:count]
@@ -214,12 +236,31 @@ class Teller:
         for failure in passed:
             insort(self._for_anyone, failure)
         for failure in sorted(passed, key=itemgetter(1)):
-            if self._called_back(failure[2]):
-                del self._for_anyone[bisect_left(self._for_anyone, failure[:2])]
+            if self._is_kept(failure) and self._called_back(failure[2]):
+                self.take_back(failure)
+
+    def expect_no_receipts(self) -> None:
+        """The scope is being left: whoever wants to ask a receipt has done so, or waits."""
+        self._receipts_expected = False
+        for failure in self._for_receipts:
+            insort(self._for_flushes, failure)
+        self._for_receipts.clear()
+        self.pass_on()
+
+    def take_back(self, failure: Failure) -> None:
+        """Keep it no longer, if it is still kept: it is told. What the end of the scope told of stays."""
+        for kept in self._kept:
+            if not self._ended and _contains(kept, failure):
+                del kept[bisect_left(kept, failure[:2])]
                 self._kept_bytes -= failure[2].message.size
+
+    def _is_kept(self, failure: Failure) -> bool:
+        """A callback may ask the receipt of another failure than its own, which is told then."""
+        return any(_contains(kept, failure) for kept in self._kept)
 
     def last_words(self) -> DeliveryFailed | None:
         """At the end of the scope: everything that was not told."""
+        self._ended = True
         omitted = self._omitted - self._omitted_told
         self._omitted_told = self._omitted
         kept = self.kept
