@@ -29,6 +29,7 @@ LAYERS = [
     {"_lifetime"},
     {"_producer"},
     {"__init__"},
+    {"instruments"},
 ]
 
 #: What is passed up to users names its type: a hook is given the producer.
@@ -54,6 +55,11 @@ INNER_LAYERS = {
         {"_brokers"},
         {"_client"},
         {"_host"},
+        {"__init__"},
+    ],
+    "instruments": [
+        {"_common", "_prometheus_metrics"},
+        {"logs", "opentelemetry", "prometheus", "statsd"},
         {"__init__"},
     ],
 }

@@ -1,0 +1,13 @@
+"""Ready-made instruments, each in a module of its own with an extra of its own.
+
+=================  ===================================================  =============  ====================
+module             what it has                                          extra          what it stands on
+=================  ===================================================  =============  ====================
+`opentelemetry`    `OpenTelemetryInstrument`, `OpenTelemetryMetrics`    ``otel``       `opentelemetry-api`
+`prometheus`       `PrometheusInstrument`                               ``prometheus``  `prometheus-client`
+`statsd`           `StatsdInstrument`                                   ``statsd``     `datadog`
+`logs`             `LoggingInstrument`, `DetailedLoggingInstrument`     ``structlog``  `logging`, `structlog`
+=================  ===================================================  =============  ====================
+
+This package imports none of them. ``docs/metrics-and-traces.md`` shows how they are used.
+"""
