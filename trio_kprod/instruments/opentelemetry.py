@@ -250,9 +250,10 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
             key = self._shown_key(message)
             if key is not None:
                 span.set_attribute("messaging.kafka.message.key", key)
-            if record is not None:
+            if undelivered is None:
+                assert record is not None
                 self._succeed(span, record)
-            elif undelivered is not None:
+            else:
                 _fail(span, undelivered.cause)
                 span.set_attribute("trio_kprod.maybe_written", undelivered.maybe_written)
                 span.end()
