@@ -90,7 +90,7 @@ def descriptors() -> tuple[str, ...]:
 
 
 def _is_ours(one: object) -> bool:
-    module = type(one).__module__
+    module = str(type(one).__module__)  # a class of another package may have something else there
     return module.startswith("trio_kprod") and not module.startswith("trio_kprod.testing")
 
 

@@ -322,7 +322,7 @@ async def test_metrics(telemetry: Telemetry, autojump_clock: Any) -> None:
         (size,) = telemetry.points("trio_kprod.unsettled.size")
         (age,) = telemetry.points("trio_kprod.oldest_message.age")
         assert not producer._instruments.follow_messages
-    assert waiting == {"queued": 1, "waiting": 0, "in_flight": 0}
+    assert waiting == {"queued": 0, "waiting": 1, "in_flight": 0}
     assert size.value == 36
     assert age.value == pytest.approx(3)
     sent = telemetry.points("messaging.client.sent.messages")
