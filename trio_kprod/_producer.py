@@ -242,9 +242,10 @@ class Producer:
         If it is cancelled while it waits for room, nothing was queued; while it waits for the
         acknowledgement, the message stays accepted, and a failure is reported elsewhere.
 
+        It raises what `send` raises, too.
+
         Raises:
             DeliveryFailed: the message was not delivered; this is the only report of it.
-            And what `send` raises.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         ticket = next(self._tickets)

@@ -107,7 +107,7 @@ class Proxy(Server, Observable):
 
     @property
     def bytes_forwarded(self) -> dict[Direction, int]:
-        """How many bytes were passed on so far: ``{"requests": 0, "answers": 0}``."""
+        """How many bytes were passed on so far, by their direction."""
         return dict(self._traffic.forwarded)
 
     # -- faults

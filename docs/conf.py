@@ -1,0 +1,57 @@
+"""How the documentation is built: ``sphinx-build -W -n docs docs/_build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import trio_kprod
+
+project = "trio_kprod"
+project_copyright = "the authors of trio_kprod"
+version = release = trio_kprod.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "trio_kprod"
+html_static_path = ["_static"]
+html_css_files = ["wide-tables.css"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Docstrings write the names of this package in single backticks, and those of parameters too.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+nitpicky = True
+# Documented elsewhere. No inventory of theirs is fetched: the build needs no network.
+nitpick_ignore_regex = [
+    (
+        r"py:.*",
+        r"(trio|trio_typing|logging|collections|typing|typing_extensions|types|ssl|socket|os|math)(\..*)?",
+    ),
+    (r"py:.*", r"(_contextvars|asyncio|builtins|opentelemetry|prometheus_client|structlog|kafka)(\..*)?"),
+    # Private ones that signatures name.
+    (r"py:.*", r"(trio_kprod\.)?_\w+(\..*)?"),
+    (r"py:.*", r"trio_kprod\.(testing|instruments)\._.*"),
+    (r"py:.*", r"(Settings|Client|Host|Headers|Delivery|Intake|Tracking|Options|Address|[A-Z]\w?)"),
+    (r"py:.*", r"(Any|Callable|Iterable|Sequence|Mapping|Literal|Unpack|TracebackType|Self|NoReturn)"),
+]
+
+_ROOT = Path(__file__).parent.parent
+
+
+def _as_text(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """A single-backticked name that is no object of the package, such as a parameter's, is code and no link."""
+    return content if node.get("reftype") == "obj" else None
+
+
+def setup(app: Any) -> None:
+    app.connect("missing-reference", _as_text)
