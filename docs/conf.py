@@ -35,7 +35,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(trio|trio_typing|logging|collections|typing|typing_extensions|types|ssl|socket|os|math)(\..*)?",
+        r"(trio|logging|collections|typing|typing_extensions|types|ssl|socket|os|math)(\..*)?",
     ),
     (r"py:.*", r"(_contextvars|asyncio|builtins|opentelemetry|prometheus_client|structlog|kafka)(\..*)?"),
     # Private ones that signatures name.
@@ -48,8 +48,8 @@ nitpick_ignore_regex = [
 _ROOT = Path(__file__).parent.parent
 
 
-def _as_text(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """A single-backticked name that is no object of the package, such as a parameter's, is code and no link."""
+def _as_text(_app: Any, _env: Any, node: Any, content: Any) -> Any:
+    """What is single-backticked and no object of the package, such as a parameter, is code and no link."""
     return content if node.get("reftype") == "obj" else None
 
 

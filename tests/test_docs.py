@@ -1,8 +1,8 @@
 """The pages of `docs/`: what they show runs, and prints what they say.
 
-A block of Python is one of three: a whole program (it calls `trio.run`), which is run, and prints what the block
-of text right behind it shows; tests, which are run; or a fragment, which is compiled. A program that cannot run
-here stands behind a comment ``<!-- not run: the reason -->``.
+A block of Python is one of three: a whole program (it calls `trio.run`), which is run, and prints what the
+block of text right behind it shows; tests, which are run; or a fragment, which is compiled. A program that
+cannot run here stands behind a comment ``<!-- not run: the reason -->``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md"))
 
 _block = re.compile(
-    r"(?P<not_run><!-- not run: [^>]+ -->\n)?^```python\n(?P<code>.*?)^```\n(\n?```text\n(?P<text>.*?)^```$)?",
+    r"(?P<not_run><!-- not run: [^>]+ -->\n)?"
+    r"^```python\n(?P<code>.*?)^```\n"
+    r"(\n?```text\n(?P<text>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
 
