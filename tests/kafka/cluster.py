@@ -209,6 +209,14 @@ class Cluster(Kafka):
         with self._admin() as admin:
             return wait_until(lambda: _leader(admin, topic, partition), f"{topic} has a leader")
 
+    def limit_client(self, client_id: str, bytes_per_second: int) -> None:
+        """Let producers of this client id write so much, and throttle them (KIP-13, KIP-219)."""
+        self.nodes[0].configure(
+            self.bootstrap_servers,
+            *("--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"),
+            *("--entity-type", "clients", "--entity-name", client_id),
+        )
+
     def wait_until_ready(self) -> None:
         """Wait until every node says that all nodes are there."""
         try:

@@ -119,6 +119,13 @@ class Node:
         if done.returncode:
             raise RuntimeError(f"could not format Kafka's storage: {done.stdout}{done.stderr}")
 
+    def configure(self, bootstrap_servers: str, *arguments: str) -> None:
+        """Change settings of the running cluster, with the arguments of ``kafka-configs.sh``."""
+        command = self._java("kafka.admin.ConfigCommand", "--bootstrap-server", bootstrap_servers, *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"could not configure Kafka: {done.stdout}{done.stderr}")
+
     def start(self) -> None:
         """Start the process; when this returns it is not ready yet."""
         shim = [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid())]
