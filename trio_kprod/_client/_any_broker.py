@@ -31,6 +31,7 @@ from ._protocol import (
     producer_id,
     producer_id_request,
 )
+from ._troubles import PATIENCE
 
 #: How many known brokers are tried side by side, besides the bootstrap servers.
 _SIDE_BY_SIDE = 3
@@ -143,7 +144,7 @@ class AnyBroker:
     def _no_producer_id(self, cause: BaseException | None, *, final: bool = False) -> None:
         if cause is not None:
             self._endpoints.no_producer_id = cause
-            self._endpoints.log.trouble("InitProducerId", str(cause), final=final)
+            self._endpoints.log.trouble("InitProducerId", str(cause), final=final, patience=PATIENCE)
         self._steps.post(self._core.producer_id_failed, cause, final=final)
 
     # ---- asking ------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ from .._messages import request_overhead
 from ._brokers import Brokers
 from ._steps import Life, Reporter, Steps
 from ._transport import Fence, Network, TcpNetwork
-from ._troubles import TroubleLog, topic_reason, topic_subject
+from ._troubles import PATIENCE, TroubleLog, topic_reason, topic_subject
 
 if TYPE_CHECKING:
     from .._messages import Entry
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
 #: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
 _PER_STEP = 1000
-
-#: A refusal that is tried again is nothing to warn of for so many seconds: leaders move, topics are created.
-_PATIENCE = 1.0
 
 #: What the core wants done. Its other actions are reports for the user's loop.
 Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled
@@ -246,9 +243,8 @@ class Client:
         elif isinstance(order, RequestMetadata):
             self._brokers.any_broker.request_metadata(order.topics)
         elif isinstance(order, Troubled):
-            patience = 0.0 if order.final else _PATIENCE
             self._log.trouble(
-                topic_subject(order.topic), topic_reason(order), final=order.final, patience=patience
+                topic_subject(order.topic), topic_reason(order), final=order.final, patience=PATIENCE
             )
         elif isinstance(order, Untroubled):
             how = "messages are acknowledged again" if order.recovered else ""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: A reason that stays the same is a WARNING again after this time, in seconds.
 REMIND_AFTER = 60.0
 
+#: Leaders move, topics are created, clusters start: for so many seconds a refusal is nothing to warn of.
+PATIENCE = 1.0
+
 #: What comes back within this time after its end is the same trouble.
 _COMES_BACK = 5.0
 
@@ -74,7 +77,7 @@ class TroubleLog:
 
         Args:
             final: it will not go away by itself.
-            patience: for so many seconds it is nothing unusual.
+            patience: for so many seconds it is nothing unusual, unless it is final.
         """
         now = self._clock()
         trouble = self._troubles.get(subject)
@@ -85,7 +88,8 @@ class TroubleLog:
         kind = _number.sub("#", reason)
         trouble.told = {one: when for one, when in trouble.told.items() if now < when + REMIND_AFTER}
         level = DEBUG
-        if kind not in trouble.told and lasts >= patience and (final or len(trouble.told) < _MOST_REASONS):
+        may_tell = lasts >= patience and len(trouble.told) < _MOST_REASONS
+        if kind not in trouble.told and (final or may_tell):
             trouble.told[kind] = now
             trouble.was_told = True
             level = WARNING
