@@ -105,7 +105,10 @@ async def test_a_refusal_that_is_tried_again(
     topic = three_nodes.new_topic(replication_factor=3, min_insync_replicas="3")
     leader = three_nodes.leader(topic)
     async with trio_kprod.open_producer(
-        three_nodes.bootstrap_servers, instruments=(recorder,), delivery_threshold=1
+        three_nodes.bootstrap_servers,
+        instruments=(recorder,),
+        delivery_threshold=1,
+        request_timeout_ms=2000,
     ) as producer:
         await trio.to_thread.run_sync(three_nodes.kill, leader % 3 + 1)
         receipt = producer.send_tracked_nowait(topic, b"value")
