@@ -322,7 +322,8 @@ async def test_metrics(telemetry: Telemetry, autojump_clock: Any) -> None:
         (size,) = telemetry.points("trio_kprod.unsettled.size")
         (age,) = telemetry.points("trio_kprod.oldest_message.age")
         assert not producer._instruments.follow_messages
-    assert waiting == {"queued": 0, "waiting": 1, "in_flight": 0}
+    assert set(waiting) == {"queued", "waiting", "in_flight"}
+    assert sum(waiting.values()) == 1
     assert size.value == 36
     assert age.value == pytest.approx(3)
     sent = telemetry.points("messaging.client.sent.messages")
@@ -342,6 +343,11 @@ async def test_metrics(telemetry: Telemetry, autojump_clock: Any) -> None:
         assert point.explicit_bounds[0] == 0.005
         assert point.explicit_bounds[-1] == 10
     assert sum(point.count for point in durations) == 3
+    watch.throttled(broker="one:1", duration=0.5)
+    watch.throttled(broker="one:1", duration=1.0)
+    (throttled,) = telemetry.points("trio_kprod.throttled.time")
+    assert (throttled.value, throttled.attributes["server.address"]) == (1.5, "one")
+    assert throttled.attributes["server.port"] == 1
     (age,) = telemetry.points("trio_kprod.oldest_message.age")
     assert age.value == 0  # the producer is closed
 

@@ -124,6 +124,7 @@ async def test_a_life_by_http(registry: CollectorRegistry, page: Page, kafka_bro
     assert open_now("connections_total", broker=broker) >= 1
     assert open_now("uncompressed_bytes_total") > 0
     assert open_now("compressed_bytes_total") > 0
+    assert open_now("throttles_total") == open_now("throttled_seconds_total") == 0
     assert closed("open_producers") == 0
     assert closed("accepted_messages_total") == closed("delivered_messages_total") == 11
     assert closed("unsettled_messages") == closed("oldest_message_age_seconds") == 0

@@ -114,6 +114,8 @@ _COUNTERS = (
         "Size of the messages that Kafka has acknowledged, encoded and uncompressed.",
         _total("delivered_bytes"),
     ),
+    _Series("throttles", "How often brokers asked us to pause, for quotas.", _total("throttles")),
+    _Series("throttled_seconds", "For how long in all they asked us to.", _total("throttled_time")),
 )
 
 _WHERE = "Accepted messages without outcome, by where they are."

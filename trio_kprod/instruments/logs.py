@@ -34,8 +34,8 @@ class LoggingInstrument(Instrument):
     whose methods are ``info(event, **fields)``, they are its fields.
 
     Some events could be repeated without end, by a loop of sends or by a broker: ``buffer_overflow``,
-    ``topic_error`` and a ``disconnected`` with an error. Each is logged at most once per `interval` for each
-    topic or broker; ``suppressed`` says how many were left out since.
+    ``topic_error``, ``throttled`` and a ``disconnected`` with an error. Each is logged at most once per
+    `interval` for each topic or broker; ``suppressed`` says how many were left out since.
 
     Args:
         logger: by default ``logging.getLogger("trio_kprod.events")``.
@@ -87,6 +87,10 @@ class LoggingInstrument(Instrument):
         self._log("error", "background_error", _of_error(error))
 
     # -- brokers -------------------------------------------------------------------------------------
+
+    def throttled(self, *, broker: str, duration: float) -> None:
+        """WARNING"""
+        self._seldom("throttled", broker, {"broker": broker, "duration": duration})
 
     def connected(self, *, broker: str) -> None:
         """INFO"""

@@ -94,6 +94,9 @@ class OpenTelemetryMetrics(Instrument):
         self._overflows = meter.create_counter(
             "trio_kprod.overflows", "{call}", "Sends that raised BufferOverflow."
         )
+        self._throttled = meter.create_counter(
+            "trio_kprod.throttled.time", "s", "For how long brokers asked us to pause, for quotas."
+        )
         meter.create_observable_up_down_counter(
             "trio_kprod.unsettled.messages",
             [self._observe_messages],
@@ -152,6 +155,12 @@ class OpenTelemetryMetrics(Instrument):
     def undelivered(self, *, topic: str, message_count: int, cause: BaseException, **_: object) -> None:
         """Count them as failed."""
         self._sent.add(message_count, {**self._labels("send", topic), "error.type": error_name(cause)})
+
+    def throttled(self, *, broker: str, duration: float) -> None:
+        """Add it up."""
+        host, _, port = broker.rpartition(":")
+        attributes: dict[str, Any] = {**self._client, "server.address": host, "server.port": int(port)}
+        self._throttled.add(duration, attributes)
 
     def _labels(self, operation: str, topic: str) -> dict[str, Any]:
         return _attributes(operation, self._topic(topic), self._client_id)
