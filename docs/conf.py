@@ -37,7 +37,8 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(trio|logging|collections|typing|typing_extensions|types|ssl|socket|os|math)(\..*)?",
     ),
-    (r"py:.*", r"(_contextvars|asyncio|builtins|opentelemetry|prometheus_client|structlog|kafka)(\..*)?"),
+    (r"py:.*", r"(_contextvars|asyncio|builtins|kafka)(\..*)?"),
+    (r"py:.*", r"(datadog|opentelemetry|prometheus_client|structlog)(\..*)?"),
     # Private ones that signatures name.
     (r"py:.*", r"(trio_kprod\.)?_\w+(\..*)?"),
     (r"py:.*", r"trio_kprod\.(testing|instruments)\._.*"),

@@ -23,18 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Link, SpanKind, StatusCode
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TracerProvider
 
 from trio_kprod import Instrument, __version__
 
 from ._common import BoundedLabels, error_name
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.propagators.textmap import TextMapPropagator
-    from opentelemetry.trace import Span, SpanContext, TracerProvider
-
     from trio_kprod import Message, Producer, ProducerStatistics, RecordMetadata, Undelivered
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
