@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import math
+import pickle
 import socket
 import ssl
 import subprocess
@@ -29,6 +30,8 @@ import trio_kprod
 from trio_kprod._instruments import Instrument
 from trio_kprod._settings import _checks, _config, _options, _security
 from trio_kprod._settings._config import ClientConfig, Settings, make_settings
+from trio_kprod._settings._other_clients import OTHERS
+from trio_kprod.testing import MemoryBroker, open_memory_producer
 
 LOGIN = {"sasl_plain_username": "ada", "sasl_plain_password": "s3cret"}
 PLAIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", **LOGIN}
@@ -77,6 +80,7 @@ def test_defaults() -> None:
         "client_id": "trio_kprod",
         "acks": -1,
         "compression": 0,
+        "compression_level": None,
         "batch_size": 524_288,
         "max_request_size": 1_048_576,
         "partitioner": None,
@@ -109,9 +113,9 @@ def test_client_config_names_what_the_tables_check() -> None:
 
 def test_every_option_of_kafka_python_is_accepted_or_explained() -> None:
     """No name that `KafkaProducer` takes falls through to "unknown setting"."""
-    ours = {*ClientConfig.__optional_keys__, *_config._INSTEAD, *_config.NAMED, "bootstrap_servers"}
+    ours = {*ClientConfig.__optional_keys__, *OTHERS, *_config.NAMED, "bootstrap_servers"}
     assert set(kafka.KafkaProducer.DEFAULT_CONFIG) <= ours
-    assert not set(_config._INSTEAD) & ClientConfig.__optional_keys__
+    assert not set(OTHERS) & {*ClientConfig.__optional_keys__, *_config.NAMED, "bootstrap_servers"}
 
 
 def test_defaults_are_kafka_pythons_unless_said_otherwise() -> None:
@@ -143,7 +147,8 @@ def test_open_producer_takes_the_same_options_with_the_same_defaults() -> None:
         ("bootstrap_server", r"did you mean 'bootstrap_servers'\?"),
         ("zzz", r"unknown setting 'zzz'$"),
         ("linger_ms", r"linger_ms has no meaning here: use delivery_interval \(seconds\)"),
-        ("linger.ms", r"unknown setting 'linger.ms'; linger_ms has no meaning here: use delivery_interval"),
+        ("linger.ms", r"^linger.ms has no meaning here: use delivery_interval .*settings_from translates"),
+        ("lingr_ms", r"^unknown setting 'lingr_ms'; linger_ms has no meaning here: use delivery_interval"),
         ("retries", r"use max_retries"),
         ("transactional_id", r"transactions are not supported"),
         ("enable_idempotence", r"follows from acks"),
@@ -155,6 +160,187 @@ def test_unknown_names(name: str, message: str) -> None:
     """A name that is not known is a TypeError with the nearest known one, or with what to use instead."""
     with pytest.raises(TypeError, match=message):
         configured(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        # librdkafka and Java
+        ("bootstrap.servers", r"unknown setting 'bootstrap.servers': did you mean 'bootstrap_servers'\?"),
+        ("metadata.broker.list", r"use bootstrap_servers"),
+        ("sasl.password", r"use sasl_plain_password; trio_kprod.settings_from translates"),
+        ("sasl_password", r"use sasl_plain_password$"),
+        ("message.timeout.ms", r"use delivery_timeout \(seconds\)"),
+        ("delivery.timeout.ms", r"use delivery_timeout \(seconds\)"),
+        ("queue.buffering.max.messages", r"use max_buffer_size"),
+        ("queue.buffering.max.kbytes", r"use max_buffer_bytes \(bytes\)"),
+        ("queue_buffering_max_ms", r"use delivery_interval \(seconds\)"),
+        ("ssl.ca.location", r"use ssl_cafile"),
+        ("enable.idempotence", r"follows from acks"),
+        ("max.in.flight.requests.per.connection", r"pipelined as far as order and idempotence allow$"),
+        ("statistics.interval.ms", r"use producer.statistics\(\) and instruments$"),
+        ("error_cb", r"has no meaning here: opening, flush and the end of the block raise"),
+        ("dr_cb", r"use `await send_and_wait`, on_undelivered"),
+        ("on_delivery", r"use `await send_and_wait`, on_undelivered"),
+        ("compression.level", r"did you mean 'compression_level'\?"),
+        ("sasl.jaas.config", r"use sasl_plain_username and sasl_plain_password"),
+        ("sasl.oauthbearer.token.endpoint.url", r"use sasl_oauth_token_provider"),
+        ("group.id", r"it is for consumers"),
+        ("Linger.MS", r"^Linger.MS has no meaning here: use delivery_interval"),
+        # aiokafka
+        ("max_batch_size", r"use batch_size"),
+        ("loop", r"input and output are trio's"),
+        # ruby-kafka
+        ("seed_brokers", r"use bootstrap_servers"),
+        ("required_acks", r"use acks"),
+        ("max_buffer_bytesize", r"use max_buffer_bytes"),
+        ("compression_codec", r"use compression_type"),
+        ("ssl_ca_cert_file_path", r"use ssl_cafile"),
+        ("sasl_scram_username", r"use sasl_plain_username"),
+    ],
+)
+def test_names_of_other_clients(name: str, message: str) -> None:
+    """The error says what to write, whether the name has dots or underscores."""
+    with pytest.raises(TypeError, match=message):
+        configured(**{name: 1})
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Several at once
+
+
+def problems(**options: Any) -> list[str]:
+    """What the one error says, line by line."""
+    with pytest.raises(trio_kprod.SettingsError) as caught:
+        make_settings(**options)
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"{len(lines)} settings are wrong:"
+    assert [f"  {problem}" for problem in caught.value.problems] == lines
+    return [line.strip() for line in lines]
+
+
+LINGER = (
+    "use delivery_interval (seconds) and delivery_threshold (messages); "
+    "trio_kprod.settings_from translates the names of other clients"
+)
+PROTOCOLS = "use 'SASL_SSL' or 'SASL_PLAINTEXT'"
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    """Names, values, contradictions, security and addresses, each as if it were the only one."""
+    assert problems(
+        bootstrap_servers="kafka:port",
+        max_retries=-2,
+        delivery_threshold=11,
+        max_buffer_size=10,
+        client_config={
+            "linger.ms": 5,
+            "retries": 3,
+            "compresion_type": "gzip",
+            "acks": 2,
+            "allow_auto_create_topics": "yes",
+            "sasl_plain_username": "ada",
+            "ssl_cafile": "ca.pem",
+        },
+    ) == [
+        "linger.ms has no meaning here: " + LINGER,
+        "retries has no meaning here: use max_retries (-1: no limit)",
+        "unknown setting 'compresion_type': did you mean 'compression_type'?",
+        "max_retries must be an integer of at least -1, got -2",
+        "acks must be one of 0, 1, -1, 'all', got 2",
+        "allow_auto_create_topics must be True or False, got 'yes' (str)",
+        "delivery_threshold (11) must not be larger than max_buffer_size (10)",
+        "ssl_cafile has no effect with security_protocol='PLAINTEXT': use 'SSL' or 'SASL_SSL'",
+        "sasl_plain_username has no effect with security_protocol='PLAINTEXT': " + PROTOCOLS,
+        "bootstrap_servers must be 'host:port', 'host' or '[IPv6 address]:port', got 'kafka:port'",
+    ]
+
+
+def test_what_is_wrong_in_itself_makes_no_contradiction() -> None:
+    """No problem is told that only follows from another one."""
+    assert problems(
+        bootstrap_servers="SSL://kafka:1",
+        delivery_threshold=50_000,
+        max_buffer_size="100000",
+        max_buffer_bytes=None,
+        client_config={
+            "max_request_size": "1",
+            "batch_size": 600_000,
+            "reconnect_backoff_ms": "2000",
+            "compression_type": "gzp",
+            "compression_level": 3,
+            "security_protocol": "SLS",
+            "ssl_cafile": "/nowhere",
+        },
+    ) == [
+        "max_buffer_size must be an integer of at least 1, got '100000' (str)",
+        "max_buffer_bytes must be an integer of at least 1, got None (NoneType)",
+        "compression_type must be one of None, 'gzip', 'snappy', 'lz4', 'zstd', got 'gzp'",
+        "max_request_size must be an integer of at least 1 and at most 2147483647, got '1' (str)",
+        "reconnect_backoff_ms must be a number of milliseconds above 0, and finite, got '2000' (str)",
+        "security_protocol must be one of 'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL', got 'SLS'",
+    ]
+
+
+def test_all_of_a_login_and_of_tls_that_is_wrong_is_told(files: SimpleNamespace) -> None:
+    """What is missing, what has no effect, and each file."""
+    told = problems(
+        client_config={
+            "security_protocol": "SASL_SSL",
+            "sasl_mechanism": "PLAIN",
+            "sasl_kerberos_domain_name": "example.org",
+            "ssl_cafile": "/nowhere/ca.pem",
+            "ssl_certfile": files.text,
+            "ssl_crlfile": "/nowhere/crl.pem",
+            "ssl_ciphers": "NONSENSE",
+        }
+    )
+    assert [line.partition("=")[0].partition(" ")[0] for line in told] == [
+        "ssl_cafile", "ssl_certfile", "ssl_crlfile", "ssl_ciphers",
+        "sasl_mechanism", "sasl_mechanism", "sasl_kerberos_domain_name",
+    ]  # fmt: skip
+    told = problems(
+        client_config={
+            "security_protocol": "SSL",
+            "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+            "ssl_cafile": "ca.pem",
+            "ssl_check_hostname": False,
+        }
+    )
+    assert [line.partition(" must")[0].partition(" has")[0] for line in told] == [
+        "ssl_check_hostname", "ssl_cafile", "ssl_context",
+    ]  # fmt: skip
+
+
+def test_several_wrong_settings_can_be_caught_as_before() -> None:
+    """Whatever they are, the error is a TypeError, a ValueError and this package's own."""
+    for error in (TypeError, ValueError, trio_kprod.SettingsError, trio_kprod.ProducerError):
+        with pytest.raises(error):
+            configured(acks=2, batch_size=-1)
+    with pytest.raises(trio_kprod.SettingsError) as caught:
+        configured(acks=2, client_id=7)
+    assert [type(problem) for problem in caught.value.problems] == [TypeError, ValueError]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+
+
+def test_one_wrong_setting_is_told_by_a_plain_error() -> None:
+    """Neither a list of one nor a class of its own."""
+    for wrong, kind in (({"acks": 2}, ValueError), ({"acks": None}, TypeError), ({"akcs": 1}, TypeError)):
+        with pytest.raises(kind) as caught:
+            configured(**wrong)
+        assert type(caught.value) is kind
+
+
+def test_an_error_about_a_file_keeps_its_cause() -> None:
+    with pytest.raises(trio_kprod.SettingsError) as caught:
+        configured(security_protocol="SSL", ssl_cafile="/nowhere", acks=2)
+    assert isinstance(caught.value.problems[1].__cause__, FileNotFoundError)
+
+
+def test_open_producer_tells_all_at_the_call() -> None:
+    with pytest.raises(trio_kprod.SettingsError, match="2 settings are wrong"):
+        trio_kprod.open_producer(max_queue_size=0, max_buffer_size=0)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -365,6 +551,58 @@ def test_codec_without_its_library(codec: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kafka.codec, f"has_{codec}", lambda: False)
     with pytest.raises(ModuleNotFoundError, match=rf"compression_type='{codec}'.*trio_kprod\[compression\]"):
         configured(compression_type=codec)
+
+
+@pytest.mark.parametrize(("codec", "least", "most"), [("gzip", 1, 9), ("lz4", 0, 12), ("zstd", -131_072, 22)])
+def test_compression_levels(codec: str, least: int, most: int) -> None:
+    """Each codec has its own range; None is the codec's default."""
+    for level in (least, most, None):
+        settings = configured(compression_type=codec, compression_level=level)
+        assert settings.compression_level == level
+    for level in (least - 1, most + 1):
+        with pytest.raises(
+            ValueError,
+            match=f"^compression_level must be from {least} to {most} with compression_type='{codec}', got ",
+        ):
+            configured(compression_type=codec, compression_level=level)
+    for wrong in (True, 1.0, "1"):
+        with pytest.raises(TypeError, match=r"^compression_level must be an integer, got "):
+            configured(compression_type=codec, compression_level=wrong)
+
+
+@pytest.mark.parametrize("codec", [None, "snappy"])
+def test_compression_level_without_effect(codec: str | None) -> None:
+    """Without a codec, or with one that has no levels, it is a mistake."""
+    with pytest.raises(
+        ValueError, match=rf"^compression_level has no effect with compression_type={codec!r}"
+    ):
+        configured(compression_type=codec, compression_level=1)
+
+
+def test_level_of_lz4_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other packages that kafka-python takes for lz4 have no such level."""
+    assert configured(compression_type="lz4", compression_level=3)
+    monkeypatch.setattr(_options.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
+    with pytest.raises(ModuleNotFoundError, match=r"^compression_level with compression_type='lz4' needs"):
+        configured(compression_type="lz4", compression_level=3)
+
+
+async def test_a_higher_level_makes_less_to_send() -> None:
+    """The setting reaches the batch that is sent."""
+    sizes: list[int] = []
+
+    class Sizes(Instrument):
+        def compress(self, *, compressed_bytes: int, **_: object) -> None:
+            sizes.append(compressed_bytes)
+
+    for level in (1, 9):
+        async with open_memory_producer(
+            MemoryBroker(), instruments=(Sizes(),), compression_type="gzip", compression_level=level
+        ) as producer:
+            for number in range(500):
+                producer.send_nowait("t", b"%d" % (number * 7919), partition=0)
+    assert len(sizes) == 2
+    assert sizes[0] > sizes[1]
 
 
 @pytest.mark.parametrize("name", ["allow_auto_create_topics", "ssl_check_hostname"])

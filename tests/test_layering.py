@@ -37,7 +37,14 @@ TYPES_FROM_ABOVE = {"_instruments": {"_producer"}}
 
 #: The same within the packages.
 INNER_LAYERS = {
-    "_settings": [{"_checks"}, {"_security"}, {"_options"}, {"_config"}, {"__init__"}],
+    "_settings": [
+        {"_checks", "_problems"},
+        {"_parse", "_security"},
+        {"_options", "_other_clients"},
+        {"_config"},
+        {"_translate"},
+        {"__init__"},
+    ],
     "_client": [
         {"_troubles"},
         {"_transport"},

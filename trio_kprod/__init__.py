@@ -60,6 +60,7 @@ from ._errors import (
     ProducerError as ProducerError,
     Refused as Refused,
     RetriesExhausted as RetriesExhausted,
+    SettingsError as SettingsError,
     UnknownTopic as UnknownTopic,
 )
 from ._instruments import Instrument as Instrument
@@ -75,7 +76,11 @@ from ._producer import (
     open_producer as open_producer,
 )
 from ._receipts import Receipt as Receipt
-from ._settings import ClientConfig as ClientConfig
+from ._settings import (
+    ClientConfig as ClientConfig,
+    ProducerSettings as ProducerSettings,
+    settings_from as settings_from,
+)
 from ._version import __version__ as __version__
 
 __all__ = [
@@ -96,15 +101,18 @@ __all__ = [
     "ProducerCrashed",
     "ProducerError",
     "ProducerScope",
+    "ProducerSettings",
     "ProducerStatistics",
     "Receipt",
     "RecordMetadata",
     "Refused",
     "RetriesExhausted",
+    "SettingsError",
     "Undelivered",
     "UnknownTopic",
     "__version__",
     "open_producer",
+    "settings_from",
 ]
 
 

@@ -6,7 +6,7 @@ of a message that is not known to be in the log (`DeliveryFailed`, and the cause
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,6 +47,27 @@ class ConnectFailed(ProducerError, ConnectionError):
     def __init__(self, message: str, causes: dict[str, BaseException] | None = None) -> None:
         super().__init__(message)
         self.causes: dict[str, BaseException] = causes or {}
+
+
+class SettingsError(ProducerError, TypeError, ValueError):
+    """Several settings are wrong: the message names each on its own line, with what to write instead.
+
+    It is both a TypeError and a ValueError, so ``except TypeError`` and ``except ValueError`` each catch it.
+    One wrong setting is told by a plain TypeError or ValueError: ``except (TypeError, ValueError)`` catches
+    all of them.
+
+    Attributes:
+        problems (tuple[Exception, ...]): the error for each wrong setting, as it is raised when it is the
+            only one: a TypeError, a ValueError, or a ModuleNotFoundError for a package that is missing.
+    """
+
+    def __init__(self, problems: Iterable[Exception]) -> None:
+        self.problems: tuple[Exception, ...] = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        lines = [f"\n  {problem}" for problem in self.problems]
+        return f"{len(lines)} settings are wrong:{''.join(lines)}"
 
 
 class MessageTooLarge(ProducerError, ValueError):

@@ -37,6 +37,36 @@ def test_records_come_out_as_they_went_in(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "levels"), [("gzip", (1, 6, 9)), ("lz4", (0, 3, 12)), ("zstd", (-131_072, -5, 1, 22))]
+)
+def test_a_higher_level_compresses_more(name: str, levels: tuple[int, ...]) -> None:
+    """Each level makes a smaller batch than the one before, and what comes out is the same."""
+    needs_codec(name)
+    lines = [f'{{"id": {n * n * 7919}, "name": "{"adaeve"[n % 5 :]}"}}' for n in range(2000)]
+    entries = [message(line) for line in lines]
+    sizes = []
+    for level in levels:
+        data, _ = encode(
+            entries, producer_id=1, epoch=0, sequence=0, compression=CODECS[name], compression_level=level
+        )
+        sizes.append(len(data))
+        assert [record.value for record in DefaultRecordBatch(bytes(data))] == [
+            line.encode() for line in lines
+        ]
+    assert sizes == sorted(set(sizes), reverse=True)
+
+
+def test_the_level_of_the_settings_reaches_the_batch() -> None:
+    """All the way through a core."""
+    sizes = []
+    for level in (1, 9):
+        bench = Bench(compression=1, compression_level=level, batch_size=100_000)
+        bench.submit([message(str(n * 7919), partition=0, size=1) for n in range(3000)])
+        sizes.append(len(bench.only().data))
+    assert sizes[0] > sizes[1]
+
+
 @pytest.mark.parametrize("count", [1, RECORDS_PER_YIELD, RECORDS_PER_YIELD + 1, 3 * RECORDS_PER_YIELD])
 def test_long_batches_let_other_threads_breathe(count: int) -> None:
     breaths: list[None] = []

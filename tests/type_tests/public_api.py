@@ -9,6 +9,7 @@ comments that silence nothing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 
 from typing_extensions import assert_type
@@ -49,6 +50,23 @@ async def sending() -> None:
     assert_type(producer.undelivered, tuple[trio_kprod.Undelivered, ...])
     producer.send_nowait("topic", b"value", kee=b"key")  # type: ignore[call-arg]
     producer.send_nowait(1, b"value")  # type: ignore[arg-type]
+
+
+async def translating() -> None:
+    settings = trio_kprod.settings_from({"linger.ms": "5"}, prefix="KAFKA_", acks=1)
+    assert_type(settings, trio_kprod.ProducerSettings)
+    async with trio_kprod.open_producer(**settings) as producer:
+        assert_type(producer, trio_kprod.Producer)
+    async with trio_kprod.open_producer(**trio_kprod.settings_from(os.environ), value_serializer=str.encode):
+        pass
+    async with open_memory_producer(MemoryBroker(), **client_settings()):
+        pass
+    trio_kprod.settings_from({}, linger_ms=5)  # type: ignore[call-arg]
+    trio_kprod.settings_from({}, delivery_interval="5")  # type: ignore[arg-type]
+
+
+def client_settings() -> trio_kprod.ClientConfig:
+    return {"compression_type": "zstd", "compression_level": 3}
 
 
 async def failing() -> None:

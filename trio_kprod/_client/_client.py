@@ -260,6 +260,7 @@ class Client:
             batch_size=settings.batch_size,
             max_request_size=settings.max_request_size,
             compression=settings.compression,
+            compression_level=settings.compression_level,
             retry_backoff=settings.retry_backoff,
             max_retries=settings.max_retries,
             delivery_timeout=settings.delivery_timeout,

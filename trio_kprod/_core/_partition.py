@@ -183,6 +183,7 @@ class Partition:
                 epoch=self.chain.epoch,
                 sequence=batch.sequence,
                 compression=rules.compression,
+                compression_level=rules.compression_level,
                 yield_gil=rules.yield_gil,
             )
         )

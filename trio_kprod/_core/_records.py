@@ -31,6 +31,21 @@ CODECS: dict[int, Callable[[bytes], bytes]] = {
     4: kafka.codec.zstd_encode,
 }
 
+
+def _zstd(records: bytes, level: int) -> bytes:
+    import zstandard
+
+    compressed: bytes = zstandard.ZstdCompressor(level=level).compress(records)
+    return compressed
+
+
+#: The same with a level. kafka-python's function for zstd takes none.
+CODECS_WITH_LEVELS: dict[int, Callable[[bytes, int], bytes]] = {
+    1: kafka.codec.gzip_encode,
+    3: lambda records, level: kafka.codec.lz4_encode(records, compression_level=level),
+    4: _zstd,
+}
+
 _FORMAT = 2
 
 # base offset, length, leader epoch, format and checksum; the checksum is that of all behind it:
@@ -75,6 +90,7 @@ def encode(
     epoch: int,
     sequence: int,
     compression: int = 0,
+    compression_level: int | None = None,
     yield_gil: Callable[[], object] = lambda: None,
 ) -> tuple[bytearray, int]:
     """Encode messages as one batch; return its bytes, and their number without compression."""
@@ -87,7 +103,7 @@ def encode(
         latest_timestamp = max(latest_timestamp, latest)
     uncompressed = BATCH_OVERHEAD + sum(map(len, parts))
     if compression:
-        compression, parts = _compress(compression, parts)
+        compression, parts = _compress(compression, compression_level, parts)
     checked = _CHECKED.pack(
         compression,
         len(entries) - 1,
@@ -101,9 +117,12 @@ def encode(
     return _finish(bytearray().join((_UNCHECKED_YET, checked, *parts))), uncompressed
 
 
-def _compress(compression: int, parts: list[bytes]) -> tuple[int, list[bytes]]:
+def _compress(compression: int, level: int | None, parts: list[bytes]) -> tuple[int, list[bytes]]:
     records = b"".join(parts)
-    compressed = CODECS[compression](records)
+    if level is None:
+        compressed = CODECS[compression](records)
+    else:
+        compressed = CODECS_WITH_LEVELS[compression](records, level)
     return (compression, [compressed]) if len(compressed) < len(records) else (0, parts)
 
 

@@ -37,6 +37,7 @@ class Rules:
     batch_size: int = 524_288
     max_request_size: int = 1_048_576
     compression: int = 0
+    compression_level: int | None = None
     retry_backoff: float = 0.1
     max_retries: int = -1
     delivery_timeout: float = inf

@@ -51,6 +51,13 @@ def integer(least: int, most: int | None = None) -> Callable[[str, Any], int]:
     return check
 
 
+def whole(name: str, value: Any) -> int:
+    """An integer of any size."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise wrong_type(name, value, "an integer")
+    return operator.index(value)
+
+
 def duration(
     unit: str = "seconds", *, zero: bool = False, infinite: bool = False, most: float = math.inf
 ) -> Callable[[str, Any], float]:

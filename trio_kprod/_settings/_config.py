@@ -1,8 +1,10 @@
 """The settings: every option of `open_producer`, checked and converted before any connection.
 
-`make_settings` is the only way in. Two tables say what each option may be: one for the options that are named
-in `open_producer`'s signature, one for those that keep kafka-python's names. A third says which options may
-not contradict each other. Options that arrive with kafka-python's names and in milliseconds leave as seconds.
+`make_settings` is the only way in. Two tables say what each option may be: `NAMED` has the options that stand
+in the signature of `open_producer`, `_CONFIG` those that keep kafka-python's names. A third says which option
+may not be larger than which. Times that kafka-python has in milliseconds become seconds here.
+
+Everything that is wrong is found before anything is told: see `_problems`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from .._instruments import Instrument
 from .._messages import Undelivered
 from . import _options
-from ._checks import Check, duration, flag, function, integer, one_of, optional
+from ._checks import Check, duration, flag, function, integer, one_of, optional, whole
 from ._options import INT32, Serializer
+from ._other_clients import OTHERS, other, plain
+from ._problems import Problems
 from ._security import make_security
 
 
@@ -49,6 +53,7 @@ class Settings:
     client_id: str
     acks: int
     compression: int
+    compression_level: int | None
     batch_size: int
     max_request_size: int
     partitioner: Any
@@ -82,6 +87,7 @@ class ClientConfig(TypedDict, total=False):
     client_id: str | None
     acks: Literal[0, 1, -1, "all"]
     compression_type: Literal["gzip", "snappy", "lz4", "zstd"] | None
+    compression_level: int | None
     batch_size: int
     max_request_size: int
     partitioner: Any  # a kafka.partitioner.Partitioner, or f(key_bytes, all_partitions, available_partitions)
@@ -117,6 +123,26 @@ class ClientConfig(TypedDict, total=False):
     )
 
 
+class ProducerSettings(ClientConfig, total=False):
+    """What `settings_from` returns: every argument of `open_producer` that is no object of the program's own.
+
+    Serializers, instruments, `on_undelivered` and `logger` are given to `open_producer` itself.
+    """
+
+    bootstrap_servers: str | Iterable[str]
+    max_queue_size: int
+    max_buffer_size: int
+    max_buffer_bytes: int
+    delivery_threshold: int
+    delivery_interval: float
+    delivery_timeout: float
+    topic_timeout: float
+    max_retries: int
+    retry_backoff: float
+    connect_timeout: float
+    shutdown_timeout: float
+
+
 def make_settings(
     bootstrap_servers: str | Iterable[str] = "localhost:9092",
     *,
@@ -133,17 +159,29 @@ def make_settings(
         TypeError: an argument is of the wrong kind, or a name is not known.
         ValueError: a wrong value, a file that cannot be used, or two options that contradict each other.
         ModuleNotFoundError: an option needs a package that is not installed.
+        SettingsError: several of these.
     """
     given = {**options, **client_config}
-    for name in given:
-        _refuse_unknown(name)
-    values = {name: option.check(name, given.get(name, option.default)) for name, option in _TABLE.items()}
-    _settle_contradictions(values, given)
+    problems = Problems()
+    _refuse_unknown(given, problems)
+    values = _checked(given, problems)
+    _settle_contradictions(values, given, problems)
+    security = make_security(given, problems)
+    with problems.kept():
+        servers = _options.addresses(bootstrap_servers, security.security_protocol)
+    problems.tell()
     for name, option in _CONFIG.items():
         values[option.field or name.removesuffix("_ms")] = values.pop(name)
-    security = make_security(given)
-    servers = _options.addresses(bootstrap_servers, security.security_protocol)
     return Settings(bootstrap_servers=servers, **values, **security._asdict())
+
+
+def _checked(given: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    """The options as the package keeps them. Those that are wrong are missing."""
+    values: dict[str, Any] = {}
+    for name, option in _TABLE.items():
+        with problems.kept():
+            values[name] = option.check(name, given.get(name, option.default))
+    return values
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -186,6 +224,7 @@ _CONFIG: Mapping[str, _Option] = {
     "client_id": _Option(None, _options.client_id),
     "acks": _Option("all", one_of({0: 0, 1: 1, -1: -1, "all": -1})),
     "compression_type": _Option(None, _options.compression, "compression"),
+    "compression_level": _Option(None, optional(whole)),
     # By measurement; kafka-python's 16384 holds 150 messages of 100 bytes, and every batch has its cost.
     "batch_size": _Option(524_288, _options.batch_size),
     "max_request_size": _Option(1_048_576, integer(1, INT32)),
@@ -207,6 +246,8 @@ _CONFIG: Mapping[str, _Option] = {
 
 _TABLE: Mapping[str, _Option] = {**NAMED, **_CONFIG}
 
+_KNOWN = (*ClientConfig.__optional_keys__, *NAMED)
+
 #: Which option may not be larger than which.
 _AT_MOST = (
     ("delivery_threshold", "max_buffer_size"),
@@ -214,50 +255,64 @@ _AT_MOST = (
     ("reconnect_backoff_ms", "reconnect_backoff_max_ms"),
 )
 
-_NEGOTIATED = "the version of every request is negotiated with each broker"
-_MEASURED = "use producer.statistics() and instruments"
 
-#: kafka-python's names that mean nothing here, with what to use instead.
-_INSTEAD: Mapping[str, str] = {
-    "linger_ms": "use delivery_interval (seconds) and delivery_threshold (messages)",
-    "buffer_memory": "use max_buffer_bytes",
-    "retries": "use max_retries (-1: no limit)",
-    "retry_backoff_ms": "use retry_backoff (seconds)",
-    "delivery_timeout_ms": "use delivery_timeout (seconds)",
-    "max_block_ms": "`await send` waits for room and can be cancelled, send_nowait never waits, and "
-    "connect_timeout (seconds) bounds opening",
-    "enable_idempotence": "it follows from acks: on with 'all', off with 0 and 1",
-    "transactional_id": "transactions are not supported",
-    "transaction_timeout_ms": "transactions are not supported",
-    "max_in_flight_requests_per_connection": "they are pipelined as far as is safe",
-    "bootstrap_timeout_ms": "use connect_timeout (seconds)",
-    "socket_connection_setup_timeout_max_ms": "socket_connection_setup_timeout_ms bounds every attempt",
-    "client_dns_lookup": "every address of a name is tried",
-    "metric_reporters": _MEASURED,
-    "metrics_enabled": _MEASURED,
-    "metrics_num_samples": _MEASURED,
-    "metrics_sample_window_ms": _MEASURED,
-    "selector": "input and output are trio's",
-    "kafka_client": "the client is this package's own",
-    "api_version": _NEGOTIATED,
-    "socks5_proxy": "use proxy_url, as in 'socks5://host:port'",
-}
+def _refuse_unknown(given: Mapping[str, Any], problems: Problems) -> None:
+    wrong = [name for name in given if name not in _KNOWN]
+    translatable = (name for name in wrong if "." in name and _is_translatable(plain(name)))
+    hinted = next(translatable, None)  # said once, however many there are
+    for name in wrong:
+        problems.add(unknown(name, plain(name), hint=name == hinted))
 
 
-def _refuse_unknown(name: str) -> None:
-    known = {*ClientConfig.__optional_keys__, *NAMED}
-    if name in known:
+def _is_translatable(plain_name: str) -> bool:
+    foreign = other(plain_name)
+    return plain_name in _KNOWN or (foreign is not None and foreign.translate is not None)
+
+
+def unknown(name: str, plain_name: str, *, hint: bool = False) -> TypeError:
+    """The error for a name that is no setting: what to write instead, as far as that can be guessed."""
+    more = "; trio_kprod.settings_from translates the names of other clients" if hint else ""
+    foreign = other(plain_name)
+    if foreign is not None:
+        return TypeError(f"{name} has no meaning here: {foreign.instead}{more}")
+    nearest = difflib.get_close_matches(plain_name, [*_KNOWN, *OTHERS, "bootstrap_servers"], n=1)
+    if not nearest:
+        return TypeError(f"unknown setting {name!r}")
+    if nearest[0] in OTHERS:
+        instead = OTHERS[nearest[0]].instead
+        return TypeError(f"unknown setting {name!r}; {nearest[0]} has no meaning here: {instead}")
+    return TypeError(f"unknown setting {name!r}: did you mean {nearest[0]!r}?{more}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Contradictions
+
+
+def _settle_contradictions(values: dict[str, Any], given: Mapping[str, Any], problems: Problems) -> None:
+    """Three defaults adapt to what was given; every other contradiction is an error.
+
+    Nothing is said of options that are wrong in themselves, and so are missing in `values`.
+    """
+    with problems.kept():
+        _fit_largest_request(values, given)
+    if "batch_size" not in given and "max_request_size" in values:
+        values["batch_size"] = min(values["batch_size"], values["max_request_size"])
+    if "reconnect_backoff_max_ms" not in given and "reconnect_backoff_ms" in values:
+        values["reconnect_backoff_max_ms"] = max(
+            values["reconnect_backoff_max_ms"], values["reconnect_backoff_ms"]
+        )
+    for small, large in _AT_MOST:
+        if small in values and large in values and values[small] > values[large]:
+            low, high = _as_given(small, values), _as_given(large, values)
+            problems.add(ValueError(f"{small} ({low}) must not be larger than {large} ({high})"))
+    if values.get("compression_level") is not None and "compression_type" in values:
+        with problems.kept():
+            _options.check_level(values["compression_level"], given.get("compression_type"))
+
+
+def _fit_largest_request(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    if "max_buffer_bytes" not in values or "max_request_size" not in values:
         return
-    nearest = difflib.get_close_matches(name, [*known, *_INSTEAD, "bootstrap_servers"], n=1)
-    if name in _INSTEAD:
-        raise TypeError(f"{name} has no meaning here: {_INSTEAD[name]}")
-    if nearest and nearest[0] in _INSTEAD:
-        raise TypeError(f"unknown setting {name!r}; {nearest[0]} has no meaning here: {_INSTEAD[nearest[0]]}")
-    raise TypeError(f"unknown setting {name!r}" + (f": did you mean {nearest[0]!r}?" if nearest else ""))
-
-
-def _settle_contradictions(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Three defaults adapt to what was given; every other contradiction is an error."""
     half = values["max_buffer_bytes"] // 2
     if "max_request_size" not in given:
         values["max_request_size"] = max(1, min(values["max_request_size"], half))
@@ -268,16 +323,6 @@ def _settle_contradictions(values: dict[str, Any], given: Mapping[str, Any]) -> 
             f"max_buffer_bytes ({values['max_buffer_bytes']}), so that a message of any size finds room "
             "beside topics that make no progress: use a larger max_buffer_bytes or a smaller max_request_size"
         )
-    if "batch_size" not in given:
-        values["batch_size"] = min(values["batch_size"], values["max_request_size"])
-    if "reconnect_backoff_max_ms" not in given:
-        values["reconnect_backoff_max_ms"] = max(
-            values["reconnect_backoff_max_ms"], values["reconnect_backoff_ms"]
-        )
-    for small, large in _AT_MOST:
-        if values[small] > values[large]:
-            low, high = _as_given(small, values), _as_given(large, values)
-            raise ValueError(f"{small} ({low}) must not be larger than {large} ({high})")
 
 
 def _as_given(name: str, values: Mapping[str, Any]) -> Any:

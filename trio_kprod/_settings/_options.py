@@ -46,7 +46,10 @@ Serializer = Callable[[str, Any], "bytes | None"]
 
 
 def addresses(given: Any, protocol: str) -> tuple[tuple[str, int], ...]:
-    """Every address in the order given, each once. Empty entries, as in ``"a:1,"``, are skipped."""
+    """Every address in the order given, each once. Empty entries, as in ``"a:1,"``, are skipped.
+
+    An empty `protocol` is one that is not known, because what was given for it is wrong.
+    """
     allowed = "'host:port', several joined by commas, or an iterable of such strings"
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise wrong_type("bootstrap_servers", given, allowed)
@@ -82,7 +85,7 @@ def _address(given: str, protocol: str) -> tuple[str, int]:
     if not _is_name(host):
         raise wrong_value("bootstrap_servers", given, "a name that the name service can be asked for")
     # Kafka writes listeners as PROTOCOL://host:port or NAME://host:port; only a protocol can contradict.
-    if match["listener"] in PROTOCOLS and match["listener"] != protocol:
+    if protocol and match["listener"] in PROTOCOLS and match["listener"] != protocol:
         raise ValueError(f"bootstrap_servers names {given!r}, but security_protocol is {protocol!r}")
     return host, port
 
@@ -196,6 +199,28 @@ def compression(name: str, given: Any) -> int:
                 f"{name}={given!r} needs a package that is not installed: install trio_kprod[compression]"
             )
     return codec
+
+
+#: The levels of each codec that has any. Negative ones of zstd are faster and compress less. Sources: zlib,
+#: liblz4 (whose 0, 1 and 2 are the same), and for zstd KIP-390.
+_LEVELS = {"gzip": (1, 9), "lz4": (0, 12), "zstd": (-131_072, 22)}
+
+
+def check_level(level: int, codec: str | None) -> None:
+    name = "compression_level"
+    if codec not in _LEVELS:
+        raise ValueError(f"{name} has no effect with compression_type={codec!r}: use 'gzip', 'lz4' or 'zstd'")
+    least, most = _LEVELS[codec]
+    if not least <= level <= most:
+        allowed = f"from {least} to {most} with compression_type={codec!r}"
+        raise wrong_value(name, level, allowed)
+    if codec == "lz4" and importlib.util.find_spec("lz4") is None:
+        # kafka-python also takes older packages for lz4, each with its own way to give a level.
+        raise ModuleNotFoundError(
+            f"{name} with compression_type='lz4' needs a package that is not installed: "
+            "install trio_kprod[compression]",
+            name="lz4",
+        )
 
 
 def batch_size(name: str, given: Any) -> int:

@@ -11,12 +11,13 @@ import importlib.util
 import inspect
 import platform
 import ssl
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ._checks import Check, anything, flag, instance_of, one_of, optional, path, secret, text, wrong_type
+from ._problems import Problems
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
@@ -31,61 +32,78 @@ class Security(NamedTuple):
     sasl_options: Mapping[str, Any] = MappingProxyType({})
 
 
-def make_security(given: Mapping[str, Any]) -> Security:
-    """Check what was `given` of `OPTIONS`, read the files, and build the TLS context."""
-    values = {name: check(name, given.get(name, default)) for name, (default, check) in OPTIONS.items()}
-    changed = [name for name, (default, _) in OPTIONS.items() if values[name] != default]
+def make_security(given: Mapping[str, Any], problems: Problems) -> Security:
+    """Check what was `given` of `OPTIONS`, read the files, and build the TLS context.
+
+    If an option is wrong in itself, nothing is said of how it fits to others, nor of files.
+    """
+    before = len(problems)
+    values: dict[str, Any] = {"security_protocol": ""}
+    for name, (default, check) in OPTIONS.items():
+        with problems.kept():
+            values[name] = check(name, given.get(name, default))
     protocol: str = values["security_protocol"]
-    _refuse_useless(protocol, changed)
-    context = _tls_context(values, changed) if protocol.endswith("SSL") else None
+    if len(problems) > before:
+        return Security(protocol, None, False)
+    changed = [name for name, (default, _) in OPTIONS.items() if values[name] != default]
+    _refuse_useless(protocol, changed, problems)
+    context = _tls_context(values, changed, problems) if protocol.endswith("SSL") else None
     check_hostname = context is not None and context.check_hostname
     if not protocol.startswith("SASL_"):
         return Security(protocol, context, check_hostname)
-    mechanism = _mechanism(protocol, values, changed)
+    _check_mechanism(protocol, values, changed, problems)
     options = {
         name: value for name, value in values.items() if value is not None and not name.startswith("ssl_")
     }
-    return Security(protocol, context, check_hostname, mechanism, MappingProxyType(options))
+    return Security(protocol, context, check_hostname, values["sasl_mechanism"], MappingProxyType(options))
 
 
-def _refuse_useless(protocol: str, changed: list[str]) -> None:
+def _refuse_useless(protocol: str, changed: list[str], problems: Problems) -> None:
     for prefix, works, hint in (
         ("ssl_", protocol.endswith("SSL"), "'SSL' or 'SASL_SSL'"),
         ("sasl_", protocol.startswith("SASL_"), "'SASL_SSL' or 'SASL_PLAINTEXT'"),
     ):
         useless = next((name for name in changed if name.startswith(prefix) and not works), None)
         if useless:
-            raise ValueError(f"{useless} has no effect with security_protocol={protocol!r}: use {hint}")
+            # One line for all of them: what is wrong is the protocol.
+            problems.add(
+                ValueError(f"{useless} has no effect with security_protocol={protocol!r}: use {hint}")
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------
 # TLS
 
 
-def _tls_context(values: Mapping[str, Any], changed: list[str]) -> ssl.SSLContext:
-    context = values["ssl_context"]
+def _tls_context(values: Mapping[str, Any], changed: list[str], problems: Problems) -> ssl.SSLContext:
+    context: ssl.SSLContext | None = values["ssl_context"]
     if context is None:
-        return _build_context(values)
-    ignored = [name for name in changed if name.startswith("ssl_") and name != "ssl_context"]
-    if ignored:
-        raise ValueError(f"{ignored[0]} has no effect beside ssl_context: set it on the context itself")
+        return _build_context(values, problems)
+    for name in changed:
+        if name.startswith("ssl_") and name != "ssl_context":
+            problems.add(ValueError(f"{name} has no effect beside ssl_context: set it on the context itself"))
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:
-        raise ValueError("ssl_context must be one for clients, such as ssl.create_default_context() returns")
-    return context  # type: ignore[no-any-return]
+        problems.add(
+            ValueError("ssl_context must be one for clients, such as ssl.create_default_context() returns")
+        )
+    return context
 
 
-def _build_context(values: Mapping[str, Any]) -> ssl.SSLContext:
-    with _reading("ssl_cafile", values["ssl_cafile"]):
+def _build_context(values: Mapping[str, Any], problems: Problems) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # to check the rest, if the next lines fail
+    with problems.kept(), _reading("ssl_cafile", values["ssl_cafile"]):
         context = ssl.create_default_context(cafile=values["ssl_cafile"])
     # This switches off only the comparison with the host's name: the certificate is still verified.
     context.check_hostname = values["ssl_check_hostname"]
-    _load_certificate(context, values)
+    with problems.kept():
+        _load_certificate(context, values)
     if values["ssl_crlfile"] is not None:
-        with _reading("ssl_crlfile", values["ssl_crlfile"]):
+        with problems.kept(), _reading("ssl_crlfile", values["ssl_crlfile"]):
             context.load_verify_locations(cafile=values["ssl_crlfile"])
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     if values["ssl_ciphers"] is not None:
-        _set_ciphers(context, values["ssl_ciphers"])
+        with problems.kept():
+            _set_ciphers(context, values["ssl_ciphers"])
     return context
 
 
@@ -152,34 +170,38 @@ _MECHANISMS = {
 }
 
 
-def _mechanism(protocol: str, values: Mapping[str, Any], changed: list[str]) -> str:
+def _check_mechanism(
+    protocol: str, values: Mapping[str, Any], changed: list[str], problems: Problems
+) -> None:
     from kafka.net.sasl import SASL_MECHANISMS
 
-    name: str = values["sasl_mechanism"]
+    name = values["sasl_mechanism"]
     if name not in SASL_MECHANISMS:
         known = ", ".join(map(repr, sorted(SASL_MECHANISMS)))
-        raise ValueError(
-            f"sasl_mechanism must be one of {known} with security_protocol={protocol!r}, got {name!r}"
+        problems.add(
+            ValueError(
+                f"sasl_mechanism must be one of {known} with security_protocol={protocol!r}, got {name!r}"
+            )
         )
     rules = _MECHANISMS.get(name)
     if rules is not None:  # else the user registered it with kafka-python, which checks it
-        _check_mechanism(name, rules, protocol, changed)
-    return name
+        for wrong in _faults(name, rules, protocol, changed):
+            problems.add(wrong)
 
 
-def _check_mechanism(name: str, rules: _Mechanism, protocol: str, changed: list[str]) -> None:
+def _faults(name: str, rules: _Mechanism, protocol: str, changed: list[str]) -> Iterator[Exception]:
     for option in rules.required:
         if option not in changed:
-            raise ValueError(f"sasl_mechanism={name!r} needs {option}")
+            yield ValueError(f"sasl_mechanism={name!r} needs {option}")
     for option in changed:
         if option.startswith("sasl_") and option not in (
             "sasl_mechanism", *rules.required, *rules.optional
         ):  # fmt: skip
-            raise ValueError(f"{option} has no effect with sasl_mechanism={name!r}")
+            yield ValueError(f"{option} has no effect with sasl_mechanism={name!r}")
     if name == "AWS_MSK_IAM" and protocol != "SASL_SSL":
-        raise ValueError(f"sasl_mechanism='AWS_MSK_IAM' needs security_protocol='SASL_SSL', got {protocol!r}")
+        yield ValueError(f"sasl_mechanism='AWS_MSK_IAM' needs security_protocol='SASL_SSL', got {protocol!r}")
     if rules.module is not None and importlib.util.find_spec(rules.module) is None:
-        raise ModuleNotFoundError(
+        yield ModuleNotFoundError(
             f"sasl_mechanism={name!r} needs the package {rules.module}, which is not installed",
             name=rules.module,
         )
