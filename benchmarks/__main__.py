@@ -1,11 +1,11 @@
 """Every figure there is, one command after the other, and ``RESULTS.md`` from what they found.
 
     python -m benchmarks [--rounds N] [--quick] [--bootstrap-servers HOST:PORT] [--only COMMAND ...]
-    python -m benchmarks --readme
+    python -m benchmarks --docs
 
 ``--only`` measures some of them again, or none, if none is named; the page is rebuilt from all that has been
-kept. ``--readme`` measures nothing, and prints what the README says of them. With five rounds all take about
-three quarters of an hour on two cores, and proportionally more with more.
+kept. ``--docs`` measures nothing, and prints what ``docs/speed.md`` says of them. With five rounds all take
+about three quarters of an hour on two cores, and proportionally more with more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness.results import DIRECTORY, Results
 from benchmarks.page import page
-from benchmarks.readme import lines
+from benchmarks.speed_page import lines
 
 COMMANDS = ("throughput", "latency", "responsiveness", "cost", "memory", "recovery", "growth")
 PAGE = Path(__file__).with_name("RESULTS.md")
@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument("--bootstrap-servers")
     parser.add_argument("--only", nargs="*", choices=COMMANDS, default=COMMANDS, metavar="COMMAND")
     parser.add_argument("--results", type=Path)
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     given = parser.parse_args()
     directory = given.results or DIRECTORY
-    if given.readme:
+    if given.docs:
         print("\n".join(lines(kept(directory))))
         return
     failed = [name for name in given.only if not measure(name, given)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ html_css_files = ["wide-tables.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+_ROOT = Path(__file__).parent.parent
+
+# ``repo:PATH`` is a file of the project that is no page. Its address stands in one place, pyproject.toml.
+_homepage = re.search('^Homepage = "([^"]+)"', (_ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+assert _homepage
+myst_url_schemes = {
+    "http": None,
+    "https": None,
+    "repo": {"url": _homepage[1] + "/blob/main/{{path}}", "title": "{{path}}"},
+}
 
 # Docstrings write the names of this package in single backticks, and those of parameters too.
 default_role = "py:obj"
@@ -45,8 +57,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Settings|Client|Host|Headers|Delivery|Intake|Tracking|Options|Address|[A-Z]\w?)"),
     (r"py:.*", r"(Any|Callable|Iterable|Sequence|Mapping|Literal|Unpack|TracebackType|Self|NoReturn)"),
 ]
-
-_ROOT = Path(__file__).parent.parent
 
 
 def _as_text(_app: Any, _env: Any, node: Any, content: Any) -> Any:

@@ -27,8 +27,8 @@ from benchmarks.harness.turns import Case, RoundFailed, Turns, brief, can, make_
 from benchmarks.memory import full_cases
 from benchmarks.page import page
 from benchmarks.peers import PEERS, PYTHON_LOOPS, REFERENCE, Peer, is_installed
-from benchmarks.readme import lines as readme_lines
 from benchmarks.recovery import recovered_after, waiting_at
+from benchmarks.speed_page import lines as speed_lines
 from benchmarks.targets import Target, other_idiom, table, targets
 from tests.kafka.cluster import Kafka
 from tests.kafka.jars import Unavailable
@@ -248,15 +248,13 @@ def test_every_missed_target_is_explained() -> None:
 
 
 @pytest.mark.skipif(not kept(DIRECTORY), reason="a source distribution goes without the figures")
-def test_the_readme_has_the_figures_that_are_kept() -> None:
-    """Wherever it breaks their lines; as soon as it shows the plot."""
-    readme = (PROJECT / "README.md").read_text("utf-8")
-    if "(benchmarks/results/throughput.svg)" in readme:
-        text = " ".join(readme.split())
-        assert [line for line in readme_lines(kept(DIRECTORY)) if line not in text] == []
+def test_the_page_of_speed_has_the_figures_that_are_kept() -> None:
+    """Wherever it breaks their lines."""
+    text = " ".join((PROJECT / "docs" / "speed.md").read_text("utf-8").split())
+    assert [line for line in speed_lines(kept(DIRECTORY)) if line not in text] == []
 
 
-def test_the_readme_has_four_lines_of_figures() -> None:
+def test_the_page_of_speed_has_four_lines_of_figures() -> None:
     """Each from another command."""
     acks, late = {"p50": 0.001, "p99": 0.002}, {"p99": 0.004}
     names = ("send_nowait", *PYTHON_LOOPS, REFERENCE)
@@ -272,14 +270,14 @@ def test_the_readme_has_four_lines_of_figures() -> None:
         "cost": {FULL_SPEED: rounds},
         "memory": memory,
     }
-    first, second, third, fourth = readme_lines(
+    first, second, third, fourth = speed_lines(
         {name: Results(name, name, "", {}, 0.0, found=found) for name, found in cases.items()}
     )
     assert "`send_nowait`: 50 messages/s; 4.00 x `KafkaProducer`, 4.00 x `aiokafka`" in first
     assert "`send_nowait` 1.00 / 2.00; `KafkaProducer` 1.00 / 2.00" in second
     assert "`send_nowait` 4.0; `KafkaProducer` 4.0" in third
     assert "`send_nowait` 10000.0; `KafkaProducer` 40000.0" in fourth
-    assert fourth.endswith("a message of 1,000 bytes takes 2,300.")
+    assert fourth.endswith("each message of 1,000 bytes takes 2,300 bytes of memory.")
 
 
 @pytest.mark.skipif(not plots.can_plot(), reason="matplotlib is not installed")

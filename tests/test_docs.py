@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +25,11 @@ import trio.testing
 
 import trio_kprod
 import trio_kprod.testing
+from tests.test_readme import functions_of
+from trio_kprod._settings import _config, _security
 
-DOCS = Path(__file__).parent.parent / "docs"
+PROJECT = Path(__file__).parent.parent
+DOCS = PROJECT / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md"))
 
 _block = re.compile(
@@ -119,3 +125,97 @@ def test_everything_public_is_in_the_reference() -> None:
     documented = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", reference, re.MULTILINE))
     assert set(trio_kprod.__all__) - {"__version__"} - documented == set()
     assert set(trio_kprod.testing.__all__) - documented == set()
+
+
+# -- what tables say ---------------------------------------------------------------------------------------
+
+
+def page(name: str) -> str:
+    return (DOCS / f"{name}.md").read_text("utf-8")
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row that begins with code."""
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
+    return [row for row in cells if row[0].startswith("`")]
+
+
+def settings() -> dict[str, list[str]]:
+    """The rows of the tables of settings, by name."""
+    table = [row for row in rows(page("settings")) if len(row) == 4]
+    named = {row[0].strip("`"): row for row in table}
+    assert len(named) == len(table)
+    return named
+
+
+def defaults() -> dict[str, Any]:
+    """Every setting with its default, as `open_producer` has it."""
+    signature = inspect.signature(trio_kprod.open_producer)
+    named = {name: one.default for name, one in signature.parameters.items() if name != "client_config"}
+    client = {name: option.default for name, option in _config._CONFIG.items()}
+    return {**named, **client, **{name: default for name, (default, _) in _security.OPTIONS.items()}}
+
+
+def test_the_settings_are_all_of_them_with_their_defaults() -> None:
+    """Each once, with the default written as Python has it."""
+    known = {"math": math, "socket": socket}
+    assert {name: eval(row[1].strip("`"), known) for name, row in settings().items()} == defaults()
+
+
+def test_the_units_are_right() -> None:
+    """Milliseconds where kafka-python's name says so, and nowhere else."""
+    units: Mapping[str, str] = {name: row[2] for name, row in settings().items()}
+    assert {name for name, unit in units.items() if unit == "ms"} == {
+        name for name in units if name.endswith("_ms")
+    }
+    times = {"interval", "timeout", "backoff"}
+    assert {name for name, unit in units.items() if unit == "s"} == {
+        name for name in units if name.rpartition("_")[2] in times
+    }
+    assert {name for name, unit in units.items() if unit == "bytes"} == {
+        name for name in units if name.endswith("_bytes") or name in ("batch_size", "max_request_size")
+    }
+
+
+def test_extras_that_are_named_exist() -> None:
+    project = (PROJECT / "pyproject.toml").read_text("utf-8")
+    text = " ".join(one.read_text("utf-8") for one in PAGES)
+    for extra in set(re.findall(r"trio_kprod\[([a-z]+)\]", text)):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
+
+
+def test_the_methods_are_the_producers() -> None:
+    """Every public one is on the page of the first ten minutes."""
+    named = set(re.findall(r"`(?:await )?(\w+)\(", page("first-ten-minutes")))
+    public = {name for name in vars(trio_kprod.Producer) if not name.startswith("_")}
+    assert public - named == {"undelivered"}
+
+
+def test_the_causes_are_the_packages_errors() -> None:
+    _, _, table = page("promises").partition("| cause | ")
+    causes = [row[0].strip("`") for row in rows(table)]
+    assert len(causes) == 6
+    assert all(issubclass(getattr(trio_kprod, cause), trio_kprod.ProducerError) for cause in causes)
+
+
+def test_every_test_that_is_named_exists() -> None:
+    for one in PAGES:
+        for module, name in re.findall(r"`([\w/]+\.py)::(\w+)`", one.read_text("utf-8")):
+            assert name in functions_of(module), f"{one.name}: {module} has no {name}"
+
+
+@pytest.mark.parametrize("when", ["when", "always"])
+def test_every_guarantee_names_its_test(when: str) -> None:
+    _, _, table = page("promises").partition(f"| {when} | ")
+    lines = table.partition("\n\n")[0].splitlines()[2:]
+    assert len(lines) > 5
+    shown = [line.split("|")[-2].strip() for line in lines]
+    assert all("::" in one or one.startswith("the same") for one in shown)
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    """``repo:PATH`` is a file of the project."""
+    links = [link for one in PAGES for link in re.findall(r"\]\(repo:([^)#]+)\)", one.read_text("utf-8"))]
+    assert links
+    assert [link for link in links if not (PROJECT / link).exists()] == []

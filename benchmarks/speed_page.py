@@ -1,4 +1,4 @@
-"""What the README has of speed, from the results kept; ``python -m benchmarks --readme`` prints it."""
+"""What `docs/speed.md` says of speed, from the results kept; ``python -m benchmarks --docs`` prints it."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def _costs(every: Every) -> str:
     peers = {_IDIOM: _OURS, **{f"`{peer}`": peer for peer in PYTHON_LOOPS}}
     found = "; ".join(f"{name} {middle(taken[peer], cpu_us):.1f}" for name, peer in peers.items())
     full = max(middle(every["memory"].found[case.name][_OURS], bytes_each) for case in full_cases())
-    memory = f"With everything full a message of 1,000 bytes takes {full:,.0f}."
+    memory = f"When queue and buffer are full, each message of 1,000 bytes takes {full:,.0f} bytes of memory."
     return f"**Processor** time a message, all threads (µs): {found}. {memory}"
