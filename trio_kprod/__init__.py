@@ -36,6 +36,10 @@ on both sides
 `_instruments`         the hooks of those who watch
 `_messages`, `_errors` the values and the errors
 `_kafka_python`        kafka-python's first import, without its warnings
+for those who watch
+-------------------------------------------------------------------------------------------------------
+`instruments`          OpenTelemetry, Prometheus, statsd, events for logs; not imported from here
+-------------------------------------------------------------------------------------------------------
 for tests
 -------------------------------------------------------------------------------------------------------
 `testing`              an embedded broker, a fault proxy, and a producer in virtual time
