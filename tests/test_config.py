@@ -129,13 +129,23 @@ def test_defaults_are_kafka_pythons_unless_said_otherwise() -> None:
 
 def test_open_producer_takes_the_same_options_with_the_same_defaults() -> None:
     """The documented signature and the one that is checked cannot drift apart."""
-    theirs = dict(inspect.signature(trio_kprod.open_producer).parameters)
-    assert theirs.pop("client_config").kind is inspect.Parameter.VAR_KEYWORD
-    ours = inspect.signature(make_settings).parameters
-    assert theirs.pop("bootstrap_servers").default == ours["bootstrap_servers"].default
-    assert {name: one.default for name, one in theirs.items()} == {
-        name: option.default for name, option in _config.NAMED.items()
+    theirs = trio_kprod.open_producer.__kwdefaults__
+    assert theirs == {name: option.default for name, option in _config.NAMED.items()}
+    [servers] = trio_kprod.open_producer.__defaults__ or ()
+    assert servers == inspect.signature(make_settings).parameters["bootstrap_servers"].default
+
+
+def test_help_and_completion_list_every_setting() -> None:
+    """Not only those that the function names itself: notebooks complete by the signature of the object."""
+    listed = inspect.signature(trio_kprod.open_producer).parameters
+    assert set(listed) == {"bootstrap_servers", *_config.NAMED, *ClientConfig.__optional_keys__}
+    assert {name: listed[name].default for name in _security.OPTIONS} == {
+        name: default for name, (default, _) in _security.OPTIONS.items()
     }
+    assert {name: listed[name].default for name in _config._CONFIG} == {
+        name: option.default for name, option in _config._CONFIG.items()
+    }
+    assert "compression_level: int | None = None" in str(inspect.signature(trio_kprod.open_producer))
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ from ._settings import (
     ClientConfig as ClientConfig,
     ProducerSettings as ProducerSettings,
     settings_from as settings_from,
+    show_client_settings as _show_client_settings,
 )
 from ._version import __version__ as __version__
 
@@ -128,3 +129,4 @@ def _show_public_names() -> None:
 
 
 _show_public_names()
+_show_client_settings(open_producer)

@@ -23,5 +23,6 @@ from ._config import (
     ProducerSettings as ProducerSettings,
     Settings as Settings,
     make_settings as make_settings,
+    show_client_settings as show_client_settings,
 )
 from ._translate import settings_from as settings_from

@@ -10,6 +10,7 @@ Everything that is wrong is found before anything is told: see `_problems`.
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import math
 import socket
@@ -17,7 +18,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, get_type_hints
 
 from .._instruments import Instrument
 from .._messages import Undelivered
@@ -26,7 +27,7 @@ from ._checks import Check, duration, flag, function, integer, one_of, optional,
 from ._options import INT32, Serializer
 from ._other_clients import OTHERS, other, plain
 from ._problems import Problems
-from ._security import make_security
+from ._security import OPTIONS as SECURITY, make_security
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,6 +283,28 @@ def unknown(name: str, plain_name: str, *, hint: bool = False) -> TypeError:
         instead = OTHERS[nearest[0]].instead
         return TypeError(f"unknown setting {name!r}; {nearest[0]} has no meaning here: {instead}")
     return TypeError(f"unknown setting {name!r}: did you mean {nearest[0]!r}?{more}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What help() and completion show
+
+
+def show_client_settings(function: Callable[..., Any]) -> None:
+    """Let the signature of a function list the settings that it takes as ``**client_config``.
+
+    Type checkers know them from `ClientConfig`; `help`, notebooks and the completion of IPython read the
+    signature of the object.
+    """
+    signature = inspect.signature(function)
+    types = get_type_hints(ClientConfig)
+    defaults = {name: option.default for name, option in _CONFIG.items()}
+    defaults |= {name: default for name, (default, _) in SECURITY.items()}
+    listed = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    listed += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+        for name, default in defaults.items()
+    ]
+    function.__signature__ = signature.replace(parameters=listed)  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------------------------------------------------
