@@ -41,6 +41,7 @@ PAYLOADS = {
     "request": ["broker", "api", "request_bytes", "response_bytes", "duration", "error"],
     "throttled": ["broker", "duration"],
     "connected": ["broker"],
+    "connect_failed": ["broker", "error"],
     "disconnected": ["broker", "error"],
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -602,6 +603,49 @@ async def test_refused_messages_are_not_counted_as_sent(autojump_clock: MockCloc
     assert sum(carried for carried, _ in sent.counts) > 4
     assert sum(acknowledged for _, acknowledged in sent.counts) == 4
     assert sent.topic_errors == [("t", "NOT_ENOUGH_REPLICAS (19)")] * 2
+
+
+class Connections(trio_kprod.Instrument):
+    def __init__(self) -> None:
+        self.open = 0
+        self.failed: list[BaseException] = []
+
+    def connected(self, *, broker: str) -> None:
+        self.open += 1
+
+    def disconnected(self, *, broker: str, error: BaseException | None) -> None:
+        self.open -= 1
+
+    def connect_failed(self, *, broker: str, error: BaseException) -> None:
+        self.failed.append(error)
+
+
+async def test_open_connections_can_be_counted(autojump_clock: MockClock) -> None:
+    """An attempt that failed is told by a hook of its own."""
+    broker = MemoryBroker()
+    connections = Connections()
+    async with open_memory_producer(broker, instruments=(connections,), delivery_threshold=1) as producer:
+        await producer.send_and_wait("t", b"1")
+        assert connections.open == broker.connections
+        broker.stop_listening()
+        broker.disconnect_all()
+        producer.send_nowait("t", b"2")
+        await trio.sleep(5)
+        assert connections.open == 0
+        assert all("refused" in str(error) for error in connections.failed)
+        assert len(connections.failed) >= 4
+        broker.start_listening()
+
+
+async def test_statistics_may_be_read_in_any_thread(autojump_clock: MockClock) -> None:
+    """Also of a producer in virtual time."""
+    async with open_memory_producer() as producer:
+        producer.send_nowait("t", b"1")
+        now = []
+        thread = threading.Thread(target=lambda: now.append(producer.statistics()))
+        thread.start()
+        thread.join()
+    assert now[0].oldest_age == 0
 
 
 async def test_lost_requests_are_not_counted_as_sent(autojump_clock: MockClock) -> None:

@@ -210,6 +210,9 @@ class Instrument:
     def connected(self, *, broker: str) -> None:
         """A connection is ready for requests, past TLS and SASL."""
 
+    def connect_failed(self, *, broker: str, error: BaseException) -> None:
+        """An attempt to connect to `broker` has failed; it is made again after a pause."""
+
     def disconnected(self, *, broker: str, error: BaseException | None) -> None:
         """A connection that was ready has ended; `error` is None if we closed it."""
 
@@ -303,8 +306,8 @@ class Instruments:
         active = [(one, overridden(one)) for one in self._instruments if id(one) not in self._disabled]
         for name in HOOKS:
             setattr(self, name, tuple((one, hooks[name]) for one, hooks in active if name in hooks))
-        self.on_accept = bool(self.enqueue_message or self.accepted)
-        self.follow_messages = any(getattr(self, name) for name in _FOLLOWING)
+        self.on_accept: bool = bool(self.enqueue_message or self.accepted)
+        self.follow_messages: bool = any(getattr(self, name) for name in _FOLLOWING)
 
 
 def _discard(_: object) -> None: ...

@@ -157,7 +157,7 @@ class Endpoints:
     def tell_failure(self, pace: Pace, error: BaseException) -> None:
         """An attempt to connect has failed."""
         self._tell_trouble(pace, error)
-        self.observe("disconnected", broker=name_of(pace.address), error=error)
+        self.observe("connect_failed", broker=name_of(pace.address), error=error)
 
     def responded(self, pace: Pace) -> None:
         """A broker has responded, or with ``acks=0`` taken a request: its troubles are over."""
