@@ -34,7 +34,7 @@ def wrong_value(name: str, value: object, allowed: str) -> ValueError:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Numbers. A bool does not count as one: True in the place of a count or a time is a mistake, not a 1.
+# Numbers. A bool is not one: who writes True for a count or a time did not mean 1.
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str, Any], int]:
@@ -64,7 +64,7 @@ def duration(
     """A time in `unit`, returned in seconds."""
     scale = {"seconds": 1, "milliseconds": 1000}[unit]
     allowed = f"a number of {unit} {'of at least' if zero else 'above'} 0"
-    allowed += " (math.inf for ever)" if infinite else ", and finite"
+    allowed += ", or math.inf for no limit" if infinite else ", and finite"
     if most < math.inf:
         allowed += f", at most {most}"
 

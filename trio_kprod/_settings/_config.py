@@ -1,8 +1,8 @@
 """The settings: every option of `open_producer`, checked and converted before any connection.
 
-`make_settings` is the only way in. Two tables say what each option may be: `NAMED` has the options that stand
-in the signature of `open_producer`, `_CONFIG` those that keep kafka-python's names. A third says which option
-may not be larger than which. Times that kafka-python has in milliseconds become seconds here.
+`make_settings` checks all of them. Two tables say what each option may be: `NAMED` has the options that stand
+in the signature of `open_producer`, `_CONFIG` those with the names of kafka-python. A third table says which
+option may not be larger than which. Times that arrive in milliseconds leave in seconds.
 
 Everything that is wrong is found before anything is told: see `_problems`.
 """
@@ -13,6 +13,7 @@ import difflib
 import inspect
 import logging
 import math
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,7 +84,10 @@ class Settings:
 
 
 class ClientConfig(TypedDict, total=False):
-    """The options of `open_producer` that keep kafka-python's names and units."""
+    """The settings of `open_producer` that any Kafka client has.
+
+    They have the names and units of kafka-python's `KafkaProducer`; `compression_level` it does not have.
+    """
 
     client_id: str | None
     acks: Literal[0, 1, -1, "all"]
@@ -107,11 +111,11 @@ class ClientConfig(TypedDict, total=False):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
     ssl_context: ssl.SSLContext | None
     ssl_check_hostname: bool
-    ssl_cafile: str | None
-    ssl_certfile: str | None
-    ssl_keyfile: str | None
+    ssl_cafile: str | os.PathLike[str] | None
+    ssl_certfile: str | os.PathLike[str] | None
+    ssl_keyfile: str | os.PathLike[str] | None
     ssl_password: str | bytes | None
-    ssl_crlfile: str | None
+    ssl_crlfile: str | os.PathLike[str] | None
     ssl_ciphers: str | None
     sasl_mechanism: str | None
     sasl_plain_username: str | None
@@ -125,9 +129,10 @@ class ClientConfig(TypedDict, total=False):
 
 
 class ProducerSettings(ClientConfig, total=False):
-    """What `settings_from` returns: every argument of `open_producer` that is no object of the program's own.
+    """What `settings_from` returns: arguments for `open_producer`.
 
-    Serializers, instruments, `on_undelivered` and `logger` are given to `open_producer` itself.
+    Serializers, `instruments`, `on_undelivered` and `logger` are not among them: they are objects of the
+    program, and are given to `open_producer` itself.
     """
 
     bootstrap_servers: str | Iterable[str]
@@ -150,7 +155,7 @@ def make_settings(
     client_config: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> Settings:
-    """Check everything and convert it; nothing is connected to, but TLS files are read.
+    """Check everything and convert it. This makes no connection, but reads the files for TLS.
 
     Args:
         bootstrap_servers, options, client_config: as `open_producer` gets them. What is left out has its
@@ -312,9 +317,9 @@ def show_client_settings(function: Callable[..., Any]) -> None:
 
 
 def _settle_contradictions(values: dict[str, Any], given: Mapping[str, Any], problems: Problems) -> None:
-    """Three defaults adapt to what was given; every other contradiction is an error.
+    """Three defaults adapt to what was given. Every other contradiction is an error.
 
-    Nothing is said of options that are wrong in themselves, and so are missing in `values`.
+    An option that is wrong in itself is missing in `values`, and contradicts nothing.
     """
     with problems.kept():
         _fit_largest_request(values, given)

@@ -79,11 +79,11 @@ def _address(given: str, protocol: str) -> tuple[str, int]:
     if host.startswith("["):
         host = host[1:-1]
         if not _is_ipv6(host):
-            raise wrong_value("bootstrap_servers", given, "an IPv6 address where there are brackets")
+            raise wrong_value("bootstrap_servers", given, "an IPv6 address inside the brackets")
     if not 1 <= port <= 65535:
         raise wrong_value("bootstrap_servers", given, "'host:port' with a port from 1 to 65535")
     if not _is_name(host):
-        raise wrong_value("bootstrap_servers", given, "a name that the name service can be asked for")
+        raise wrong_value("bootstrap_servers", given, "a host name that can be looked up")
     # Kafka writes listeners as PROTOCOL://host:port or NAME://host:port; only a protocol can contradict.
     if protocol and match["listener"] in PROTOCOLS and match["listener"] != protocol:
         raise ValueError(f"bootstrap_servers names {given!r}, but security_protocol is {protocol!r}")
@@ -231,8 +231,8 @@ def batch_size(name: str, given: Any) -> int:
 def shutdown_timeout(name: str, given: Any) -> float:
     if given == math.inf:
         raise ValueError(
-            f"{name} must be finite, got {given!r}: leaving the scope always ends. "
-            "To wait for ever, and cancellably, `await producer.flush()` at the end of the block"
+            f"{name} must be finite, got {given!r}: the block always ends. To wait without a limit, "
+            "`await producer.flush()` at the end of the block; this can be cancelled"
         )
     return duration(zero=True)(name, given)
 

@@ -74,11 +74,11 @@ def _times(factor: int, ours: str, unit: str) -> Other:
 
 
 def _only(*same: Any, instead: str, parse: Callable[[str, Any], Any] = text) -> Other:
-    """What happens here anyway is accepted, and needs no setting; any other value is refused."""
+    """Values that say what happens here anyway need no setting; any other is refused."""
 
     def translate(name: str, value: Any, _: Mapping[str, Any]) -> Mapping[str, Any]:
         if parse(name, value) not in same:
-            raise ValueError(f"{name}={value!r} cannot be had here: {instead}")
+            raise ValueError(f"{name}={value!r} is not possible here: {instead}")
         return {}
 
     return Other(instead, translate)
@@ -168,7 +168,7 @@ def _jaas(name: str, value: Any, _: Mapping[str, Any]) -> Mapping[str, Any]:
     """Java's way to write user name and password; it may hold secrets, so it is never shown."""
     module = _LOGIN_MODULE.fullmatch(value) if isinstance(value, str) else None
     if module is None or module[1] not in ("Plain", "Scram", "IAM"):
-        raise ValueError(f"{name} can be read for PlainLoginModule, ScramLoginModule and IAMLoginModule only")
+        raise ValueError(f"{name} must be for PlainLoginModule, ScramLoginModule or IAMLoginModule")
     if module[1] == "IAM":  # finds its credentials as botocore does
         return {}
     found = {
@@ -200,14 +200,14 @@ _C = "it belongs to librdkafka's C interface"
 _JAVA_TLS = "it belongs to Java's TLS; what OpenSSL can do is set on an ssl_context of your own"
 _PEM = "write the certificate or key to a file, or set it on an ssl_context of your own"
 _TOKENS = "use sasl_oauth_token_provider, an object whose method token() returns a token"
-_KERBEROS = "get the ticket before, by kinit"
+_KERBEROS = "get a ticket with kinit before the program starts"
 _NEGOTIATED = "the version of every request is negotiated with each broker"
 _MEASURED = "use producer.statistics() and instruments"
 _TOLD = "use `await send_and_wait`, on_undelivered, or an Instrument's hook `settled`"
 _LOGGED = "use the levels of the logger 'trio_kprod', or give another logger"
 _NO_TRANSACTIONS = "transactions are not supported"
-_PACED = "how often metadata is asked for follows from metadata_max_age_ms and from what happens"
-_PIPELINED = "they are pipelined as far as order and idempotence allow"
+_PACED = "metadata_max_age_ms and lost connections decide when the producer asks for metadata"
+_PIPELINED = "order and idempotence decide how many are sent at once"
 _BYTES = "a batch is bounded by batch_size (bytes)"
 _FIXED_BACKOFF = "the pause doubles up to 1 second"
 _CREDENTIALS = "botocore finds them, for instance in AWS_ACCESS_KEY_ID and AWS_DEFAULT_REGION"
@@ -240,16 +240,19 @@ OTHERS: Mapping[str, Other] = {
     ),
     **_all("metadata.recovery.rebootstrap.trigger.ms", _ASKED_AGAIN),
     "metadata_recovery_strategy": _only("rebootstrap", "REBOOTSTRAP", instead=_ASKED_AGAIN),
-    **_all("reconnect.backoff.jitter.ms", "the pause is cut by a random part"),
+    **_all("reconnect.backoff.jitter.ms", "the producer takes a random part off each pause"),
     **_all("broker.address.ttl", "a name is looked up for each connection"),
-    **_all("socket.blocking.max.ms socket.max.fails", "a request that has no response ends its connection"),
+    **_all(
+        "socket.blocking.max.ms socket.max.fails",
+        "request_timeout_ms ends the connection",
+    ),
     "api_version_request": _only(True, parse=flag, instead=_NEGOTIATED),
     **_all(
         "api.version api.version.request.timeout.ms api.version.fallback.ms broker.version.fallback "
         "api_version_auto_timeout_ms",
         _NEGOTIATED,
     ),
-    **_all("selector loop", "input and output are trio's"),
+    **_all("selector loop", "trio does the input and output"),
     **_all("kafka_client", "the client is this package's own"),
     **_all("client.rack", "a producer sends to leaders, wherever they are"),
     # Metadata
@@ -262,7 +265,7 @@ OTHERS: Mapping[str, Other] = {
         "topic.metadata.refresh.sparse metadata.max.idle.ms metadata.request.timeout.ms",
         _PACED,
     ),
-    **_all("topic.blacklist", "only topics to which messages are sent are asked for"),
+    **_all("topic.blacklist", "the producer asks only for topics to which it sends"),
     # When messages leave, and how many may wait
     "linger_ms": Other(_DELIVERY_INTERVAL, _linger),
     "queue_buffering_max_ms": Other(_DELIVERY_INTERVAL, _linger),
@@ -295,9 +298,12 @@ OTHERS: Mapping[str, Other] = {
     ),
     "idempotent": _only(True, parse=flag, instead="it follows from acks: on with 'all', off with 0 and 1"),
     **_all("max.in.flight.requests.per.connection max.in.flight", _PIPELINED),
-    "queuing_strategy": _only("fifo", instead="messages of a partition keep their order"),
-    **_all("enable.gapless.guarantee", "what could not be delivered is told, and what follows goes on"),
-    **_all("msg_order_cmp", "messages of a partition keep their order"),
+    "queuing_strategy": _only("fifo", instead="the messages of a partition always keep their order"),
+    **_all(
+        "enable.gapless.guarantee",
+        "what is not delivered is reported, and the next messages are sent",
+    ),
+    **_all("msg_order_cmp", "the messages of a partition always keep their order"),
     **_all(
         "transactional.id transaction.timeout.ms transaction.two.phase.commit.enable transactional "
         "transactional_timeout",
@@ -305,7 +311,7 @@ OTHERS: Mapping[str, Other] = {
     ),
     # Who is told
     **_all("dr_cb dr_msg_cb on_delivery delivery.report.only.error produce.offset.report", _TOLD),
-    **_all("error_cb", "opening, flush and the end of the block raise, and lost connections are logged"),
+    **_all("error_cb", "opening, flush and the end of the block raise errors; lost connections are logged"),
     **_all("throttle_cb", "use an Instrument's hook `throttled`"),
     **_all("interceptors interceptor.classes plugin.library.paths", "use instruments"),
     **_all(
@@ -321,21 +327,24 @@ OTHERS: Mapping[str, Other] = {
         _C,
     ),
     # Partitions
-    **_all("partitioner_cb partitioner.class", "by default it is as in Java; give a function as partitioner"),
+    **_all(
+        "partitioner_cb partitioner.class",
+        "by default keys go where Java sends them; give a function as partitioner",
+    ),
     "partitioner_ignore_keys": _only(False, parse=flag, instead="send without key, or give a partitioner"),
     "partitioner_adaptive_partitioning_enable": _only(
-        True, parse=flag, instead="messages without key go where the least is to do"
+        True, parse=flag, instead="messages without a key go to the partition that has the least to do"
     ),
     "partitioner_availability_timeout_ms": _only(
-        0, parse=number, instead="messages without key go where the least is to do"
+        0, parse=number, instead="messages without a key go to the partition that has the least to do"
     ),
-    **_all("sticky.partitioning.linger.ms", "messages without key change their partition with each batch"),
+    **_all("sticky.partitioning.linger.ms", "messages without a key go to another partition with each batch"),
     # Compression
     "compression_codec": _renamed("compression_type", codec),
     "compression_gzip_level": _level_of("gzip", default=-1),
     "compression_lz4_level": _level_of("lz4"),
     "compression_zstd_level": _level_of("zstd"),
-    **_all("compression_threshold", "a batch that compression makes no smaller is sent as it is"),
+    **_all("compression_threshold", "a batch is compressed if that makes it smaller"),
     # TLS
     "ssl_ca_location": _renamed("ssl_cafile"),
     "ssl_certificate_location": _renamed("ssl_certfile"),
@@ -386,7 +395,7 @@ OTHERS: Mapping[str, Other] = {
     "sasl_scram_mechanism": _renamed("sasl_mechanism", _scram),
     "sasl_jaas_config": Other("use sasl_plain_username and sasl_plain_password", _jaas),
     "sasl_client_callback_handler_class": Other(_TOKENS, _callback_handler),
-    **_all("sasl_plain_authzid", "users act for themselves only"),
+    **_all("sasl_plain_authzid", "a user can act for itself only"),
     **_all("sasl_over_ssl", "use security_protocol: 'SASL_SSL' or 'SASL_PLAINTEXT'"),
     **_all(
         "sasl_aws_msk_iam_access_key_id sasl_aws_msk_iam_secret_key_id sasl_aws_msk_iam_aws_region "

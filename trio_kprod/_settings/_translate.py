@@ -127,7 +127,7 @@ def _partitioner(name: str, value: Any, _: Mapping[str, Any]) -> Mapping[str, An
     # librdkafka names its own; one of them does what happens here by default.
     if isinstance(value, str) and value != "murmur2_random":
         raise ValueError(
-            f"{name}={value!r} cannot be had here: by default keys go where murmur2 sends them, as in Java "
+            f"{name}={value!r} is not possible here: by default keys go where murmur2 sends them, as in Java "
             "and with 'murmur2_random'; give a function as partitioner"
         )
     return {} if isinstance(value, str) else {"partitioner": value}
