@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import types
 from typing import Any
@@ -130,6 +131,13 @@ def test_java() -> None:
     }
 
 
+@pytest.mark.parametrize("end", [";", " ;\n", ""])
+def test_logins_of_java(end: str) -> None:
+    """Without quotes, with more options, on several lines."""
+    config = "a.b.ScramLoginModule required\n  tokenauth=true password=p serviceusername=x username=u" + end
+    assert translated(sasl__jaas__config=config) == {"sasl_plain_username": "u", "sasl_plain_password": "p"}
+
+
 def test_java_with_iam_of_amazon() -> None:
     """The four lines of Amazon's documentation need no more than two here."""
     iam = "software.amazon.msk.auth.iam"
@@ -202,6 +210,14 @@ def test_an_environment() -> None:
         "request_timeout_ms": 10_000.0,
         "compression_type": "zstd",
     }
+
+
+def test_a_whole_environment_is_no_set_of_settings() -> None:
+    """One line instead of an error for each variable."""
+    with pytest.raises(
+        ValueError, match=r"^settings_from\(os.environ\) needs a prefix, such as prefix='KAFKA_'$"
+    ):
+        settings_from(os.environ)
 
 
 # ---------------------------------------------------------------------------------------------------------

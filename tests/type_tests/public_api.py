@@ -57,7 +57,9 @@ async def translating() -> None:
     assert_type(settings, trio_kprod.ProducerSettings)
     async with trio_kprod.open_producer(**settings) as producer:
         assert_type(producer, trio_kprod.Producer)
-    async with trio_kprod.open_producer(**trio_kprod.settings_from(os.environ), value_serializer=str.encode):
+    async with trio_kprod.open_producer(
+        **trio_kprod.settings_from(os.environ, prefix="K_"), value_serializer=str.encode
+    ):
         pass
     async with open_memory_producer(MemoryBroker(), **client_settings()):
         pass

@@ -158,9 +158,9 @@ def _store(kind: str, ours: str) -> Other:
     return Other(instead, translate)
 
 
-_LOGIN_MODULE = re.compile(r"\s*[\w.$]*\.(\w+)LoginModule\s+required\b(.*);\s*", re.DOTALL)
+_LOGIN_MODULE = re.compile(r"\s*[\w.$]*\.(\w+)LoginModule\s+required\b(.*?);?\s*", re.DOTALL)
 _LOGIN_OPTION = re.compile(
-    r"""(username|password)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s;]+))"""
+    r"""\b(username|password)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s;]+))"""
 )
 
 
@@ -416,7 +416,7 @@ OTHERS: Mapping[str, Other] = {
         "sasl.login.retry.backoff.ms https.ca.location https.ca.pem",
         _TOKENS,
     ),
-    # Consumers, of which a shared file of settings may speak
+    # Schema Registry, and consumers, of which a shared file of settings may speak
     **_all(
         "group.id group.instance.id partition.assignment.strategy session.timeout.ms heartbeat.interval.ms "
         "max.poll.interval.ms max.poll.records enable.auto.commit auto.commit.interval.ms "
@@ -424,6 +424,11 @@ OTHERS: Mapping[str, Other] = {
         "fetch.wait.max.ms fetch.max.wait.ms fetch.min.bytes fetch.max.bytes max.partition.fetch.bytes "
         "isolation.level enable.partition.eof check.crcs rebalance_cb key.deserializer value.deserializer",
         _CONSUMER,
+    ),
+    **_all(
+        "schema.registry.url basic.auth.credentials.source basic.auth.user.info auto.register.schemas "
+        "use.latest.version",
+        "it is for serializers that ask a Schema Registry",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -51,9 +52,12 @@ def settings_from(
     Raises:
         TypeError: a name that no client has, or that has no counterpart here; the text says why. A value of
             the wrong type.
-        ValueError: a value that has no counterpart, or two names for the same setting.
+        ValueError: a value that has no counterpart, two names for the same setting, or `os.environ` without
+            a prefix.
         SettingsError: several of these, with all of them.
     """
+    if mapping is os.environ and not prefix:
+        raise ValueError("settings_from(os.environ) needs a prefix, such as prefix='KAFKA_'")
     given = _given(mapping, prefix)
     known = {plain(name.removeprefix(prefix)): value for name, value in given.items()}
     problems = Problems()
