@@ -1,8 +1,8 @@
 """The pages of `docs/`: what they show runs, and prints what they say.
 
 A block of Python is one of three: a whole program (it calls `trio.run`), which is run, and prints what the
-block of text right behind it shows; tests, which are run; or a fragment, which is compiled. A program that
-cannot run here stands behind a comment ``<!-- not run: the reason -->``.
+block of text right behind it shows (``…`` stands for anything); tests, which are run; or a fragment, which is
+compiled. A program that cannot run here stands behind a comment ``<!-- not run: the reason -->``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import trio.testing
 import trio_kprod
 import trio_kprod.testing
 from tests.test_readme import functions_of
+from trio_kprod._core._error_codes import TABLE
+from trio_kprod._core._hints import _HINTS
 from trio_kprod._settings import _config, _security
 
 PROJECT = Path(__file__).parent.parent
@@ -88,7 +90,9 @@ def test_programs_print_what_is_shown(block: Block, tmp_path: Path) -> None:
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
     if block.shown is not None:
-        assert ended.stdout == block.shown
+        shown = re.escape(block.shown).replace("…", ".*")
+        if not re.fullmatch(shown, ended.stdout):
+            assert ended.stdout == block.shown  # which says where
 
 
 def shown_tests() -> list[tuple[str, Any]]:
@@ -197,6 +201,13 @@ def test_the_causes_are_the_packages_errors() -> None:
     causes = [row[0].strip("`") for row in rows(table)]
     assert len(causes) == 6
     assert all(issubclass(getattr(trio_kprod, cause), trio_kprod.ProducerError) for cause in causes)
+
+
+def test_every_hint_is_in_the_handbook() -> None:
+    """Beside the name of the error and its code."""
+    cells = {row[0]: row[-1] for row in rows(page("when-kafka-fails"))}
+    for code, hint in _HINTS.items():
+        assert cells[f"`{TABLE[code].name}` ({code})"] == hint
 
 
 def test_every_test_that_is_named_exists() -> None:
