@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiokafka
+import kafka
 import pytest
 import trio
 import trio.testing
@@ -29,6 +31,7 @@ from tests.test_readme import functions_of
 from trio_kprod._core._error_codes import TABLE
 from trio_kprod._core._hints import _HINTS
 from trio_kprod._settings import _config, _security
+from trio_kprod._settings._other_clients import other, plain
 
 PROJECT = Path(__file__).parent.parent
 DOCS = PROJECT / "docs"
@@ -208,6 +211,60 @@ def test_every_hint_is_in_the_handbook() -> None:
     cells = {row[0]: row[-1] for row in rows(page("when-kafka-fails"))}
     for code, hint in _HINTS.items():
         assert cells[f"`{TABLE[code].name}` ({code})"] == hint
+
+
+# -- what the pages for users of other clients say ---------------------------------------------------------
+
+COMING_FROM = ("ruby-kafka", "kafka-python", "aiokafka", "confluent-kafka")
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([\w.]+)[`=]", cell)
+
+
+@pytest.mark.parametrize("client", COMING_FROM)
+def test_their_settings_become_what_is_said(client: str) -> None:
+    """As `settings_from` has it, or it says why there is none."""
+    table = page(f"from-{client}").partition("\n## Setting by setting\n")[2].partition("\n## ")[0]
+    ours = defaults()
+    told = [row for row in rows(table) if len(row) == 4]
+    assert len(told) > 10
+    for theirs, _, here, *_ in told:
+        for name in names(theirs):
+            row = other(name)
+            if row is None:
+                assert plain(name) in ours, name
+                assert "none" in here or plain(name) in names(here) or here == "see above", name
+            elif row.translate is not None and set(names(here)) & set(ours):
+                assert [one for one in names(here) if one in row.instead] or "follows" in here, name
+
+
+@pytest.mark.parametrize("client", COMING_FROM)
+def test_what_is_ours_on_their_pages_exists(client: str) -> None:
+    """Calls in the column for what is here are those of the producer, or of the package."""
+    table = page(f"from-{client}").partition("\n## Call by call\n")[2].partition("\n## ")[0]
+    calls = {name for row in rows(table) for name in re.findall(r"producer\.(\w+)\(", row[1])}
+    assert calls
+    assert calls <= set(vars(trio_kprod.Producer))
+
+
+def test_every_setting_of_kafka_python_is_told() -> None:
+    said = names(page("from-kafka-python"))
+    assert set(kafka.KafkaProducer.DEFAULT_CONFIG) - set(said) == set()
+
+
+def test_every_setting_of_aiokafka_is_told() -> None:
+    theirs = inspect.signature(aiokafka.AIOKafkaProducer.__init__).parameters.keys() - {"self"}
+    assert theirs - set(names(page("from-aiokafka"))) == set()
+
+
+def test_every_event_of_ruby_kafka_has_its_hook() -> None:
+    """Those that a producer has, as the hooks' docstrings name them."""
+    table = page("from-ruby-kafka").partition("\n## Event by event\n")[2].partition("\n## ")[0]
+    for event, hook, _ in rows(table):
+        documented = inspect.getdoc(getattr(trio_kprod.Instrument, hook.strip("`"))) or ""
+        assert f"`{event}`" in documented
+    assert len(rows(table)) == 12
 
 
 def test_every_test_that_is_named_exists() -> None:
