@@ -15,7 +15,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ import trio.testing
 
 import trio_kprod
 import trio_kprod.testing
+from tests.schema_registry import open_registry
 from tests.test_readme import functions_of
 from trio_kprod._core._error_codes import TABLE
 from trio_kprod._core._hints import _HINTS
@@ -77,6 +78,12 @@ def blocks() -> list[Block]:
 BLOCKS = blocks()
 
 
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    with open_registry() as address:
+        yield address
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_block_is_python(block: Block) -> None:
     """Also those that need a service around them."""
@@ -84,9 +91,13 @@ def test_every_block_is_python(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [one for one in BLOCKS if one.is_program], ids=str)
-def test_programs_print_what_is_shown(block: Block, tmp_path: Path) -> None:
+def test_programs_print_what_is_shown(block: Block, tmp_path: Path, registry: str) -> None:
     """Each as a program of its own."""
-    env = {**os.environ, "PYTHONPATH": str(Path(trio_kprod.__file__).parent.parent)}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(Path(trio_kprod.__file__).parent.parent),
+        "SCHEMA_REGISTRY": registry,
+    }
     ended = subprocess.run(
         [sys.executable, "-c", block.code],
         env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
