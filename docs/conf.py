@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from sphinx.pycode import ModuleAnalyzer
 
 import trio_kprod
 
@@ -42,6 +47,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
+maximum_signature_line_length = 100
+
 nitpicky = True
 # Documented elsewhere. No inventory of theirs is fetched: the build needs no network.
 nitpick_ignore_regex = [
@@ -64,5 +71,20 @@ def _as_text(_app: Any, _env: Any, node: Any, content: Any) -> Any:
     return content if node.get("reftype") == "obj" else None
 
 
+def _show_order_of_source(package: str, modules: Iterable[str]) -> None:
+    """Public names say that they are of `package`; autodoc looks there for the order of their members."""
+    shown = ModuleAnalyzer.for_module(package)
+    shown.analyze()
+    for name in modules:
+        module = ModuleAnalyzer.for_module(name)
+        module.analyze()
+        shown.tagorder.update(module.tagorder)
+        shown.attr_docs.update(module.attr_docs)
+
+
 def setup(app: Any) -> None:
+    for package in ("trio_kprod", "trio_kprod.testing"):
+        public = importlib.import_module(package)
+        private = [one.name for one in pkgutil.iter_modules(public.__path__, f"{package}.")]
+        _show_order_of_source(package, [name for name in private if "._" in name])
     app.connect("missing-reference", _as_text)

@@ -142,7 +142,7 @@ class Producer:
         accepted. So if an error or `Cancelled` leaves, exactly the last item pulled was not accepted. Much
         cheaper than `send` in a loop: it is a checkpoint where it has to wait for room, and once at the end.
 
-        Raises: what `send` does, and what the iterable does.
+        It raises what `send` raises, and what the iterable does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
@@ -606,10 +606,12 @@ def open_producer(
         **client_config: kafka-python's own options, see `ClientConfig`: `acks` (default ``"all"``),
             `compression_type`, `security_protocol`, ``ssl_*``, ``sasl_*`` and so on.
 
-    Raises (from the ``async with``; what comes first of these leaves, the rest is logged and noted on it):
+    The ``async with`` raises what comes first of the following; the rest is logged and noted on it. Before
+    all of it comes the body's own exception, which leaves as it was.
+
+    Raises:
         TypeError, ValueError: at the call, a setting is wrong.
         ConnectFailed: when entered, no broker could be reached in time.
-        The body's own exception, as it was.
         KeyboardInterrupt: pressed while it was being left, which cuts the delivery short.
         ProducerCrashed: a bug in here; the body was cancelled.
         DeliveryFailed: some messages were not delivered, and that was not reported yet.

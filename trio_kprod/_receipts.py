@@ -31,7 +31,7 @@ class Receipt:
     Nobody has to look at a receipt. A failure that nobody has asked it for is told by the next `flush`, or at
     the end of the block. One that a receipt has told of is not told there again.
 
-    Raises (from ``await receipt``):
+    Raises:
         DeliveryFailed: the message was not delivered; `DeliveryFailed.undelivered` has this one only.
         ProducerCrashed: a bug in here; nothing is known of the message.
         RuntimeError: awaited before there is an outcome, in another trio run than that of the producer.
