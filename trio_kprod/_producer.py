@@ -586,7 +586,7 @@ def open_producer(
         max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue. At
             least twice `max_request_size`.
         delivery_threshold: deliver when this many messages wait; 1 means at once, 0 no threshold.
-        delivery_interval: deliver this long after the oldest waiting message was accepted; 0 means no interval.
+        delivery_interval: deliver this long after the oldest waiting message was accepted; 0 no interval.
         delivery_timeout: give a message up this long after it was accepted.
         topic_timeout: give messages up when the cluster answers, but did not know their topic for this long.
         max_retries: give a message up when its batch was sent again this many times; -1 means no limit.
