@@ -224,6 +224,31 @@ def test_every_hint_is_in_the_handbook() -> None:
         assert cells[f"`{TABLE[code].name}` ({code})"] == hint
 
 
+def test_what_the_handbook_quotes_is_what_is_said() -> None:
+    """Each piece of a symptom is in a text of the package, or is the operating system's."""
+    package = Path(trio_kprod.__file__).parent
+    trees = [ast.parse(path.read_text("utf-8")) for path in package.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    texts = [node.value for node in nodes if isinstance(node.value, str)]
+    theirs = [
+        "[Errno 111] Connection refused",
+        "[Errno -2] Name or service not known",
+        "CERTIFICATE_VERIFY_FAILED",
+    ]
+    symptoms = [
+        quoted
+        for row in rows(page("when-kafka-fails"))
+        if " (" not in row[0] and len(row) > 2
+        for quoted in re.findall("`([^`]+)`", row[0])
+    ]
+    assert len(symptoms) > 15
+    for quoted in symptoms:
+        for piece in re.split(r"…|HOST: |HOST|Produce|: |\b\d+ s\b|\(\)", quoted):
+            said = piece.strip()
+            known = any(said in text for text in [*texts, *theirs]) or hasattr(trio_kprod, said)
+            assert known, f"{said!r} of {quoted!r}"
+
+
 # -- what the pages for users of other clients say ---------------------------------------------------------
 
 COMING_FROM = ("ruby-kafka", "kafka-python", "aiokafka", "confluent-kafka")
