@@ -2,8 +2,8 @@
 
 A message is *kept* before it is sent: once `Outbox.keep` returns, it is on the disk. A relay sends what
 is kept, in order, and removes what Kafka has acknowledged. What is left when the program dies is sent at
-the next start again. So each message arrives at least once. It may arrive twice if the program died between the
-acknowledgement and the removal; the outbox counts the messages for which that is possible.
+the next start again. So each message arrives at least once. It may arrive twice if the program died between
+the acknowledgement and the removal; the outbox counts the messages for which that is possible.
 
     python examples/outbox/outbox.py < lines          # with an embedded broker
     python examples/outbox/outbox.py --bootstrap-servers localhost:9092 --database outbox.db < lines

@@ -1,0 +1,50 @@
+"""The service with Quart-Trio: ``python examples/web/with_quart.py``."""
+
+from __future__ import annotations
+
+import trio
+from orders import Orders, Reply
+from quart import Response, request
+from quart_trio import QuartTrio
+from serving import run
+
+
+def make_app(orders: Orders) -> QuartTrio:
+    app = QuartTrio(__name__)
+
+    @app.post("/orders")
+    async def take() -> Response:
+        return _response(
+            orders.take(await request.get_data(cache=False, as_text=False, parse_form_data=False))
+        )
+
+    @app.post("/orders/strict")
+    async def take_strictly() -> Response:
+        return _response(
+            await orders.take_strictly(
+                await request.get_data(cache=False, as_text=False, parse_form_data=False)
+            )
+        )
+
+    for path, look in (
+        ("/", orders.page),
+        ("/figures", orders.figures),
+        ("/health", orders.health),
+        ("/ready", orders.ready),
+        ("/metrics", orders.metrics),
+    ):
+
+        async def show(look: object = look) -> Response:
+            assert callable(look)
+            return _response(look())
+
+        app.add_url_rule(path, endpoint=path, view_func=show)
+    return app
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, reply.headers, content_type=reply.media_type)
+
+
+if __name__ == "__main__":
+    trio.run(run, make_app)
