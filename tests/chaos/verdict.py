@@ -1,7 +1,7 @@
 """What must be true of a history when all has ended.
 
-The claims are those of `docs/promises.md`, checked from outside: an accepted message that nobody was told of was
-delivered, so it must be in the log.
+The claims are those of `docs/promises.md`, checked from outside: an accepted message that nobody was told of
+was delivered, so it must be in the log.
 """
 
 from __future__ import annotations
