@@ -14,17 +14,11 @@ def make_app(orders: Orders) -> QuartTrio:
 
     @app.post("/orders")
     async def take() -> Response:
-        return _response(
-            orders.take(await request.get_data(cache=False, as_text=False, parse_form_data=False))
-        )
+        return _response(orders.take(await _body()))
 
     @app.post("/orders/strict")
     async def take_strictly() -> Response:
-        return _response(
-            await orders.take_strictly(
-                await request.get_data(cache=False, as_text=False, parse_form_data=False)
-            )
-        )
+        return _response(await orders.take_strictly(await _body()))
 
     for path, look in (
         ("/", orders.page),
@@ -40,6 +34,10 @@ def make_app(orders: Orders) -> QuartTrio:
 
         app.add_url_rule(path, endpoint=path, view_func=show)
     return app
+
+
+async def _body() -> bytes:
+    return await request.get_data(cache=False, as_text=False, parse_form_data=False)
 
 
 def _response(reply: Reply) -> Response:
