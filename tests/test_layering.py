@@ -30,6 +30,8 @@ LAYERS = [
     {"_producer"},
     {"__init__"},
     {"instruments"},
+    {"_cli"},
+    {"__main__"},
 ]
 
 #: What is passed up to users names its type: a hook is given the producer.
@@ -60,6 +62,7 @@ INNER_LAYERS = {
         {"_endpoints"},
         {"_any_broker"},
         {"_brokers"},
+        {"_probe"},
         {"_client"},
         {"_host"},
         {"__init__"},
@@ -79,6 +82,7 @@ KAFKA_USERS = {
     "_client/_any_broker",
     "_client/_brokers",
     "_client/_handshake",
+    "_client/_probe",
     "_client/_protocol",
     "_client/_sasl",
     "_core/_partitioners",

@@ -15,6 +15,7 @@
 `_writer`          the requests that are queued and in flight on one connection
 `_exchange`        one request and its response; frames
 `_troubles`        what is wrong just now, and how often it is logged
+`_probe`           each step of the way to Kafka by itself, for `ping`
 `_reasons`         what to tell about a connection that failed
 `_transport`       sockets, and the fence that stops them
 =================  =====================================================================================
@@ -22,3 +23,4 @@
 
 from ._client import Client as Client
 from ._host import Host as Host, LoopHost as LoopHost, ThreadHost as ThreadHost
+from ._probe import Finding as Finding, Probe as Probe

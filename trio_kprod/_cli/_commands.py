@@ -1,0 +1,121 @@
+"""What users type: commands, options, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import click
+
+from .._version import __version__
+from . import _ping, _send
+from ._configuring import VARIABLE, settings
+from ._lines import Format
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _connection_options(command: _F) -> _F:
+    options = (
+        click.option(
+            "-b", "--bootstrap-servers", "servers", metavar="HOST:PORT[,...]",
+            help=f"Where Kafka is. Else the file's, {VARIABLE}'s, or localhost:9092.",
+        ),
+        click.option(
+            "--config", "file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+            help="name=value lines, as Kafka's producer.properties.",
+        ),
+        click.option(
+            "-X", "pairs", multiple=True, metavar="NAME=VALUE",
+            help="A setting, by our name or that of librdkafka or Java. May be repeated.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trio_kprod")
+def main() -> None:
+    """Send messages to Kafka, or find out why that does not work."""
+
+
+@main.command()
+@click.argument("topic")
+@click.option("-f", "--file", "source", type=click.File("rb"), default="-", help="Default: standard input.")
+@click.option("--json", "as_json", is_flag=True, help="Lines are objects: value, key, headers, partition, …")
+@click.option("--base64", "base64", is_flag=True, help="In JSON, values and keys are base64.")
+@click.option("--key-separator", metavar="TEXT", help="What stands between key and value of a plain line.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--partition", type=click.IntRange(0), help="For all lines that name none.")
+@click.option("--on-bad-line", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@click.option(
+    "--undelivered", metavar="FILE", help="Where undelivered messages go, to be sent with --json --base64."
+)
+@_connection_options
+def send(
+    topic: str,
+    source: Any,
+    as_json: bool,
+    base64: bool,
+    key_separator: str | None,
+    headers: tuple[str, ...],
+    partition: int | None,
+    on_bad_line: str,
+    undelivered: str | None,
+    servers: str | None,
+    file: str | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """Send each line of the input to TOPIC.
+
+    Exit code: 0, all delivered; 1, some were not, or a line was bad; 2, wrong usage; 3, no connection;
+    130, Ctrl-C (what was read by then is delivered first).
+    """
+    if base64 and not as_json:
+        raise click.UsageError("--base64 goes with --json")
+    if as_json and key_separator is not None:
+        raise click.UsageError("--key-separator is for plain lines: with --json, keys are in the objects")
+    form = Format(as_json, base64, key_separator, tuple(map(_header, headers)), partition)
+    options = settings(servers, file, pairs)
+    with ExitStack() as stack:
+        aside = (
+            sys.stdout
+            if undelivered is None
+            else stack.enter_context(open(undelivered, "w", encoding="utf-8"))
+        )
+        sending = _send.Sending(topic, source, source.name, form, on_bad_line == "skip", aside)
+        sys.exit(_send.send(sending, options))
+
+
+@main.command()
+@click.argument("topic", required=False)
+@click.option("--send", "also_send", is_flag=True, help="Send a real message to TOPIC.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object for each step.")
+@_connection_options
+def ping(
+    topic: str | None,
+    also_send: bool,
+    as_json: bool,
+    servers: str | None,
+    file: str | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """Look at each step of the way to Kafka: DNS, TCP, TLS, SASL, the brokers' own addresses, TOPIC.
+
+    Exit code: 0, everything works; 2, wrong usage; 3, something does not.
+    """
+    if also_send and topic is None:
+        raise click.UsageError("--send needs a TOPIC")
+    options = settings(servers, file, pairs)
+    sys.exit(_ping.ping(options, topic, send=also_send, as_json=as_json, echo=click.echo))
+
+
+def _header(pair: str) -> tuple[str, bytes]:
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise click.UsageError(f"--header {pair}: must be NAME=VALUE")
+    return name, value.encode()

@@ -1,0 +1,59 @@
+"""Settings of a command: from options, a file, and the environment, the first that has one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .._errors import ProducerError
+from .._settings import Settings, make_settings, settings_from
+
+#: The one variable that is read.
+VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
+
+
+def settings(servers: str | None, file: str | None, pairs: Iterable[str]) -> dict[str, Any]:
+    """The arguments of `open_producer`; raises `click.UsageError` where a setting is wrong."""
+    given: dict[str, str] = {}
+    if os.environ.get(VARIABLE):
+        given["bootstrap.servers"] = os.environ[VARIABLE]
+    if file is not None:
+        given.update(_read_properties(file))
+    for pair in pairs:
+        given.update([_split(pair, f"-X {pair}")])
+    if servers is not None:
+        given["bootstrap.servers"] = servers
+    try:
+        arguments = dict(settings_from(_only_once(given)))
+        checked(arguments)
+    except (ProducerError, TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    return arguments
+
+
+def checked(arguments: dict[str, Any]) -> Settings:
+    return make_settings(**arguments)
+
+
+def _only_once(given: dict[str, str]) -> dict[str, str]:
+    """The last of those with the same name: an option outranks the file, and that the environment."""
+    by_name = {name.lower().replace(".", "_"): (name, value) for name, value in given.items()}
+    return dict(by_name.values())
+
+
+def _read_properties(path: str) -> dict[str, str]:
+    """Kafka's own format: ``name=value`` lines; ``#`` begins a comment."""
+    text = Path(path).read_text("utf-8")
+    lines = [line.strip() for line in text.splitlines()]
+    return dict(_split(line, f"{path}: {line}") for line in lines if line and not line.startswith("#"))
+
+
+def _split(pair: str, where: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not equals or not name.strip():
+        raise click.UsageError(f"{where}: must be name=value")
+    return name.strip(), value.strip()
