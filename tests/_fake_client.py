@@ -147,12 +147,12 @@ class FakeClient:
         return Settled(topic, 0, offset, -1, entries, size, 1)
 
 
-class _FakeScope(ProducerScope):
+class _FakeScope(ProducerScope[Any, Any]):
     def __init__(self, *args: Any, acknowledged: Iterable[str]) -> None:
         super().__init__(*args)
         self._acknowledged = acknowledged
 
-    async def __aenter__(self) -> Producer:
+    async def __aenter__(self) -> Producer[Any, Any]:
         producer = await super().__aenter__()
         for name in self._acknowledged:
             producer._room.acknowledged(producer._intake.topic(name))
@@ -161,7 +161,7 @@ class _FakeScope(ProducerScope):
 
 def open_fake(
     client: FakeClient, *, acknowledged: Iterable[str] = ("topic", "good", "bad"), **settings: Any
-) -> ProducerScope:
+) -> ProducerScope[Any, Any]:
     """`open_producer`, but over a fake client, and these topics have been used before."""
     named = set(inspect.signature(make_settings).parameters)
     config = {name: settings.pop(name) for name in set(settings) - named}

@@ -16,7 +16,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.chaos.run import chance
-from trio_kprod import DeliveryFailed, Producer, Undelivered
+from trio_kprod import ClientConfig, DeliveryFailed, Producer, Undelivered
 from trio_kprod.testing import MemoryBroker, open_memory_producer
 
 POLICY_VIOLATION = 44
@@ -115,7 +115,8 @@ async def crowded(**settings: Any) -> AsyncIterator[tuple[Producer, MemoryBroker
 @pytest.mark.parametrize("trouble", ["none", "sasl", "a lost connection"])
 def test_open_leaves_nothing_behind(trouble: str) -> None:
     async def scenario(attempt: Attempt) -> None:
-        broker, options = MemoryBroker(), {}
+        broker = MemoryBroker()
+        options: ClientConfig = {}
         if trouble == "sasl":
             broker = MemoryBroker(sasl_users={"ada": "secret"})
             options = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}

@@ -95,14 +95,17 @@ async def test_a_broker_that_comes_up_while_opening(broker: Broker) -> None:
 
 async def test_a_wrong_password_ends_the_opening_at_once() -> None:
     with open_broker(sasl_users={"ada": "right"}) as broker:
-        config = {"sasl_plain_username": "ada", "sasl_plain_password": "wrong"}
+        config: trio_kprod.ClientConfig = {
+            "security_protocol": "SASL_PLAINTEXT",
+            "sasl_mechanism": "PLAIN",
+            "sasl_plain_username": "ada",
+            "sasl_plain_password": "wrong",
+        }
         with pytest.raises(trio_kprod.ConnectFailed, match="SASL PLAIN authentication"):
             async with trio_kprod.open_producer(
                 broker.bootstrap_servers,
                 connect_timeout=600,
-                security_protocol="SASL_PLAINTEXT",
-                sasl_mechanism="PLAIN",
-                **config,  # type: ignore[arg-type]
+                **config,
             ):
                 pytest.fail("must not be entered")
 

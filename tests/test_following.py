@@ -115,7 +115,7 @@ async def test_what_is_refused_is_rejected(autojump_clock: object) -> None:
     follower = Follower([("trace", b"1")])
     async with open_memory_producer(broker, instruments=(follower,), max_queue_size=1) as producer:
         with pytest.raises(TypeError):
-            producer.send_nowait("topic", "text")
+            producer.send_nowait("topic", "text")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="headers"):
             producer.send_nowait("topic", b"one", headers="text")  # type: ignore[arg-type]
         with pytest.raises(trio_kprod.MessageTooLarge):

@@ -13,7 +13,7 @@ import pytest
 
 from trio_kprod._client._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceExchange
 from trio_kprod._errors import MessageTooLarge
-from trio_kprod._intake import MAX_IDLE_TOPICS, Intake
+from trio_kprod._intake import MAX_IDLE_TOPICS, Intake, TopicAccounts
 from trio_kprod._ledger import Ledger
 from trio_kprod._messages import (
     ACCEPTED_AT,
@@ -29,7 +29,8 @@ from trio_kprod._settings._config import make_settings
 
 
 def intake(**settings: Any) -> Intake:
-    return Intake(make_settings(**settings), lambda: 5.0, Ledger())
+    made = make_settings(**settings)
+    return Intake(made, lambda: 5.0, Ledger(), TopicAccounts(made))
 
 
 SMALL = {"client_config": {"max_request_size": 1000}}

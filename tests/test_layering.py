@@ -21,6 +21,7 @@ LAYERS = [
     {"_waiting"},
     {"_instruments"},
     {"_settings"},
+    {"_typing"},
     {"_core"},
     {"_client"},
     {"_intake", "_ledger", "_room", "_telling"},

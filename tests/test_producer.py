@@ -22,9 +22,12 @@ from trio_kprod._messages import (
     KEY,
     PARTITION,
     RECORD_OVERHEAD,
+    SIZE,
     TIMESTAMP_MS,
     TOPIC,
     VALUE,
+    Item,
+    Message,
     RecordMetadata,
     Undelivered,
 )
@@ -392,9 +395,10 @@ async def test_a_topic_that_only_a_waiting_task_wants_is_not_forgotten(autojump_
 # Ctrl-C
 
 
-@pytest.mark.parametrize(
-    "name", ["send_nowait", "send", "send_many", "send_and_wait", "deliver_nowait", "abort"]
-)
+SENDS_ONE = ["send_nowait", "send", "send_tracked_nowait", "send_tracked"]
+
+
+@pytest.mark.parametrize("name", [*SENDS_ONE, "send_many", "send_and_wait", "deliver_nowait", "abort"])
 def test_an_interrupt_at_any_line_leaves_no_call_half_done(name: str) -> None:
     """If it raises, nothing was queued; and what was queued is not forgotten by the delivery task."""
     line = 0
@@ -420,7 +424,7 @@ async def interrupted_at(name: str, line: int) -> bool:
             sys.settrace(None)
             raised = True
         assert raised == interrupt.done
-        if name in ("send_nowait", "send"):
+        if name in SENDS_ONE:
             assert producer.statistics().accepted == returned
         await trio.sleep(1)
         assert producer.statistics().delivered == producer.statistics().accepted
@@ -430,8 +434,8 @@ async def interrupted_at(name: str, line: int) -> bool:
 async def call(producer: Producer, name: str) -> None:
     if name in ("deliver_nowait", "abort"):
         getattr(producer, name)()
-    elif name == "send_nowait":
-        producer.send_nowait("topic", b"1")
+    elif name in ("send_nowait", "send_tracked_nowait"):
+        getattr(producer, name)("topic", b"1")
     else:
         await getattr(producer, name)("topic", [b"1"] if name == "send_many" else b"1")
 
@@ -454,6 +458,111 @@ class InterruptAtLine:
                 signal.raise_signal(signal.SIGINT)
                 return None
         return self
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What `send_many` takes
+
+
+async def test_the_items_of_send_many(autojump_clock: object) -> None:
+    client = FakeClient(automatic=True)
+    mixed = [
+        b"value",
+        (b"key", b"of a pair"),
+        (b"key", None),
+        Item(b"of an item"),
+        Item(b"value", b"key", [("name", None)], 3, 7),
+        Item(key=b"deleted"),
+    ]
+    async with open_fake(client) as producer:
+        assert await producer.send_many("topic", mixed) == 6
+    sent = [message for entries in client.submitted for message in entries]
+    assert [(one[VALUE], one[KEY]) for one in sent] == [
+        (b"value", None),
+        (b"of a pair", b"key"),
+        (None, b"key"),
+        (b"of an item", None),
+        (b"value", b"key"),
+        (None, b"deleted"),
+    ]
+    assert [(one[HEADERS], one[PARTITION]) for one in sent] == [((), None)] * 4 + [
+        ((("name", None),), 3),
+        ((), None),
+    ]
+    assert sent[4][TIMESTAMP_MS] == 7
+    assert sent[3][TIMESTAMP_MS] > 1_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "text"),
+    [
+        (Item(), ValueError, "must not both be None"),
+        (Item(5), TypeError, "value must be bytes or None"),
+        (Item(b"1", "key"), TypeError, "key must be bytes or None"),
+        (Item(b"1", headers=[("name", "text")]), TypeError, r"headers\[0\]\[1\]"),  # type: ignore[list-item]
+        (Item(b"1", partition=-1), ValueError, "partition must be"),
+        (Item(b"1", timestamp_ms=-1), ValueError, "timestamp_ms must be"),
+        (Message("topic", "text", None, (), None, 0, 0), TypeError, "value must be bytes"),  # type: ignore[arg-type]
+        ((b"1",), ValueError, r"must be a pair \(key, value\)"),
+        ((b"1", b"2", b"3"), ValueError, r"must be a pair \(key, value\)"),
+    ],
+)
+async def test_an_item_that_is_wrong(
+    autojump_clock: object, item: Any, error: type[Exception], text: str
+) -> None:
+    """It is checked as the arguments of `send` are; those before it are accepted."""
+    async with open_fake(FakeClient(automatic=True)) as producer:
+        with pytest.raises(error, match=text):
+            await producer.send_many("topic", [b"good", item, b"never"])
+        assert producer.statistics().accepted == 1
+
+
+async def test_items_go_through_the_serializers(autojump_clock: object) -> None:
+    """A tuple as a value needs an item, as a plain one is a pair."""
+    client = FakeClient(automatic=True)
+    async with open_fake(client, key_serializer=str.encode, value_serializer=repr_bytes) as producer:
+        await producer.send_many("topic", [("key", 5), Item((1, 2), key="key"), Item(None, key="key")])
+    assert [(one[KEY], one[VALUE]) for entries in client.submitted for one in entries] == [
+        (b"key", b"5"),
+        (b"key", b"(1, 2)"),
+        (b"key", None),
+    ]
+
+
+def repr_bytes(value: object) -> bytes:
+    return repr(value).encode()
+
+
+async def test_what_was_undelivered_is_sent_again_as_it_was(autojump_clock: object) -> None:
+    """Its key and value are bytes already, so the serializers are not called; the topic is the caller's."""
+    client = FakeClient()
+    async with open_fake(client, key_serializer=str.encode, value_serializer=repr_bytes) as producer:
+        producer.send_nowait("topic", 5, key="key", headers=[("name", b"1")], partition=3, timestamp_ms=7)
+        producer.deliver_nowait()
+        await settle_down()
+        client.fail(REFUSED)
+        with pytest.raises(errors.DeliveryFailed) as caught:
+            await producer.flush()
+        client.automatic = True
+        await producer.send_many("again", [one.message for one in caught.value.undelivered])
+    first, again = (entries[0] for entries in client.submitted)
+    assert again[TOPIC] == "again"
+    assert again[VALUE:SIZE] == first[VALUE:SIZE]
+    assert again[VALUE:TIMESTAMP_MS] == (b"5", b"key", (("name", b"1"),), 3)
+
+
+async def test_items_wait_for_room(autojump_clock: object) -> None:
+    client = FakeClient()
+    async with (
+        open_fake(client, max_queue_size=1, max_buffer_size=1) as producer,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(producer.send_many, "topic", [Item(b"%d" % number) for number in range(5)])
+        await settle_down()
+        assert producer.statistics().tasks_waiting == 1
+        client.automatic = True
+        client.acknowledge()
+    assert values(client) == [b"0", b"1", b"2", b"3", b"4"]
 
 
 # ---------------------------------------------------------------------------------------------------------

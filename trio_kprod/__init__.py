@@ -34,6 +34,7 @@ on both sides
 -------------------------------------------------------------------------------------------------------
 `_settings`            every option and its check
 `_instruments`         the hooks of those who watch
+`_typing`              what type checkers are told of keys, values and options
 `_messages`, `_errors` the values and the errors
 `_kafka_python`        kafka-python's first import, without its warnings
 for those who watch
@@ -69,6 +70,7 @@ from ._errors import (
 )
 from ._instruments import Instrument as Instrument
 from ._messages import (
+    Item as Item,
     Message as Message,
     ProducerStatistics as ProducerStatistics,
     RecordMetadata as RecordMetadata,
@@ -86,6 +88,7 @@ from ._settings import (
     settings_from as settings_from,
     show_client_settings as _show_client_settings,
 )
+from ._typing import ProducerOptions as ProducerOptions
 from ._version import __version__ as __version__
 
 __all__ = [
@@ -97,6 +100,7 @@ __all__ = [
     "DeliveryFailed",
     "DeliveryTimedOut",
     "Instrument",
+    "Item",
     "Message",
     "MessageTooLarge",
     "NoResponse",
@@ -105,6 +109,7 @@ __all__ = [
     "ProducerClosed",
     "ProducerCrashed",
     "ProducerError",
+    "ProducerOptions",
     "ProducerScope",
     "ProducerSettings",
     "ProducerStatistics",

@@ -37,13 +37,13 @@ class Instrument:
 
     # -- the producer --------------------------------------------------------------------------------
 
-    def opened(self, *, producer: Producer) -> None:
+    def opened(self, *, producer: Producer[Any, Any]) -> None:
         """The producer is open, and the body of the block is about to begin.
 
         An instrument may keep it to poll `Producer.statistics`, which any thread may call at any time.
         """
 
-    def closed(self, *, producer: Producer) -> None:
+    def closed(self, *, producer: Producer[Any, Any]) -> None:
         """The block is over, and every message has its outcome. Told if `opened` was."""
 
     # -- each message --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from math import inf
 from time import time_ns
@@ -70,8 +71,10 @@ class TopicAccounts(dict[str, TopicAccount]):
 class Intake:
     """Makes entries of what the user gives. Reads clocks, changes nothing."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float], ledger: Ledger) -> None:
-        self.topics: TopicAccounts = TopicAccounts(settings)
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float], ledger: Ledger, topics: TopicAccounts
+    ) -> None:
+        self.topics: TopicAccounts = topics
         self.tickets: Iterator[int] = ledger.tickets
         self._ledger = ledger
         self._clock = clock
@@ -171,9 +174,14 @@ class FollowedIntake(Intake):
     """For instruments that follow single messages: tells them of each before it is made."""
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], float], ledger: Ledger, instruments: Instruments
+        self,
+        settings: Settings,
+        clock: Callable[[], float],
+        ledger: Ledger,
+        topics: TopicAccounts,
+        instruments: Instruments,
     ) -> None:
-        super().__init__(settings, clock, ledger)
+        super().__init__(settings, clock, ledger, topics)
         self._instruments = instruments
 
     def message(
@@ -211,12 +219,18 @@ class FollowedIntake(Intake):
             self.topics.pins -= 1
 
 
-def make_intake(
+def make_intakes(
     settings: Settings, clock: Callable[[], float], ledger: Ledger, instruments: Instruments
-) -> Intake:
-    if instruments.follow_messages:
-        return FollowedIntake(settings, clock, ledger, instruments)
-    return Intake(settings, clock, ledger)
+) -> tuple[Intake, Intake]:
+    """One with the serializers, and one for keys and values that are bytes already."""
+    topics = TopicAccounts(settings)
+
+    def make(settings: Settings) -> Intake:
+        if instruments.follow_messages:
+            return FollowedIntake(settings, clock, ledger, topics, instruments)
+        return Intake(settings, clock, ledger, topics)
+
+    return make(settings), make(replace(settings, key_serializer=None, value_serializer=None))
 
 
 def _added_headers(answer: Headers | None) -> Headers:

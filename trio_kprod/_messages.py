@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Where no key or value is given, the item says nothing of its type.
+    K_co = TypeVar("K_co", covariant=True, default=Any)
+    V_co = TypeVar("V_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    K_co, V_co = map(TypeVar, ("K_co", "V_co"))
 
 Headers = Sequence[tuple[str, "bytes | None"]]
 
@@ -109,6 +120,26 @@ def _shorten(data: bytes | None, limit: int = 40) -> str:
     if data is None or len(data) <= limit:
         return repr(data)
     return f"{data[:limit]!r}... ({len(data)} bytes)"
+
+
+# Not frozen: that would cost more than all else about it, and with slots Item[str, bytes](...) would fail.
+@dataclass(slots=True)
+class Item(Generic[K_co, V_co]):
+    """One message for `Producer.send_many`, with what a value or a pair ``(key, value)`` cannot say.
+
+    Attributes:
+        value: as `Producer.send` takes it; None is a tombstone.
+        key: as `Producer.send` takes it.
+        headers: pairs of str and bytes (or None).
+        partition (int | None): where to send it; by default the key decides, or the producer.
+        timestamp_ms (int | None): milliseconds since 1970, by default now.
+    """
+
+    value: V_co | None = None
+    key: K_co | None = None
+    headers: Headers | None = None
+    partition: int | None = None
+    timestamp_ms: int | None = None
 
 
 class RecordMetadata(NamedTuple):

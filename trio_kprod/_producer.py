@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
 import trio
 from trio.lowlevel import current_trio_token
@@ -17,13 +17,14 @@ from ._client import Client, ThreadHost
 from ._delivery import Delivery
 from ._errors import BufferOverflow
 from ._instruments import Instruments
-from ._intake import Intake, check_topic, make_intake
+from ._intake import Intake, check_topic, make_intakes
 from ._ledger import Ledger
 from ._lifetime import Lifetime
-from ._messages import Headers, ProducerStatistics, RecordMetadata, Undelivered
+from ._messages import Headers, Item, Message, ProducerStatistics, RecordMetadata, Undelivered
 from ._receipts import Receipt
 from ._room import TopicAccount
 from ._settings import make_settings, shown, wrong_type
+from ._typing import K, V
 
 if TYPE_CHECKING:
     import logging
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from ._instruments import Instrument
     from ._messages import Entry
     from ._settings import ClientConfig, Settings
+    from ._typing import Key, ProducerOptions, Sendable, Serializer, Value
 
 
-class Producer:
+class Producer(Generic[K, V]):
     """Sends messages to Kafka in the background. Made by `open_producer`, never directly.
 
     All its methods belong to the trio loop in which it was opened; other threads go through
@@ -45,12 +47,13 @@ class Producer:
     or `abort` was called) or `ProducerCrashed` (a bug; the scope raises it as well).
     """
 
-    def __init__(self, delivery: Delivery, intake: Intake) -> None:
+    def __init__(self, delivery: Delivery, intake: Intake, intake_of_bytes: Intake) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._delivery = delivery
         self._ending = delivery.ending
         self._room = delivery.room
         self._intake = intake
+        self._intake_of_bytes = intake_of_bytes
         self._topics = intake.topics
         self._instruments = delivery.instruments
         self._tracking = delivery.outcomes.tracking
@@ -65,9 +68,9 @@ class Producer:
     def send_nowait(
         self,
         topic: str,
-        value: Any = None,
+        value: V | None = None,
         *,
-        key: Any = None,
+        key: K | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
@@ -119,9 +122,9 @@ class Producer:
     async def send(
         self,
         topic: str,
-        value: Any = None,
+        value: V | None = None,
         *,
-        key: Any = None,
+        key: K | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
@@ -135,12 +138,24 @@ class Producer:
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._queue(*self._message(topic, value, key, headers, partition, timestamp_ms))
 
-    async def send_many(self, topic: str, values: Iterable[Any] | AsyncIterable[Any]) -> int:
+    async def send_many(
+        self, topic: str, values: Iterable[Sendable[K, V]] | AsyncIterable[Sendable[K, V]]
+    ) -> int:
         """Send each item of an iterable, sync or async, waiting for room; returns how many there were.
 
-        An item is a value or a pair ``(key, value)``, as a tuple. Each is pulled only when the one before was
-        accepted. So if an error or `Cancelled` leaves, exactly the last item pulled was not accepted. Much
-        cheaper than `send` in a loop: it is a checkpoint where it has to wait for room, and once at the end.
+        Each is pulled only when the one before was accepted. So if an error or `Cancelled` leaves, exactly
+        the last item pulled was not accepted. Much cheaper than `send` in a loop: it is a checkpoint where it
+        has to wait for room, and once at the end.
+
+        Args:
+            topic: where all of them go.
+            values: an item is one of
+
+                - a value, as `send` takes it;
+                - a tuple ``(key, value)``, which is always a pair: a value that is a tuple needs an `Item`;
+                - an `Item`, which may have headers, a partition and a time stamp as well;
+                - a `Message`, as an `Undelivered` has it. It is sent again as it is, but to this topic: its
+                  key and value are bytes already, so serializers are not called for it.
 
         It raises what `send` raises, and what the iterable does.
         """
@@ -170,11 +185,10 @@ class Producer:
         if self._ending.refusal is not None:
             self._check()
         known = self._topics[topic]
-        if isinstance(item, tuple):
-            key, value = _pair(item)
+        if isinstance(item, (tuple, Item)):
+            message = self._message_of(known, item)
         else:
-            key, value = None, item
-        message = self._intake.message(known, value, key, None, None, None)
+            message = self._intake.message(known, item, None, None, None, None)
         if not self._room.accept(message, known):
             return message, known
         if self._instruments.on_accept:
@@ -185,9 +199,9 @@ class Producer:
     def send_tracked_nowait(
         self,
         topic: str,
-        value: Any = None,
+        value: V | None = None,
         *,
-        key: Any = None,
+        key: K | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
@@ -208,9 +222,9 @@ class Producer:
     async def send_tracked(
         self,
         topic: str,
-        value: Any = None,
+        value: V | None = None,
         *,
-        key: Any = None,
+        key: K | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
@@ -230,9 +244,9 @@ class Producer:
     async def send_and_wait(
         self,
         topic: str,
-        value: Any = None,
+        value: V | None = None,
         *,
-        key: Any = None,
+        key: K | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
@@ -367,6 +381,13 @@ class Producer:
         known = self._intake.topic(topic)
         return self._intake.message(known, value, key, headers, partition, timestamp_ms, ticket), known
 
+    def _message_of(self, known: TopicAccount, item: tuple[Any, ...] | Item[Any, Any]) -> Entry:
+        if isinstance(item, tuple) and not isinstance(item, Message):
+            key, value = _pair(item)
+            return self._intake.message(known, value, key, None, None, None)
+        intake = self._intake if isinstance(item, Item) else self._intake_of_bytes
+        return intake.message(known, item.value, item.key, item.headers, item.partition, item.timestamp_ms)
+
     def _accept(self, message: Entry, known: TopicAccount) -> bool:
         """Queue it, and see to what follows; False if there is no room."""
         if not self._room.accept(message, known):
@@ -440,17 +461,17 @@ def _pair(item: tuple[Any, ...]) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-class ProducerScope:
+class ProducerScope(Generic[K, V]):
     """What `open_producer` returns: enter it with ``async with``, once."""
 
     def __init__(self, settings: Settings, client: Client, host: Host) -> None:
         self._settings = settings
         self._client = client
         self._host = host
-        self._opened: tuple[Producer, Lifetime, AbstractAsyncContextManager[None]] | None = None
+        self._opened: tuple[Producer[K, V], Lifetime, AbstractAsyncContextManager[None]] | None = None
 
     @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Producer:
+    async def __aenter__(self) -> Producer[K, V]:
         if self._opened is not None:
             raise RuntimeError("a producer can be opened once: call open_producer() again for another")
         producer, lifetime = self._build()
@@ -466,12 +487,12 @@ class ProducerScope:
         producer._instruments.tell("opened", producer=producer)
         return producer
 
-    def _build(self) -> tuple[Producer, Lifetime]:
+    def _build(self) -> tuple[Producer[K, V], Lifetime]:
         if not trio.lowlevel.in_trio_run():
             raise RuntimeError("trio_kprod needs trio: open the producer inside trio.run()")
         ledger = Ledger()
         instruments = Instruments(self._settings.instruments, self._settings.logger)
-        intake = make_intake(self._settings, self._host.clock, ledger, instruments)
+        intake, of_bytes = make_intakes(self._settings, self._host.clock, ledger, instruments)
         delivery = Delivery(
             self._settings, self._client, self._host.clock, intake.topics, ledger, instruments
         )
@@ -484,7 +505,7 @@ class ProducerScope:
 
         self._client.bind(wake)
         lifetime = Lifetime(self._settings, delivery, self._client, self._host)
-        return Producer(delivery, intake), lifetime
+        return Producer(delivery, intake, of_bytes), lifetime
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -506,7 +527,7 @@ class ProducerScope:
         if error is not None:
             error.__traceback__ = trace  # without the frames that it went through in here
 
-    def _close(self, producer: Producer) -> None:
+    def _close(self, producer: Producer[K, V]) -> None:
         producer._state = "closed"
         _alive.discard(self)
 
@@ -532,7 +553,7 @@ class ProducerScope:
 _PUBLIC = frozenset(name for name in vars(Producer) if not name.startswith("_"))
 
 # A flag set in the child costs nothing at each call; to ask for the process id would.
-_alive: weakref.WeakSet[ProducerScope] = weakref.WeakSet()
+_alive: weakref.WeakSet[ProducerScope[Any, Any]] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
@@ -544,6 +565,41 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+# Which serializers there are decides what the producer takes.
+
+
+@overload
+def open_producer(
+    bootstrap_servers: str | Iterable[str] = ...,
+    *,
+    key_serializer: None = None,
+    value_serializer: None = None,
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[bytes, bytes]: ...
+@overload
+def open_producer(
+    bootstrap_servers: str | Iterable[str] = ...,
+    *,
+    key_serializer: None = None,
+    value_serializer: Serializer[Value],
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[bytes, Value]: ...
+@overload
+def open_producer(
+    bootstrap_servers: str | Iterable[str] = ...,
+    *,
+    key_serializer: Serializer[Key],
+    value_serializer: None = None,
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[Key, bytes]: ...
+@overload
+def open_producer(
+    bootstrap_servers: str | Iterable[str] = ...,
+    *,
+    key_serializer: Serializer[Key],
+    value_serializer: Serializer[Value],
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[Key, Value]: ...
 def open_producer(
     bootstrap_servers: str | Iterable[str] = "localhost:9092",
     *,
@@ -558,13 +614,13 @@ def open_producer(
     retry_backoff: float = 0.1,
     connect_timeout: float = 30,
     shutdown_timeout: float = 20,
-    key_serializer: Any = None,
-    value_serializer: Any = None,
+    key_serializer: Serializer[Any] | None = None,
+    value_serializer: Serializer[Any] | None = None,
     instruments: Iterable[Instrument] = (),
     on_undelivered: Callable[[Undelivered], object] | None = None,
     logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     **client_config: Unpack[ClientConfig],
-) -> ProducerScope:
+) -> ProducerScope[Any, Any]:
     """Open a producer for the time of an ``async with`` block.
 
     Entering it connects: a broker has answered when the body begins. Leaving it delivers what was accepted

@@ -50,6 +50,7 @@ class Receipt:
         """Whether the message has its outcome, so that `result` returns or raises it."""
         return self._outcome is not None
 
+    @trio.lowlevel.enable_ki_protection
     def result(self) -> RecordMetadata:
         """The outcome, without waiting. May be called again, and after the block.
 

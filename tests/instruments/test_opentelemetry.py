@@ -187,7 +187,7 @@ async def test_what_is_not_queued(telemetry: Telemetry, autojump_clock: Any) -> 
         with pytest.raises(trio_kprod.BufferOverflow):
             producer.send_nowait("topic", b"")
         with pytest.raises(TypeError):
-            producer.send_nowait("topic", "text")
+            producer.send_nowait("topic", "text")  # type: ignore[arg-type]
         for wrong in ("text", ["text"]):
             with pytest.raises(TypeError):
                 producer.send_nowait("topic", b"", headers=wrong)  # type: ignore[arg-type]
@@ -269,7 +269,7 @@ async def test_what_is_not_sampled(autojump_clock: Any) -> None:
         with telemetry.tracer.start_as_current_span("request") as request:
             await producer.send_and_wait("topic", b"")
         with pytest.raises(TypeError):
-            producer.send_nowait("topic", "text")
+            producer.send_nowait("topic", "text")  # type: ignore[arg-type]
     (record,) = broker.records("topic")
     assert context_of(record).trace_id == request.get_span_context().trace_id
     assert not context_of(record).trace_flags.sampled

@@ -43,6 +43,12 @@ async def sending() -> None:
         assert_type(await producer.send_many("topic", items()), int)
         assert_type(await producer.send_many("topic", more_items()), int)
         assert_type(await producer.send_and_wait("topic", b"value"), trio_kprod.RecordMetadata)
+        receipt = producer.send_tracked_nowait("topic", b"value")
+        assert_type(receipt, trio_kprod.Receipt)
+        assert_type(await producer.send_tracked("topic", b"value"), trio_kprod.Receipt)
+        assert_type(await receipt, trio_kprod.RecordMetadata)
+        assert_type(receipt.result(), trio_kprod.RecordMetadata)
+        assert_type(receipt.done, bool)
         assert_type(await producer.partitions_for("topic"), list[int])
         producer.deliver_nowait()
         await producer.flush()
@@ -91,8 +97,8 @@ class Counting(trio_kprod.Instrument):
         print(error)
 
 
-def to_json(topic: str, value: object) -> bytes:
-    return f"{topic}: {json.dumps(value)}".encode()
+def to_json(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def lost(undelivered: trio_kprod.Undelivered) -> None:
@@ -107,10 +113,10 @@ def settings() -> None:
     config: trio_kprod.ClientConfig = {"acks": 0, "sasl_mechanism": "PLAIN"}
     open_producer("localhost:9092", max_retries=3, **config)
     # A name that is misspelt, and values that are none of the option's.
-    open_producer(akcs=1)  # type: ignore[call-arg]
-    open_producer(acks=2)  # type: ignore[arg-type]
-    open_producer(compression_type="zip")  # type: ignore[arg-type]
-    open_producer(max_queue_size="1")  # type: ignore[arg-type]
+    open_producer(akcs=1)  # type: ignore[call-overload]
+    open_producer(acks=2)  # type: ignore[call-overload]
+    open_producer(compression_type="zip")  # type: ignore[call-overload]
+    open_producer(max_queue_size="1")  # type: ignore[call-overload]
     open_producer(on_undelivered=sending)  # type: ignore[arg-type]
     trio_kprod.ClientConfig(linger_ms=5)  # type: ignore[typeddict-unknown-key]
 

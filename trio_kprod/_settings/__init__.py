@@ -20,6 +20,7 @@ from ._checks import (
 )
 from ._config import (
     ClientConfig as ClientConfig,
+    NamedSettings as NamedSettings,
     ProducerSettings as ProducerSettings,
     Settings as Settings,
     make_settings as make_settings,

@@ -128,14 +128,9 @@ class ClientConfig(TypedDict, total=False):
     )
 
 
-class ProducerSettings(ClientConfig, total=False):
-    """What `settings_from` returns: arguments for `open_producer`.
+class NamedSettings(ClientConfig, total=False):
+    """The same, and those of the other options that texts and numbers can say."""
 
-    Serializers, `instruments`, `on_undelivered` and `logger` are not among them: they are objects of the
-    program, and are given to `open_producer` itself.
-    """
-
-    bootstrap_servers: str | Iterable[str]
     max_queue_size: int
     max_buffer_size: int
     max_buffer_bytes: int
@@ -147,6 +142,16 @@ class ProducerSettings(ClientConfig, total=False):
     retry_backoff: float
     connect_timeout: float
     shutdown_timeout: float
+
+
+class ProducerSettings(NamedSettings, total=False):
+    """What `settings_from` returns: arguments for `open_producer`.
+
+    Serializers, `instruments`, `on_undelivered` and `logger` are not among them: they are objects of the
+    program, and are given to `open_producer` itself.
+    """
+
+    bootstrap_servers: str | Iterable[str]
 
 
 def make_settings(

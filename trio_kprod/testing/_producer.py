@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import trio
 
@@ -10,6 +10,11 @@ from .._client import Client, LoopHost
 from .._producer import ProducerScope
 from .._settings import make_settings
 from ._memory import MemoryBroker, MemoryNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._typing import Key, ProducerOptions, Serializer, Value
 
 
 class _MemoryHost(LoopHost):
@@ -29,7 +34,45 @@ class _MemoryHost(LoopHost):
             nursery.cancel_scope.cancel()
 
 
-def open_memory_producer(broker: MemoryBroker | None = None, **options: Any) -> ProducerScope:
+@overload
+def open_memory_producer(
+    broker: MemoryBroker | None = None,
+    *,
+    key_serializer: None = None,
+    value_serializer: None = None,
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[bytes, bytes]: ...
+@overload
+def open_memory_producer(
+    broker: MemoryBroker | None = None,
+    *,
+    key_serializer: None = None,
+    value_serializer: Serializer[Value],
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[bytes, Value]: ...
+@overload
+def open_memory_producer(
+    broker: MemoryBroker | None = None,
+    *,
+    key_serializer: Serializer[Key],
+    value_serializer: None = None,
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[Key, bytes]: ...
+@overload
+def open_memory_producer(
+    broker: MemoryBroker | None = None,
+    *,
+    key_serializer: Serializer[Key],
+    value_serializer: Serializer[Value],
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[Key, Value]: ...
+def open_memory_producer(
+    broker: MemoryBroker | None = None,
+    *,
+    key_serializer: Serializer[Any] | None = None,
+    value_serializer: Serializer[Any] | None = None,
+    **options: Unpack[ProducerOptions],
+) -> ProducerScope[Any, Any]:
     """Open a producer that runs wholly in the caller's loop, on a `MemoryBroker`.
 
     It is the same code as with `open_producer`, which takes the same options, but over streams in memory
@@ -39,13 +82,19 @@ def open_memory_producer(broker: MemoryBroker | None = None, **options: Any) -> 
 
     Args:
         broker: the broker; by default a new one, for tests that do not look at what arrived.
-        **options: those of `open_producer`, but `bootstrap_servers`.
+        key_serializer, value_serializer: as with `open_producer`.
+        **options: the others of `open_producer`, but `bootstrap_servers`.
 
     Raises:
         TypeError, ValueError: at the call, an option is wrong.
     """
     broker = broker or MemoryBroker()
-    settings = make_settings(broker.bootstrap_servers, **options)
+    settings = make_settings(
+        broker.bootstrap_servers,
+        key_serializer=key_serializer,
+        value_serializer=value_serializer,
+        **options,
+    )
     host = _MemoryHost(broker)
     client = Client(settings, clock=host.clock, network=host, yield_gil=host.yield_gil)
     return ProducerScope(settings, client, host)
