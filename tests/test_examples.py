@@ -76,7 +76,20 @@ def test_the_quickstart_finds_its_own_messages_in_a_topic_that_is_in_use() -> No
 
 
 # ---------------------------------------------------------------------------------------------------------
-# backpressure, failures
+# receipts, backpressure, failures
+
+
+def test_receipts_say_what_became_of_each_message() -> None:
+    """One of them is refused, and the block ends without an error, as its receipt has told."""
+    told, *orders = run("receipts.py").splitlines()
+    assert told == "4 orders sent, 0 of them have an outcome"
+    assert [line.strip() for line in orders] == [
+        "a lamp: partition 0, offset 0",
+        "a chair: not in Kafka, " + orders[1].partition("Kafka, ")[2],
+        "a desk: partition 0, offset 1",
+        "a shelf: partition 0, offset 2",
+    ]
+    assert "INVALID_RECORD (87)" in orders[1]
 
 
 def test_backpressure_shows_three_policies() -> None:

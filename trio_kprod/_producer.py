@@ -185,10 +185,12 @@ class Producer(Generic[K, V]):
         if self._ending.refusal is not None:
             self._check()
         known = self._topics[topic]
-        if isinstance(item, (tuple, Item)):
-            message = self._message_of(known, item)
-        else:
+        if not isinstance(item, (tuple, Item)):
             message = self._intake.message(known, item, None, None, None, None)
+        elif type(item) is tuple and len(item) == 2:
+            message = self._intake.message(known, item[1], item[0], None, None, None)
+        else:
+            message = self._message_of(known, item)
         if not self._room.accept(message, known):
             return message, known
         if self._instruments.on_accept:
