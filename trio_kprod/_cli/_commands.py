@@ -14,6 +14,8 @@ from . import _ping, _send
 from ._configuring import VARIABLE, settings
 from ._lines import Format
 
+_FILE = click.Path(exists=True, dir_okay=False)
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -24,7 +26,7 @@ def _connection_options(command: _F) -> _F:
             help=f"Where Kafka is. Else the file's, {VARIABLE}'s, or localhost:9092.",
         ),
         click.option(
-            "--config", "file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+            "--config", "file", type=_FILE,
             help="name=value lines, as Kafka's producer.properties.",
         ),
         click.option(
@@ -45,7 +47,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("topic")
-@click.option("-f", "--file", "source", type=click.File("rb"), default="-", help="Default: standard input.")
+@click.option(
+    "-f", "--file", "path", type=click.Path(exists=True, dir_okay=False), help="Default: standard input."
+)
 @click.option("--json", "as_json", is_flag=True, help="Lines are objects: value, key, headers, partition, …")
 @click.option("--base64", "base64", is_flag=True, help="In JSON, values and keys are base64.")
 @click.option("--key-separator", metavar="TEXT", help="What stands between key and value of a plain line.")
@@ -58,7 +62,7 @@ def main() -> None:
 @_connection_options
 def send(
     topic: str,
-    source: Any,
+    path: str | None,
     as_json: bool,
     base64: bool,
     key_separator: str | None,
@@ -87,7 +91,9 @@ def send(
             if undelivered is None
             else stack.enter_context(open(undelivered, "w", encoding="utf-8"))
         )
-        sending = _send.Sending(topic, source, source.name, form, on_bad_line == "skip", aside)
+        source = sys.stdin.buffer if path is None else stack.enter_context(open(path, "rb"))
+        name = path or "standard input"
+        sending = _send.Sending(topic, source, name, form, on_bad_line == "skip", aside)
         sys.exit(_send.send(sending, options))
 
 

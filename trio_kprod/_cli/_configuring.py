@@ -18,17 +18,13 @@ VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 
 def settings(servers: str | None, file: str | None, pairs: Iterable[str]) -> dict[str, Any]:
     """The arguments of `open_producer`; raises `click.UsageError` where a setting is wrong."""
-    given: dict[str, str] = {}
-    if os.environ.get(VARIABLE):
-        given["bootstrap.servers"] = os.environ[VARIABLE]
+    given = [("bootstrap.servers", os.environ.get(VARIABLE, ""))]
     if file is not None:
-        given.update(_read_properties(file))
-    for pair in pairs:
-        given.update([_split(pair, f"-X {pair}")])
-    if servers is not None:
-        given["bootstrap.servers"] = servers
+        given += _read_properties(file)
+    given += [_split(pair, f"-X {pair}") for pair in pairs]
+    given.append(("bootstrap.servers", servers or ""))
     try:
-        arguments = dict(settings_from(_only_once(given)))
+        arguments = dict(settings_from(_last_of_each(given)))
         checked(arguments)
     except (ProducerError, TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
@@ -39,17 +35,17 @@ def checked(arguments: dict[str, Any]) -> Settings:
     return make_settings(**arguments)
 
 
-def _only_once(given: dict[str, str]) -> dict[str, str]:
-    """The last of those with the same name: an option outranks the file, and that the environment."""
-    by_name = {name.lower().replace(".", "_"): (name, value) for name, value in given.items()}
+def _last_of_each(given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """An option outranks the file, and that the environment. Dots and underscores are the same."""
+    by_name = {name.lower().replace(".", "_"): (name, value) for name, value in given if value}
     return dict(by_name.values())
 
 
-def _read_properties(path: str) -> dict[str, str]:
+def _read_properties(path: str) -> list[tuple[str, str]]:
     """Kafka's own format: ``name=value`` lines; ``#`` begins a comment."""
     text = Path(path).read_text("utf-8")
     lines = [line.strip() for line in text.splitlines()]
-    return dict(_split(line, f"{path}: {line}") for line in lines if line and not line.startswith("#"))
+    return [_split(line, f"{path}: {line}") for line in lines if line and not line.startswith("#")]
 
 
 def _split(pair: str, where: str) -> tuple[str, str]:

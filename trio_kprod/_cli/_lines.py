@@ -68,7 +68,7 @@ class Format:
         unknown = given.keys() - _FIELDS
         if unknown:
             raise ValueError(
-                f"unknown fields: {', '.join(sorted(unknown))}; there are {', '.join(sorted(_FIELDS))}"
+                f"unknown field: {', '.join(sorted(unknown))}; there are {', '.join(sorted(_FIELDS))}"
             )
         headers = given.get("headers")
         return Parsed(

@@ -52,7 +52,7 @@ async def _ping(
 
 async def _send(settings: dict[str, Any], topic: str, tell: Callable[[Finding], object]) -> None:
     where = f"topic {topic!r}"
-    options = {**settings, "allow_auto_create_topics": False, "delivery_timeout": 10}
+    options: dict[str, Any] = {**settings, "allow_auto_create_topics": False, "delivery_timeout": 10}
     try:
         async with open_producer(**options) as producer:
             record = await producer.send_and_wait(topic, b"trio_kprod ping")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any
 
 import trio
@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from .._errors import ConnectFailed, DeliveryFailed
 from .._instruments import Instrument
-from .._messages import Undelivered
-from .._producer import open_producer
+from .._messages import ProducerStatistics, Undelivered
+from .._producer import Producer, open_producer
 from ._lines import Format, Parsed, as_line
 
 #: How many bytes are read at a time. Memory stays the same, however long the input is.
@@ -41,32 +41,47 @@ class Sending:
     """
 
     topic: str
-    source: IO[bytes]
+    source: Any  # binary, and buffered
     name: str
     form: Format
     skip_bad_lines: bool
     undelivered: IO[str]
-    accepted: int = 0
     skipped: int = 0
-    lost: int = 0
+    failed: bool = False
     interrupted: bool = False
-    bar: Any = field(default=None)
 
     def put_aside(self, undelivered: Undelivered) -> None:
-        self.lost += 1
         maybe = ", but may have been" if undelivered.maybe_written else ""
         _say(f"not delivered{maybe}: {undelivered.cause}")
         print(as_line(undelivered.message), file=self.undelivered, flush=True)
 
-    async def read(self, send: Callable[..., Any]) -> None:
-        """Send each line; reading happens in a thread, which a Ctrl-C leaves where it is."""
+    async def read_all(self, send: Callable[..., Any]) -> None:
+        """Send what there is, up to a bad line or a Ctrl-C."""
+        try:
+            await self._read(send)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            _say("Ctrl-C: reading no more, delivering what was read; once more to give up")
+        except BadLine as error:
+            self.failed = True
+            _say(f"{error}; what stands before it is sent (--on-bad-line=skip goes on)")
+
+    async def _read(self, send: Callable[..., Any]) -> None:
+        """Send each line as soon as it is there; a pipe may be slow."""
         number = 0
-        while lines := await trio.to_thread.run_sync(
-            self.source.readlines, _READ_AT_ONCE, abandon_on_cancel=True
-        ):
+        rest = b""
+        while data := await self._read_some():
+            *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 number += 1
-                await self._send_line(send, number, line.rstrip(b"\r\n"))
+                await self._send_line(send, number, line.removesuffix(b"\r"))
+        if rest:
+            await self._send_line(send, number + 1, rest)
+
+    async def _read_some(self) -> bytes:
+        """In a thread, which a Ctrl-C leaves where it is."""
+        data: bytes = await trio.to_thread.run_sync(self.source.read1, _READ_AT_ONCE, abandon_on_cancel=True)
+        return data
 
     async def _send_line(self, send: Callable[..., Any], number: int, line: bytes) -> None:
         try:
@@ -81,15 +96,17 @@ class Sending:
                 raise BadLine(text) from None
             self.skipped += 1
             _say(text)
-        else:
-            self.accepted += 1
 
 
 class _Progress(Instrument):
-    """Moves the bar when a batch is acknowledged."""
+    """Moves the bar when a batch is acknowledged, and keeps the counts."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
+        self.counts: ProducerStatistics
+
+    def closed(self, *, producer: Producer[Any, Any]) -> None:
+        self.counts = producer.statistics()
 
     def ack_messages(self, *, message_count: int, **_: object) -> None:
         self._bar.update(message_count)
@@ -99,7 +116,7 @@ def send(sending: Sending, settings: dict[str, Any]) -> int:
     """Run it; returns the exit code."""
     with ExitStack() as stack:
         shown = sys.stderr.isatty()
-        bar = sending.bar = stack.enter_context(tqdm(unit=" msg", unit_scale=True, disable=not shown))
+        bar = stack.enter_context(tqdm(unit=" msg", unit_scale=True, disable=not shown))
         try:
             return trio.run(_send, sending, settings, bar)
         except KeyboardInterrupt:  # a second one, or before anything was sent
@@ -109,39 +126,25 @@ def send(sending: Sending, settings: dict[str, Any]) -> int:
 
 async def _send(sending: Sending, settings: dict[str, Any], bar: Any) -> int:
     started = time.monotonic()
-    code = 0
+    progress = _Progress(bar)
+    options: dict[str, Any] = {**_DEFAULTS, **settings, "instruments": (progress,)}
     try:
-        async with open_producer(
-            **{
-                **_DEFAULTS,
-                **settings,
-                "on_undelivered": sending.put_aside,
-                "instruments": (_Progress(bar),),
-            }
-        ) as producer:
-            try:
-                await sending.read(producer.send)
-            except KeyboardInterrupt:
-                sending.interrupted = True
-                _say("Ctrl-C: reading no more, delivering what was read; once more to give up")
-            except BadLine as error:
-                _say(f"{error}; what stands before it is sent (--on-bad-line=skip goes on)")
-                code = 1
+        async with open_producer(**options, on_undelivered=sending.put_aside) as producer:
+            await sending.read_all(producer.send)
     except ConnectFailed as error:
         _say(str(error))
         return 3
-    except DeliveryFailed as error:
-        sending.lost += len(error.undelivered) + error.omitted
-    now = producer.statistics()
-    seconds = max(time.monotonic() - started, 1e-9)
-    text = (
+    except DeliveryFailed:
+        pass  # what `put_aside` could not write; it is counted below
+    now, seconds = progress.counts, max(time.monotonic() - started, 1e-9)
+    _say(
         f"{now.delivered} delivered to {sending.topic} in {seconds:.2f} s ({now.delivered / seconds:.0f}/s)"
+        + (f", {now.undelivered} not delivered" if now.undelivered else "")
+        + (f", {sending.skipped} lines skipped" if sending.skipped else "")
     )
-    text += f", {now.undelivered} not delivered" if now.undelivered else ""
-    _say(text + (f", {sending.skipped} lines skipped" if sending.skipped else ""))
     if sending.interrupted:
         return 130
-    return 1 if now.undelivered or code else 0
+    return 1 if now.undelivered or sending.failed else 0
 
 
 def _say(text: str) -> None:

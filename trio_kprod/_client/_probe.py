@@ -87,7 +87,11 @@ class Probe:
         except SetupFailed as error:
             *made, failed = self._steps(connection.doing)
             self._tell_made(where, made)
-            self._tell(Finding(where, failed, False, str(error), _advice(failed, str(error), node)))
+            topic_of_advice = failed
+            if failed == "Kafka" and self._settings.ssl_context is not None:
+                topic_of_advice = "Kafka over TLS"  # with TLS 1.3 a broker refuses us after the handshake
+            advice = _advice(topic_of_advice, str(error), node)
+            self._tell(Finding(where, failed, False, str(error), advice))
             return None
         self._tell_made(where, self._steps(None))
         return await self._ask(where, connection, topic)
@@ -174,8 +178,11 @@ _ADVICE = (
     ("TLS", "IP address", "the certificate is for another address: use a name that is in it"),
     ("TLS", "verify failed", "give the authority that signed the broker's certificate: ssl_cafile"),
     ("TLS", "", "is this a TLS port? then security_protocol is right, else use PLAINTEXT or SASL_PLAINTEXT"),
-    ("Kafka", "alert", "the broker wants a certificate of ours: ssl_certfile and ssl_keyfile"),
-    ("Kafka", "certificate", "the broker wants a certificate of ours: ssl_certfile and ssl_keyfile"),
+    (
+        "Kafka over TLS",
+        "",
+        "does the broker want a certificate of ours? set ssl_certfile and ssl_keyfile",
+    ),
     ("Kafka", "", "is this a Kafka listener, and does it speak what security_protocol says?"),
     ("SASL", "mechanism", "the broker offers other mechanisms: set sasl_mechanism to one of them"),
     ("SASL", "", "are user name and password right, and known to this listener?"),
