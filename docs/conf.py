@@ -61,7 +61,10 @@ nitpick_ignore_regex = [
     # Private ones that signatures name.
     (r"py:.*", r"(trio_kprod\.)?_\w+(\..*)?"),
     (r"py:.*", r"trio_kprod\.(testing|instruments)\._.*"),
-    (r"py:.*", r"(Settings|Client|Host|Headers|Delivery|Intake|Tracking|Options|Address|[A-Z]\w?)"),
+    (
+        r"py:.*",
+        r"(Settings|Client|Host|Headers|Delivery|Intake|Tracking|Options|Address|Serializer|Sendable|[KV]_co|[A-Z]\w?)",
+    ),
     (r"py:.*", r"(Any|Callable|Iterable|Sequence|Mapping|Literal|Unpack|TracebackType|Self|NoReturn)"),
 ]
 

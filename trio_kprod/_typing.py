@@ -55,10 +55,14 @@ Sendable: TypeAlias = tuple[_K | None, _V | None] | Item[_K, _V] | Message | _V 
 
 
 class ProducerOptions(NamedSettings, total=False):
-    """The options of `open_producer` but serializers and servers, for functions that pass them on::
+    """The options of `open_producer`, but for the servers and the serializers.
 
-    def open_ours(**options: Unpack[ProducerOptions]) -> ProducerScope:
-        return open_producer("ours:9092", **options)
+    A function that passes them on has them in its signature::
+
+        def open_ours(**options: Unpack[ProducerOptions]) -> ProducerScope:
+            return open_producer("ours:9092", **options)
+
+    So a type checker knows what it takes.
     """
 
     instruments: Iterable[Instrument]
