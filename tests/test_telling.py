@@ -20,7 +20,7 @@ from trio_kprod._instruments import Instruments
 from trio_kprod._messages import Message, Undelivered
 from trio_kprod._producer import Producer
 from trio_kprod._settings import make_settings
-from trio_kprod._telling import Flush, Teller
+from trio_kprod._telling import Failure, Flush, Teller
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
@@ -129,6 +129,8 @@ class Model:
     def __init__(self, calls: list[bytes | None], *, refuses: bool) -> None:
         self.flushes: dict[Flush, list[int]] = {}
         self.kept: dict[int, bool] = {}  # and whether `on_undelivered` has had its chance
+        self.tracked: set[int] = set()  # those that have receipts which may be asked
+        self.left = False
         self.calls = calls
         self.refuses = refuses
 
@@ -138,8 +140,9 @@ class Model:
 
     def tell(self, number: int) -> None:
         covering = [flush for flush in self.flushes if number < flush.mark]
-        if covering or not self.call(number):
-            self.kept[number] = not covering
+        waits = bool(covering) or (number in self.tracked and not self.left)
+        if waits or not self.call(number):
+            self.kept[number] = not waits
         for flush in covering:
             self.flushes[flush].append(number)
 
@@ -153,9 +156,24 @@ class Model:
             self.kept.pop(number, None)
         return told
 
+    def ask(self, number: int) -> None:
+        """The receipt of a message that has failed tells, if nobody has told before."""
+        if self.kept.pop(number, None) is not None:
+            for numbers in self.flushes.values():
+                if number in numbers:
+                    numbers.remove(number)
+
+    def leave(self) -> None:
+        self.left = True
+        self._pass_on([number for number in self.kept if number in self.tracked])
+
     def cancel(self, flush: Flush) -> None:
-        for number in self.flushes.pop(flush):
-            covered = any(number in numbers for numbers in self.flushes.values())
+        passed = self.flushes.pop(flush)
+        self._pass_on([number for number in passed if number not in self.tracked or self.left])
+
+    def _pass_on(self, passed: list[int]) -> None:
+        for number in passed:
+            covered = any(number < flush.mark for flush in self.flushes)
             if not covered and self.kept.get(number) is False:
                 self.kept[number] = True
                 if self.call(number):
@@ -175,12 +193,23 @@ def test_the_same_are_told_as_with_a_list_for_each_flush(seed: int, refuses: boo
             raise ValueError("not now")
 
     teller, model = make_teller(on_undelivered), Model(expected, refuses=refuses)
-    accepted, unsettled = 0, list[int]()
-    for _ in range(120):
-        what = dice.choice(["send", "send", "fail", "fail", "deliver", "flush", "cancel"])
+    accepted, unsettled, failures = 0, list[int](), dict[int, Failure | None]()
+    for step in range(120):
+        what = dice.choice(["send", "send", "fail", "fail", "deliver", "flush", "cancel", "ask"])
+        if step == 100:
+            teller.expect_no_receipts()
+            model.leave()
         if what == "send":
             unsettled.append(accepted)
+            if dice.random() < 0.5:
+                model.tracked.add(accepted)
             accepted += 1
+        elif what == "ask" and failures:
+            number = dice.choice(list(failures))
+            failure = failures.pop(number)
+            if failure is not None:
+                teller.take_back(failure)
+                model.ask(number)
         elif what == "flush":
             flush = teller.begin_flush(accepted)
             model.begin(flush)
@@ -192,7 +221,10 @@ def test_the_same_are_told_as_with_a_list_for_each_flush(seed: int, refuses: boo
         elif what in ("fail", "deliver") and unsettled:
             number = unsettled.pop(dice.randrange(len(unsettled)))
             if what == "fail":
-                teller.tell(undelivered(number), number)
+                tracked = number in model.tracked
+                failure = teller.tell(undelivered(number), number, tracked=tracked)
+                if tracked:
+                    failures[number] = failure
                 model.tell(number)
         settled_before = min(unsettled, default=accepted)
         teller.end_flushes(settled_before)

@@ -639,23 +639,26 @@ def open_producer(
     Args:
         bootstrap_servers: ``"host:port"``, several of them separated by commas, or an iterable of them.
             Every one is tried.
-        max_queue_size: how many messages the queue holds that the delivery task has not taken.
-        max_buffer_size: how many messages may be taken and not yet settled.
-        max_buffer_bytes: how many bytes all unsettled messages may have, including those in the queue. At
+        max_queue_size: how many messages the queue may hold. The delivery task takes them out of it.
+        max_buffer_size: how many messages may be out of the queue and have no outcome yet.
+        max_buffer_bytes: how many bytes all messages without an outcome may have, also those in the queue. At
             least twice `max_request_size`.
-        delivery_threshold: deliver when this many messages wait; 1 means at once, 0 no threshold.
-        delivery_interval: deliver this long after the oldest waiting message was accepted; 0 no interval.
+        delivery_threshold: deliver when this many messages wait. 1 means at once, 0 means no threshold.
+        delivery_interval: deliver this long after the oldest waiting message was accepted. 0 means no
+            interval.
         delivery_timeout: give a message up this long after it was accepted.
-        topic_timeout: give messages up when the cluster answers, but did not know their topic for this long.
-        max_retries: give a message up when its batch was sent again this many times; -1 means no limit.
+        topic_timeout: give a topic's messages up when brokers have answered for this long that they do not
+            know it. Time during which no broker answers does not count.
+        max_retries: how often a batch is sent again before its messages are given up. -1 means no limit.
         retry_backoff: the pause before a batch is sent again; it doubles up to 1 s.
         connect_timeout: how long opening may take.
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
         key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
-            object of kafka-python's `Serializer`. None is never given to them.
+            object of kafka-python's `Serializer`. None is never given to them. Type checkers take from them
+            what the producer may be given.
         instruments: objects of `Instrument`, whose hooks are called when something happens.
         on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
-            A message with a `Receipt` that nobody has asked has to wait for that until the block is left.
+            For a message with a `Receipt` that nobody has asked, it is called when the block is left.
             It runs in the loop of the user, must not block, and may call `Producer.send_nowait`, also while
             the block is being left: what it sends then is delivered within the same `shutdown_timeout`. Once
             that has passed, or after `Producer.abort`, it gets `ProducerClosed`. If it raises, the error is

@@ -78,7 +78,7 @@ def open_memory_producer(
     It is the same code as with `open_producer`, which takes the same options, but over streams in memory
     and by the loop's clock: with pytest-trio's ``autojump_clock`` an hour of outage takes no time.
 
-    Of SASL use PLAIN there: other mechanisms compute in a thread, for which that clock would not wait.
+    With SASL, use PLAIN: other mechanisms compute in a thread, and such a clock does not wait for threads.
 
     Args:
         broker: the broker; by default a new one, for tests that do not look at what arrived.
