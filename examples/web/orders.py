@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,11 @@ RETRY_AFTER = 1
 #: Seconds that the strict endpoint waits for Kafka.
 PATIENCE = 5.0
 
-#: When the oldest message waits for more seconds than this, send new requests to somebody else.
-READY_UP_TO = 10.0
+#: Not ready: an order has waited for Kafka for more seconds than that, more of them are queued than that, or
+#: one was refused less than so many seconds ago. Then new requests had better go to another process.
+MAX_AGE, MAX_QUEUED, REFUSED_LATELY = 10.0, 500, 5.0
+
+CLOSING = "the server has been told to end"
 
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8")
 
@@ -37,6 +41,10 @@ def _json(status: int, headers: dict[str, str] | None = None, **values: object) 
     return Reply(status, json.dumps(values), headers or {})
 
 
+def _refusal(reason: object) -> Reply:
+    return _json(503, {"Retry-After": str(RETRY_AFTER)}, error=str(reason))
+
+
 class Orders:
     """Takes orders, and tells how it fares.
 
@@ -48,20 +56,26 @@ class Orders:
     def __init__(self, producer: trio_kprod.Producer, registry: CollectorRegistry) -> None:
         self._producer = producer
         self._registry = registry
-        self.closing = False  # the server has been told to end
+        self._refused_at = -math.inf  # on trio's clock
+        self.closing = False  # the server has been told to end: take no more orders
 
     def take(self, order: bytes) -> Reply:
         """202: Kafka gets it, or the end of the producer's block tells. 503: it was not taken; try again."""
+        if self.closing:
+            return _refusal(CLOSING)
         try:
             self._producer.send_nowait(TOPIC, order)
         except (trio_kprod.BufferOverflow, trio_kprod.ProducerClosed) as error:
-            return _json(503, {"Retry-After": str(RETRY_AFTER)}, error=str(error))
+            self._refused_at = trio.current_time()
+            return _refusal(error)
         except trio_kprod.MessageTooLarge as error:
             return _json(413, error=str(error))
         return _json(202, accepted=True)
 
     async def take_strictly(self, order: bytes) -> Reply:
-        """201: it is in Kafka's log, and where. 504: nobody knows yet. 503: not taken, or not delivered."""
+        """201: it is in the log, and where. 503: it is not; try again. 504: nobody knows; perhaps it is."""
+        if self.closing:
+            return _refusal(CLOSING)
         try:
             with trio.fail_after(PATIENCE):
                 record = await self._producer.send_and_wait(TOPIC, order)
@@ -69,8 +83,12 @@ class Orders:
             return _json(504, error=f"not acknowledged within {PATIENCE:g} s, but it may be later")
         except trio_kprod.MessageTooLarge as error:
             return _json(413, error=str(error))
-        except (trio_kprod.DeliveryFailed, trio_kprod.ProducerClosed) as error:
-            return _json(503, {"Retry-After": str(RETRY_AFTER)}, error=str(error))
+        except trio_kprod.DeliveryFailed as error:
+            if error.undelivered[0].maybe_written:
+                return _json(504, error=str(error))
+            return _refusal(error)
+        except trio_kprod.ProducerClosed as error:
+            return _refusal(error)
         return _json(201, partition=record.partition, offset=record.offset)
 
     def health(self) -> Reply:
@@ -78,10 +96,16 @@ class Orders:
         return _json(200, healthy=True)
 
     def ready(self) -> Reply:
-        """200: send requests here. 503: a message has waited for Kafka for too long, or we are closing."""
-        age = self._producer.statistics().oldest_age or 0.0
-        ready = age <= READY_UP_TO and not self.closing
-        return _json(200 if ready else 503, ready=ready, closing=self.closing, oldest_age=round(age, 3))
+        """200: send requests here. 503: rather not, and why. Any answer says that the producer is open."""
+        now = self._producer.statistics()
+        reasons = {
+            CLOSING: self.closing,
+            f"an order has waited for Kafka for more than {MAX_AGE:g} s": (now.oldest_age or 0) > MAX_AGE,
+            f"more than {MAX_QUEUED} orders are queued": now.queued > MAX_QUEUED,
+            "orders were refused lately": trio.current_time() - self._refused_at < REFUSED_LATELY,
+        }
+        why_not = [reason for reason, holds in reasons.items() if holds]
+        return _json(503 if why_not else 200, ready=not why_not, why_not=why_not)
 
     def figures(self) -> Reply:
         """What the page shows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 from orders import Orders, Reply
 from quart import Response, request
@@ -33,7 +35,25 @@ def make_app(orders: Orders) -> QuartTrio:
             return _response(look())
 
         app.add_url_rule(path, endpoint=path, view_func=show)
+    app.asgi_app = _finishing(app.asgi_app)  # type: ignore[method-assign]
     return app
+
+
+def _finishing(app: Any) -> Any:
+    """Let Hypercorn finish each `send`: Quart-Trio cancels the last one of a response.
+
+    Hypercorn then forgets that the connection is idle: it would never time out, and at SIGTERM the
+    server would wait for it until `graceful_timeout`.
+    """
+
+    async def finishing(scope: Any, receive: Any, send: Any) -> None:
+        async def send_all(message: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await send(message)
+
+        await app(scope, receive, send_all)
+
+    return finishing
 
 
 async def _body() -> bytes:
