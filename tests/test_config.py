@@ -818,6 +818,19 @@ def test_wrong_partitioners(wrong: Any) -> None:
         configured(partitioner=wrong)
 
 
+def test_an_attribute_with_the_name_of_a_hook_is_refused() -> None:
+    """It would be called, and its instrument be told nothing any more."""
+
+    class Counting(trio_kprod.Instrument):
+        def __init__(self) -> None:
+            self.undelivered = 0  # type: ignore[assignment, method-assign]
+
+    with pytest.raises(
+        TypeError, match=r"^instruments\[0\]\.undelivered must be a method, because .* got 0$"
+    ):
+        make_settings(instruments=(Counting(),))
+
+
 def test_on_undelivered() -> None:
     """It is called without await, so an async function is refused, and so is what is no function."""
     seen: list[Any] = []

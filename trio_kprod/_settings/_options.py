@@ -156,6 +156,8 @@ def _instrument(name: str, given: Any) -> Instrument:
     if not isinstance(given, Instrument):
         raise wrong_type(name, given, "an instance of a class derived from trio_kprod.Instrument")
     for hook, call in overridden(given).items():
+        if not callable(call):
+            raise TypeError(f"{name}.{hook} must be a method, because {hook} is a hook, got {shown(call)}")
         if is_async(call):
             raise TypeError(f"{name}.{hook} must be a plain method: it is called without await, but is async")
     return given
