@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -464,11 +464,18 @@ class InterruptAtLine:
 # What `send_many` takes
 
 
+class Pair(NamedTuple):
+    """A tuple by another name."""
+
+    key: bytes
+    value: bytes
+
+
 async def test_the_items_of_send_many(autojump_clock: object) -> None:
     client = FakeClient(automatic=True)
     mixed = [
         b"value",
-        (b"key", b"of a pair"),
+        Pair(b"key", b"of a pair"),
         (b"key", None),
         Item(b"of an item"),
         Item(b"value", b"key", [("name", None)], 3, 7),

@@ -152,7 +152,8 @@ class Producer(Generic[K, V]):
             values: an item is one of
 
                 - a value, as `send` takes it;
-                - a tuple ``(key, value)``, which is always a pair: a value that is a tuple needs an `Item`;
+                - a tuple ``(key, value)``. A tuple, also a named one, is always a pair: a value that is a
+                  tuple needs an `Item`;
                 - an `Item`, which may have headers, a partition and a time stamp as well;
                 - a `Message`, as an `Undelivered` has it. It is sent again as it is, but to this topic: its
                   key and value are bytes already, so serializers are not called for it.
