@@ -57,7 +57,19 @@ class Orders:
         self._producer = producer
         self._registry = registry
         self._refused_at = -math.inf  # on trio's clock
-        self.closing = False  # the server has been told to end: take no more orders
+        self._strict = 0  # how many wait for Kafka
+        self._none_waits = trio.Event()
+        self.closing = False
+
+    async def close(self) -> None:
+        """Take no more orders, and wait until each that was taken strictly has its reply.
+
+        After that, the server may be told to end: whatever connection it closes just as a request comes in,
+        that order was not taken.
+        """
+        self.closing = True
+        if self._strict:
+            await self._none_waits.wait()
 
     def take(self, order: bytes) -> Reply:
         """202: Kafka gets it, or the end of the producer's block tells. 503: it was not taken; try again."""
@@ -76,6 +88,7 @@ class Orders:
         """201: it is in the log, and where. 503: it is not; try again. 504: nobody knows; perhaps it is."""
         if self.closing:
             return _refusal(CLOSING)
+        self._strict += 1
         try:
             with trio.fail_after(PATIENCE):
                 record = await self._producer.send_and_wait(TOPIC, order)
@@ -89,6 +102,10 @@ class Orders:
             return _refusal(error)
         except trio_kprod.ProducerClosed as error:
             return _refusal(error)
+        finally:
+            self._strict -= 1
+            if self.closing and not self._strict:
+                self._none_waits.set()
         return _json(201, partition=record.partition, offset=record.offset)
 
     def health(self) -> Reply:

@@ -26,9 +26,9 @@ import trio_kprod
 from trio_kprod.instruments.prometheus import PrometheusInstrument
 from trio_kprod.testing import open_broker
 
-#: Seconds for requests that have begun; and then for delivering what they sent. Kubernetes grants 30 in all
-#: (``terminationGracePeriodSeconds``), of which a second is left over.
-REQUESTS_END_WITHIN = 8.0
+#: Seconds at the end: up to `orders.PATIENCE` for those that wait for Kafka, then these for writing replies, and
+#: these for delivery. Kubernetes grants 30 in all (``terminationGracePeriodSeconds``): four are left over.
+REPLIES_END_WITHIN = 1.0
 DELIVERY_ENDS_WITHIN = 20.0
 
 
@@ -56,7 +56,7 @@ async def _serve(app: Any, port: int, told_to_end: Callable[[], Awaitable[None]]
     """Return when no request is left, after `told_to_end` has returned."""
     config = hypercorn.Config()
     config.bind = [f"127.0.0.1:{port}"]
-    config.graceful_timeout = REQUESTS_END_WITHIN
+    config.graceful_timeout = REPLIES_END_WITHIN
     async with trio.open_nursery() as nursery:
         serve = partial(hypercorn.trio.serve, app, config, shutdown_trigger=told_to_end)
         binds = await nursery.start(serve)
@@ -66,7 +66,7 @@ async def _serve(app: Any, port: int, told_to_end: Callable[[], Awaitable[None]]
 async def _wait_for_signal(signals: AsyncIterator[int], orders: Orders) -> None:
     """For the first one. Further ones are ignored: what was accepted is on its way."""
     async for _ in signals:
-        orders.closing = True
+        await orders.close()
         return
 
 
