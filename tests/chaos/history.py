@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from trio_kprod import DeliveryFailed, ProducerStatistics, RecordMetadata, Undelivered
+from trio_kprod import DeliveryFailed, Producer, ProducerStatistics, Receipt, RecordMetadata, Undelivered
 
 NEVER = 10**9
 
@@ -30,6 +30,7 @@ class Sent:
     accepted_before: int = NEVER  # when it surely was, as the program knows then
     fate: str = "sending"  # then "accepted", "refused" (nothing was queued) or "unsure"
     metadata: RecordMetadata | None = None
+    failure: Undelivered | None = None  # what its receipt said that was asked late
 
 
 @dataclass
@@ -127,6 +128,40 @@ class History(logging.Handler):
             raise
         else:
             self.accept(sent)
+
+    @contextmanager
+    def awaiting(self, sent: Sent) -> Iterator[None]:
+        """An await of a receipt of a message that has no outcome yet."""
+        telling = Telling("receipt", self.moment())
+        try:
+            yield
+        except DeliveryFailed as error:
+            self.end(telling, error)
+            self.check(list(telling.told) == [sent.number], "a receipt told of others")
+
+    def look(self, sent: Sent, receipt: Receipt, producer: Producer) -> None:
+        """Ask a receipt whose message has its outcome.
+
+        It tells of a failure that is kept, and says once more what others were told.
+        """
+        kept = sent.number in [number_of(one.message.value) for one in producer.undelivered]
+        try:
+            sent.metadata = receipt.result()
+        except DeliveryFailed as error:
+            (sent.failure,) = error.undelivered
+            if kept:
+                self.tell("look", error.undelivered)
+        else:
+            self.check(not kept, f"{sent.number} is kept as undelivered, but delivered")
+        left = [number_of(one.message.value) for one in producer.undelivered]
+        self.check(sent.number not in left, f"{sent.number} is kept although its receipt has told")
+
+    def look_after_the_end(self, sent: Sent, receipt: Receipt) -> None:
+        """It knows, and changes nothing."""
+        try:
+            sent.metadata = receipt.result()
+        except DeliveryFailed as error:
+            (sent.failure,) = error.undelivered
 
     # -- telling -------------------------------------------------------------------------------------
 

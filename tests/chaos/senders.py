@@ -19,6 +19,7 @@ from trio_kprod import (
     MessageTooLarge,
     Producer,
     ProducerClosed,
+    Receipt,
     Refused,
     Undelivered,
     UnknownTopic,
@@ -35,11 +36,13 @@ class Senders:
         self.pace = pace
         self.aborted = False
         self.producer: Producer | None = None  # until it is open
+        self.receipts: list[tuple[Sent, Receipt]] = []  # those that have not been asked
         self._resent = 0
         self._deeds: Sequence[Callable[[], Awaitable[None]]] = (
             *(self.send_nowait, self.send_nowait, self.send, self.send, self.send, self.send_many),
             *(self.send_and_wait, self.send_and_wait, self.flush, self.flush, self.deliver),
             *(self.partitions_for, self.send_nonsense, self.abort_perhaps),
+            *(self.send_tracked_nowait, self.send_tracked, self.ask, self.ask),
         )
 
     async def work(self) -> None:
@@ -107,6 +110,37 @@ class Senders:
         sent = self.next_message()
         with self.history.waiting(sent):
             sent.metadata = await self.open_producer.send_and_wait(sent.topic, **sent.options)
+
+    async def send_tracked_nowait(self) -> None:
+        for _ in range(self.random.randrange(1, 6)):
+            sent = self.next_message()
+            with suppress(BufferOverflow), self.history.sending(sent):
+                receipt = self.open_producer.send_tracked_nowait(sent.topic, **sent.options)
+                self.receipts.append((sent, receipt))
+
+    async def send_tracked(self) -> None:
+        sent = self.next_message()
+        with self.history.sending(sent):
+            receipt = await self.open_producer.send_tracked(sent.topic, **sent.options)
+            self.receipts.append((sent, receipt))
+
+    async def ask(self) -> None:
+        """Await a receipt, or look at it if the message has its outcome."""
+        if not self.receipts:
+            return
+        sent, receipt = self.receipts.pop(self.random.randrange(len(self.receipts)))
+        if "closed" in repr(self.open_producer):
+            self.history.look_after_the_end(sent, receipt)
+            return
+        if receipt.done:
+            self.history.look(sent, receipt, self.open_producer)
+            return
+        try:
+            with self.history.awaiting(sent):
+                sent.metadata = await receipt
+        except trio.Cancelled:
+            self.receipts.append((sent, receipt))
+            raise
 
     async def flush(self) -> None:
         with self.history.flushing():

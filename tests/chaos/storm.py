@@ -229,6 +229,8 @@ class Storm:
             assert left is None or isinstance(left, trio.Cancelled), repr(left)
             assert left is not None or not producer.undelivered
         self.history.tell("the end", producer.undelivered)
+        for sent, receipt in self.senders.receipts:
+            self.history.look_after_the_end(sent, receipt)
 
     def _check_end(self, producer: Producer, weather: Weather) -> None:
         assert "crashed" not in repr(producer), repr(producer)

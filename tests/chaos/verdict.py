@@ -52,6 +52,7 @@ class Verdict:
         """Raises AssertionError with all that is wrong."""
         for check in (self._outcomes, self._one_teller, self._flushes, self._log, self._places, self._order):
             check()
+        self._receipts()
         assert not self.history.problems, "\n".join(dict.fromkeys(self.history.problems))
 
     def _check(self, condition: bool, problem: str) -> None:
@@ -102,8 +103,10 @@ class Verdict:
                         self._check(self._excused(flush, teller), f"{flush} missed {number}, of {teller}")
 
     def _excused(self, flush: Telling, teller: Telling) -> bool:
-        if teller.who == "send_and_wait" or teller.ended < flush.began:
+        if teller.who in ("send_and_wait", "receipt") or teller.ended < flush.began:
             return True
+        if teller.who == "look":
+            return teller.ended < flush.ended
         if teller.who == "flush":
             return teller.began < flush.began  # it ended just then, and its task did not know yet
         if teller.who == "on_undelivered":
@@ -143,6 +146,17 @@ class Verdict:
                 self._check(
                     (at.topic, at.partition, at.offset, sent.number) in found, f"{sent.number} is not at {at}"
                 )
+
+    def _receipts(self) -> None:
+        """A receipt that is asked late says what others were told."""
+        for sent in self.history.sent:
+            if sent.failure is not None:
+                told = self.verdicts.get(sent.number)
+                self._check(
+                    told == sent.failure, f"{sent.number}: its receipt says {sent.failure}, not {told}"
+                )
+            if sent.metadata is not None:
+                self._check(sent.number not in self.verdicts, f"{sent.number} is delivered, and was told")
 
     def _order(self) -> None:
         """The delivered messages of one partition and kind stand in the order of their calls.
