@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from click.testing import CliRunner, Result
+from tqdm import tqdm
 
 import trio_kprod
-from trio_kprod._cli import main
+from trio_kprod._cli import _send, main
 from trio_kprod._cli._lines import Format, Parsed, as_line
 from trio_kprod.testing import Broker, Record, open_broker
 
@@ -147,6 +150,14 @@ def test_everything_a_message_can_have(broker: Broker) -> None:
     assert broker.records("t") == [Record("t", 0, 0, b"k", b"v", (("h", b"1"),), 5)]
 
 
+def test_a_terminal_shows_progress(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_send, "_is_terminal", lambda: True)
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # without a thread, which would stay
+    result = send(broker, given=b"one\ntwo\n")
+    assert result.exit_code == 0
+    assert "2.00 msg [" in result.stderr
+
+
 def test_a_bad_line_ends_it(broker: Broker) -> None:
     """What stands before it is delivered, and it is named."""
     result = send(broker, "--json", given='{"value": "1"}\nnope\n{"value": "3"}\n')
@@ -263,12 +274,6 @@ def test_a_line_leaves_though_the_pipe_stays_open_and_ctrl_c_delivers(broker: Br
     assert values(broker) == [b"one", b"two"]
 
 
-def press_until(process: subprocess.Popen[bytes], ended: threading.Event) -> None:
-    """The first presses may come before the program is leaving the block."""
-    while not ended.wait(0.05):
-        process.send_signal(signal.SIGINT)
-
-
 def test_a_second_ctrl_c_gives_up(broker: Broker) -> None:
     broker.silence("Produce")
     process = start("send", "t", "-b", broker.bootstrap_servers)
@@ -280,12 +285,15 @@ def test_a_second_ctrl_c_gives_up(broker: Broker) -> None:
     process.send_signal(signal.SIGINT)
     first = process.stderr.readline()
     assert b"Ctrl-C: reading no more" in first
-    ended = threading.Event()
-    presser = threading.Thread(target=press_until, args=(process, ended))
-    presser.start()
-    _, said = process.communicate(timeout=PATIENCE)
-    ended.set()
-    presser.join()
+    # The next press may come before the program is leaving the block, and then only counts as the first.
+    line: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=lambda: line.put(process.stderr.readline()), daemon=True).start()  # type: ignore[union-attr]
+    told = b""
+    while not told:
+        process.send_signal(signal.SIGINT)
+        with suppress(queue.Empty):
+            told = line.get(timeout=1)
+    said = told + process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130
     assert b"not delivered, but may have been: not acknowledged before the shutdown was interrupted" in said
     assert b"Traceback" not in said

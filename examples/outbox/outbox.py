@@ -27,6 +27,9 @@ from trio_kprod.testing import open_broker
 
 T = TypeVar("T")
 
+# Not `sys.stdin` itself: Python aborts at its end if a thread still reads that.
+_lines = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 (for the life of the program)
+
 #: Sent and removed together. More is quicker, and more may be sent twice after a crash.
 _AT_ONCE = 500
 
@@ -143,8 +146,11 @@ async def open_outbox(path: str, producer: trio_kprod.Producer) -> AsyncIterator
             nursery.cancel_scope.cancel()
 
 
+def read_line() -> bytes:
+    return _lines.readline()
+
+
 async def relay_lines(servers: str, database: str, topic: str) -> None:
-    read_line = sys.stdin.buffer.readline
     async with (
         trio_kprod.open_producer(servers, delivery_threshold=_AT_ONCE) as producer,
         open_outbox(database, producer) as outbox,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from io import UnsupportedOperation
 from typing import Any, TypeVar
 
 import click
@@ -91,7 +92,7 @@ def send(
             if undelivered is None
             else stack.enter_context(open(undelivered, "w", encoding="utf-8"))
         )
-        source = sys.stdin.buffer if path is None else stack.enter_context(open(path, "rb"))
+        source = _standard_input() if path is None else stack.enter_context(open(path, "rb"))
         name = path or "standard input"
         sending = _send.Sending(topic, source, name, form, on_bad_line == "skip", aside)
         sys.exit(_send.send(sending, options))
@@ -125,3 +126,11 @@ def _header(pair: str) -> tuple[str, bytes]:
     if not equals:
         raise click.UsageError(f"--header {pair}: must be NAME=VALUE")
     return name, value.encode()
+
+
+def _standard_input() -> Any:
+    """Not `sys.stdin` itself: Python aborts at its end if a thread still reads that."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except UnsupportedOperation:  # it was replaced by something that is no file
+        return sys.stdin.buffer

@@ -99,7 +99,7 @@ class Sending:
 
 
 class _Progress(Instrument):
-    """Moves the bar when a batch is acknowledged, and keeps the counts."""
+    """Moves the bar, if there is one, when a batch is acknowledged; and keeps the counts."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -109,14 +109,14 @@ class _Progress(Instrument):
         self.counts = producer.statistics()
 
     def ack_messages(self, *, message_count: int, **_: object) -> None:
-        self._bar.update(message_count)
+        if self._bar is not None:
+            self._bar.update(message_count)
 
 
 def send(sending: Sending, settings: dict[str, Any]) -> int:
     """Run it; returns the exit code."""
     with ExitStack() as stack:
-        shown = sys.stderr.isatty()
-        bar = stack.enter_context(tqdm(unit=" msg", unit_scale=True, disable=not shown))
+        bar = stack.enter_context(tqdm(unit=" msg", unit_scale=True)) if _is_terminal() else None
         try:
             return trio.run(_send, sending, settings, bar)
         except KeyboardInterrupt:  # a second one, or before anything was sent
@@ -145,6 +145,10 @@ async def _send(sending: Sending, settings: dict[str, Any], bar: Any) -> int:
     if sending.interrupted:
         return 130
     return 1 if now.undelivered or sending.failed else 0
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _say(text: str) -> None:
