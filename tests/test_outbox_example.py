@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import trio_kprod
-from trio_kprod.testing import Broker, open_broker
+from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
 PROGRAM = Path(__file__).parent.parent / "examples" / "outbox" / "outbox.py"
 
@@ -113,3 +116,68 @@ def test_what_kafka_refuses_is_put_aside(tmp_path: Path) -> None:
     assert said.splitlines()[-1] == (
         "nothing is left: 0 were sent again and may be there twice, 1 were refused"
     )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Inside a program
+
+
+def load_outbox() -> Any:
+    """The module, which stands in no package."""
+    spec = importlib.util.spec_from_file_location("outbox", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["outbox"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+OUTBOX = load_outbox()
+
+
+async def test_own_tables_and_messages_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    """What is known as the transactional outbox."""
+    broker = MemoryBroker()
+    path = str(tmp_path / "outbox.db")
+
+    def pay(database: sqlite3.Connection) -> None:
+        database.execute("CREATE TABLE paid (who TEXT PRIMARY KEY)")
+        database.execute("INSERT INTO paid VALUES ('ada')")
+
+    def pay_twice(database: sqlite3.Connection) -> None:
+        database.execute("INSERT INTO paid VALUES ('bob')")
+        database.execute("INSERT INTO paid VALUES ('ada')")
+
+    async with (
+        open_memory_producer(broker, delivery_threshold=1) as producer,
+        OUTBOX.open_outbox(path, producer) as outbox,
+    ):
+        await outbox.keep([("paid", None, b"ada")], also=pay)
+        with pytest.raises(sqlite3.IntegrityError):
+            await outbox.keep([("paid", None, b"bob and ada")], also=pay_twice)
+        await outbox.empty()
+        assert await outbox.count("paid") == 1
+    assert [record.value for record in broker.records("paid")] == [b"ada"]
+
+
+async def test_it_is_not_empty_when_something_was_kept_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when the relay has looked just before."""
+    broker = MemoryBroker()
+
+    class Interrupted(OUTBOX.Outbox):  # type: ignore[misc, name-defined]
+        async def _write(self, work: Any) -> Any:
+            found = await super()._write(work)
+            if work is OUTBOX._take and found == [] and not broker.records("t"):
+                await self.keep([("t", None, b"just now")])
+            return found
+
+    monkeypatch.setattr(OUTBOX, "Outbox", Interrupted)
+    async with (
+        open_memory_producer(broker, delivery_threshold=1) as producer,
+        OUTBOX.open_outbox(str(tmp_path / "outbox.db"), producer) as outbox,
+    ):
+        await outbox.empty()
+        assert [record.value for record in broker.records("t")] == [b"just now"]

@@ -63,11 +63,24 @@ class Outbox:
         self._more = trio.Event()
         self._empty = trio.Event()
 
-    async def keep(self, messages: Sequence[tuple[str, bytes | None, bytes | None]]) -> None:
-        """Put (topic, key, value) on the disk, all or none. Once this has returned, nothing loses them."""
-        insert = "INSERT INTO kept (topic, key, value) VALUES (?, ?, ?)"
-        await self._write(lambda database: database.executemany(insert, messages))
-        self._empty = trio.Event()
+    async def keep(
+        self,
+        messages: Sequence[tuple[str, bytes | None, bytes | None]],
+        also: Callable[[sqlite3.Connection], object] = lambda _: None,
+    ) -> None:
+        """Put (topic, key, value) on the disk, all or none. Once this has returned, nothing loses them.
+
+        `also` is done in the same transaction: write what the messages tell of into tables of your own, and
+        neither can be there without the other. It runs in a thread; if it raises, nothing is kept.
+        """
+
+        def work(database: sqlite3.Connection) -> None:
+            also(database)
+            database.executemany("INSERT INTO kept (topic, key, value) VALUES (?, ?, ?)", messages)
+
+        await self._write(work)
+        if self._empty.is_set():
+            self._empty = trio.Event()
         self._more.set()
 
     async def relay(self, producer: trio_kprod.Producer) -> None:
@@ -78,7 +91,8 @@ class Outbox:
             if rows:
                 await self._send(producer, rows)
             else:
-                self._empty.set()
+                if not self._more.is_set():  # else something was kept after we looked
+                    self._empty.set()
                 await self._more.wait()
 
     async def empty(self) -> None:

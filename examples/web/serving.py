@@ -26,8 +26,8 @@ import trio_kprod
 from trio_kprod.instruments.prometheus import PrometheusInstrument
 from trio_kprod.testing import open_broker
 
-#: Seconds at the end: up to `orders.PATIENCE` for those that wait for Kafka, then these for writing replies,
-#: and these for delivery. Kubernetes grants 30 (``terminationGracePeriodSeconds``), so four are left over.
+#: Seconds at the end: up to `orders.PATIENCE` for those that wait for Kafka, then these for writing replies
+#: and for delivery. Kubernetes grants 30 in all (``terminationGracePeriodSeconds``): four are left over.
 REPLIES_END_WITHIN = 1.0
 DELIVERY_ENDS_WITHIN = 20.0
 
