@@ -339,6 +339,21 @@ def test_an_idle_connection_is_closed_after_a_while(program: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Where the producer had better not be
+
+
+@pytest.mark.parametrize("where", ["while_serving", "after_serving", "starlette"])
+def test_in_a_lifespan_only_the_log_says_what_was_lost(where: str) -> None:
+    """Hypercorn swallows what a lifespan raises at its end, so the program ends as if all was well."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.programs.lifespan", where],
+        cwd=WEB.parent.parent, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "ended as if nothing had happened\n"), ended.stderr
+    assert "ERROR:trio_kprod:the block has ended: 1 message not delivered" in ended.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------
 # The page
 
 
