@@ -230,6 +230,47 @@ def test_of_a_send_and_wait_that_fails_one_is_told_cancelled_or_not() -> None:
     sweep(scenario)
 
 
+def test_a_cancelled_send_tracked_was_not_accepted_and_leaves_no_receipt() -> None:
+    async def scenario(attempt: Attempt) -> None:
+        async with crowded() as (producer, broker):
+            await attempt.of(lambda: producer.send_tracked("a", b"third"))
+            assert producer.statistics().accepted == 3 - attempt.cancelled
+        assert not producer._tracking
+        assert values(broker) == [b"first", b"second", *[b"third"] * (not attempt.cancelled)]
+
+    sweep(scenario)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_of_a_failure_whose_receipt_is_awaited_one_is_told_cancelled_or_not(early: bool) -> None:
+    """Awaited before it fails, or after."""
+
+    async def scenario(attempt: Attempt) -> None:
+        told: dict[str, list[Undelivered]] = {"receipt": [], "callback": []}
+        broker = MemoryBroker(topics={"a": 1})
+        broker.answer("Produce", POLICY_VIOLATION)
+
+        async def ask() -> None:
+            try:
+                await receipt
+            except DeliveryFailed as error:
+                told["receipt"] += error.undelivered
+
+        async with open_memory_producer(broker, on_undelivered=told["callback"].append) as producer:
+            receipt = producer.send_tracked_nowait("a", b"bad")
+            if not early:
+                producer.deliver_nowait()
+                await trio.testing.wait_all_tasks_blocked()
+                assert receipt.done
+            await attempt.of(ask)
+        assert [who for who, ones in told.items() for _ in ones] == [
+            "callback" if attempt.cancelled else "receipt"
+        ]
+        assert receipt.done
+
+    sweep(scenario)
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Flushing, asking
 
