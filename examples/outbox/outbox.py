@@ -18,7 +18,8 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from typing import NamedTuple, TypeVar
+from functools import cache
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import trio
 
@@ -26,9 +27,6 @@ import trio_kprod
 from trio_kprod.testing import open_broker
 
 T = TypeVar("T")
-
-# Not `sys.stdin` itself: Python aborts at its end if a thread still reads that.
-_lines = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 (for the life of the program)
 
 #: Sent and removed together. More is quicker, and more may be sent twice after a crash.
 _AT_ONCE = 500
@@ -160,8 +158,10 @@ async def open_outbox(path: str, producer: trio_kprod.Producer) -> AsyncIterator
             nursery.cancel_scope.cancel()
 
 
-def read_line() -> bytes:
-    return _lines.readline()
+@cache
+def standard_input() -> BinaryIO:
+    """Not `sys.stdin` itself: Python aborts at its end if a thread still reads that."""
+    return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
 async def relay_lines(servers: str, database: str, topic: str) -> None:
@@ -170,7 +170,7 @@ async def relay_lines(servers: str, database: str, topic: str) -> None:
         open_outbox(database, producer) as outbox,
     ):
         number = 0
-        while line := await trio.to_thread.run_sync(read_line, abandon_on_cancel=True):
+        while line := await trio.to_thread.run_sync(standard_input().readline, abandon_on_cancel=True):
             key, separator, value = line.rstrip(b"\r\n").partition(b"=")
             await outbox.keep([(topic, key, value) if separator else (topic, None, key)])
             number += 1
