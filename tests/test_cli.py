@@ -225,6 +225,17 @@ def test_wrong_usage(broker: Broker, arguments: Sequence[str], text: str) -> Non
     assert text in result.stderr
 
 
+def test_the_input_is_not_emptied(broker: Broker, tmp_path: Path) -> None:
+    """Undelivered messages may not go to the file that is read, by whatever name."""
+    lines, link = tmp_path / "lines", tmp_path / "link"
+    lines.write_text("one\n")
+    link.symlink_to(lines)
+    result = send(broker, "--file", str(lines), "--undelivered", str(link))
+    assert result.exit_code == 2
+    assert "another file" in result.stderr
+    assert lines.read_text() == "one\n"
+
+
 def test_settings_come_from_options_a_file_and_the_environment(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

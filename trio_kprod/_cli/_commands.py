@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -84,6 +85,8 @@ def send(
         raise click.UsageError("--base64 goes with --json")
     if as_json and key_separator is not None:
         raise click.UsageError("--key-separator is for plain lines: with --json, keys are in the objects")
+    if path is not None and undelivered is not None and _same_file(path, undelivered):
+        raise click.UsageError("--undelivered must be another file than --file: it is emptied first")
     form = Format(as_json, base64, key_separator, tuple(map(_header, headers)), partition)
     options = settings(servers, file, pairs)
     with ExitStack() as stack:
@@ -126,6 +129,11 @@ def _header(pair: str) -> tuple[str, bytes]:
     if not equals:
         raise click.UsageError(f"--header {pair}: must be NAME=VALUE")
     return name, value.encode()
+
+
+def _same_file(one: str, other: str) -> bool:
+    """Also by another name: a link, a relative path."""
+    return os.path.exists(other) and os.path.samefile(one, other)
 
 
 def _standard_input() -> Any:
