@@ -225,6 +225,16 @@ def test_wrong_usage(broker: Broker, arguments: Sequence[str], text: str) -> Non
     assert text in result.stderr
 
 
+@pytest.mark.parametrize("on_bad_line", ["fail", "skip"])
+def test_a_line_without_end_is_not_read_to_its_end(broker: Broker, on_bad_line: str) -> None:
+    """Memory has a bound; what stands before it is sent."""
+    limit = ("-X", "max_request_size=10000", "--on-bad-line", on_bad_line)
+    result = send(broker, *limit, given=b"one\n" + b"x" * 300_000)
+    assert result.exit_code == 1
+    assert "standard input, line 2: longer than 80000 bytes" in result.stderr
+    assert values(broker) == [b"one"]
+
+
 def test_the_input_is_not_emptied(broker: Broker, tmp_path: Path) -> None:
     """Undelivered messages may not go to the file that is read, by whatever name."""
     lines, link = tmp_path / "lines", tmp_path / "link"

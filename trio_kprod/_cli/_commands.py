@@ -13,10 +13,13 @@ import click
 
 from .._version import __version__
 from . import _ping, _send
-from ._configuring import VARIABLE, settings
+from ._configuring import VARIABLE, checked, settings
 from ._lines import Format
 
 _FILE = click.Path(exists=True, dir_okay=False)
+
+#: No line has to be longer than so many times the largest message: JSON may write a byte as ``\\u0000``.
+_JSON_GROWTH = 8
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -89,6 +92,7 @@ def send(
         raise click.UsageError("--undelivered must be another file than --file: it is emptied first")
     form = Format(as_json, base64, key_separator, tuple(map(_header, headers)), partition)
     options = settings(servers, file, pairs)
+    longest = _JSON_GROWTH * checked(options).max_request_size
     with ExitStack() as stack:
         aside = (
             sys.stdout
@@ -97,7 +101,7 @@ def send(
         )
         source = _standard_input() if path is None else stack.enter_context(open(path, "rb"))
         name = path or "standard input"
-        sending = _send.Sending(topic, source, name, form, on_bad_line == "skip", aside)
+        sending = _send.Sending(topic, source, name, form, on_bad_line == "skip", aside, longest)
         sys.exit(_send.send(sending, options))
 
 

@@ -38,6 +38,7 @@ class Sending:
         name: what it is called in messages.
         skip_bad_lines: a line that is no message is told and left out, instead of ending the run.
         undelivered: where messages go that were not delivered, as lines.
+        longest_line: in bytes; a longer one ends the run in any case, so that memory has a bound.
     """
 
     topic: str
@@ -46,6 +47,7 @@ class Sending:
     form: Format
     skip_bad_lines: bool
     undelivered: IO[str]
+    longest_line: int
     skipped: int = 0
     failed: bool = False
     interrupted: bool = False
@@ -69,14 +71,19 @@ class Sending:
     async def _read(self, send: Callable[..., Any]) -> None:
         """Send each line as soon as it is there; a pipe may be slow."""
         number = 0
-        rest = b""
+        rest = bytearray()
         while data := await self._read_some():
-            *lines, rest = (rest + data).split(b"\n")
+            *lines, last = data.split(b"\n")
             for line in lines:
                 number += 1
-                await self._send_line(send, number, line.removesuffix(b"\r"))
+                await self._send_line(send, number, bytes(rest + line).removesuffix(b"\r"))
+                rest.clear()
+            rest += last
+            if len(rest) > self.longest_line:
+                text = f"longer than {self.longest_line} bytes, which no message can be"
+                raise BadLine(f"{self.name}, line {number + 1}: {text}")
         if rest:
-            await self._send_line(send, number + 1, rest)
+            await self._send_line(send, number + 1, bytes(rest))
 
     async def _read_some(self) -> bytes:
         """In a thread, which a Ctrl-C leaves where it is."""
