@@ -18,7 +18,7 @@ from ._lines import Format
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
-#: No line has to be longer than so many times the largest message: JSON may write a byte as ``\\u0000``.
+#: No line has to be longer than so many times the largest message: JSON may write a byte as ``\u0000``.
 _JSON_GROWTH = 8
 
 _F = TypeVar("_F", bound=Callable[..., Any])
