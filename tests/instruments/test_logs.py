@@ -91,6 +91,8 @@ def test_what_repeats_is_logged_seldom(plain: pytest.LogCaptureFixture) -> None:
     watch.disconnected(broker="one:1", error=trio_kprod.ConnectionLost("gone"))
     watch.disconnected(broker="one:1", error=None)
     for _ in range(3):
+        watch.connect_failed(broker="one:1", error=OSError("refused"))
+    for _ in range(3):
         watch.throttled(broker="one:1", duration=0.5)
     assert [record.getMessage() for record in plain.records] == [
         "buffer_overflow topic='one'",
@@ -99,9 +101,10 @@ def test_what_repeats_is_logged_seldom(plain: pytest.LogCaptureFixture) -> None:
         "topic_error topic='one' error_type='UnknownTopic' error='one'",
         "disconnected broker='one:1' error_type='ConnectionLost' error='gone'",
         "disconnected broker='one:1'",
+        "connect_failed broker='one:1' error_type='OSError' error='refused'",
         "throttled broker='one:1' duration=0.5",
     ]
-    assert [record.levelname for record in plain.records] == ["WARNING"] * 5 + ["INFO", "WARNING"]
+    assert [record.levelname for record in plain.records] == ["WARNING"] * 5 + ["INFO"] + ["WARNING"] * 2
 
 
 def test_a_logger_adapter(plain: pytest.LogCaptureFixture) -> None:

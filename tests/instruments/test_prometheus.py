@@ -197,6 +197,26 @@ async def test_connections_that_are_lost(registry: CollectorRegistry, page: Page
     assert series("request_errors_total", error="NoResponse") == 1
 
 
+async def test_attempts_to_connect_that_fail(
+    registry: CollectorRegistry, page: Page, autojump_clock: object
+) -> None:
+    """An outage is seen in the metrics, not in the log only."""
+    broker = MemoryBroker()
+    watch = PrometheusInstrument(registry=registry)
+    async with open_memory_producer(broker, delivery_threshold=1, instruments=(watch,)) as producer:
+        broker.stop_listening()
+        broker.disconnect_all()
+        producer.send_nowait("t", b"1")
+        await trio.sleep(10)
+        broker.start_listening()
+    errors = registry.get_sample_value(
+        "trio_kprod_connection_errors_total",
+        {"client_id": "trio_kprod", "broker": "memory:9092", "error": "SetupFailed"},
+    )
+    assert errors is not None
+    assert errors > 5
+
+
 async def test_what_brokers_say_of_a_topic(registry: CollectorRegistry, page: Page) -> None:
     """Is counted whenever it is told, by Kafka's name or ours."""
     watch = PrometheusInstrument(registry=registry)

@@ -34,8 +34,8 @@ class LoggingInstrument(Instrument):
     whose methods are ``info(event, **fields)``, they are its fields.
 
     Some events could be repeated without end, by a loop of sends or by a broker: ``buffer_overflow``,
-    ``topic_error``, ``throttled`` and a ``disconnected`` with an error. Each is logged at most once per
-    `interval` for each topic or broker; ``suppressed`` says how many were left out since.
+    ``topic_error``, ``throttled``, ``connect_failed`` and a ``disconnected`` with an error. Each is logged at
+    most once per `interval` for each topic or broker; ``suppressed`` says how many were left out since.
 
     Args:
         logger: by default ``logging.getLogger("trio_kprod.events")``.
@@ -95,6 +95,10 @@ class LoggingInstrument(Instrument):
     def connected(self, *, broker: str) -> None:
         """INFO"""
         self._log("info", "connected", {"broker": broker})
+
+    def connect_failed(self, *, broker: str, error: BaseException) -> None:
+        """WARNING"""
+        self._seldom("connect_failed", broker, {"broker": broker, **_of_error(error)})
 
     def disconnected(self, *, broker: str, error: BaseException | None) -> None:
         """WARNING, or INFO if we closed it"""

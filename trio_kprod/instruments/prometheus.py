@@ -135,8 +135,12 @@ class PrometheusInstrument(Instrument):
         """Count it."""
         self._metrics.connections.labels(self._client, self._broker(broker)).inc()
 
+    def connect_failed(self, *, broker: str, error: BaseException) -> None:
+        """Count it."""
+        labels = (self._client, self._broker(broker), error_name(error))
+        self._metrics.connection_errors.labels(*labels).inc()
+
     def disconnected(self, *, broker: str, error: BaseException | None) -> None:
         """Count it, unless it was we who ended it."""
         if error is not None:
-            labels = (self._client, self._broker(broker), error_name(error))
-            self._metrics.connection_errors.labels(*labels).inc()
+            self.connect_failed(broker=broker, error=error)
