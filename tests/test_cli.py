@@ -201,6 +201,21 @@ def test_what_may_have_been_written_is_told(broker: Broker) -> None:
     assert "not delivered, but may have been: not acknowledged before shutdown_timeout" in result.stderr
 
 
+def test_undelivered_messages_that_cannot_be_written_are_counted(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is full."""
+    broker.answer("Produce", error="TOPIC_AUTHORIZATION_FAILED", times=None)
+
+    def full(_: trio_kprod.Message) -> str:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(_send, "as_line", full)
+    result = send(broker, given="1\n2\n")
+    assert result.exit_code == 1
+    assert ", 2 not delivered" in result.stderr
+
+
 def test_no_connection() -> None:
     result = type_("send", "t", "-b", NOBODY, "-X", "connect_timeout=0.2", given="1\n")
     assert result.exit_code == 3
@@ -217,6 +232,7 @@ def test_no_connection() -> None:
         (["--json", "--key-separator", ":"], "--key-separator is for plain lines"),
         (["--header", "h"], "--header h: must be NAME=VALUE"),
         (["--config", "/does/not/exist"], "does not exist"),
+        (["--undelivered", "/does/not/exist"], "--undelivered: [Errno 2]"),
     ],
 )
 def test_wrong_usage(broker: Broker, arguments: Sequence[str], text: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from io import UnsupportedOperation
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -94,11 +94,7 @@ def send(
     options = settings(servers, file, pairs)
     longest = _JSON_GROWTH * checked(options).max_request_size
     with ExitStack() as stack:
-        aside = (
-            sys.stdout
-            if undelivered is None
-            else stack.enter_context(open(undelivered, "w", encoding="utf-8"))
-        )
+        aside = sys.stdout if undelivered is None else stack.enter_context(_written(undelivered))
         source = _standard_input() if path is None else stack.enter_context(open(path, "rb"))
         name = path or "standard input"
         sending = _send.Sending(topic, source, name, form, on_bad_line == "skip", aside, longest)
@@ -138,6 +134,13 @@ def _header(pair: str) -> tuple[str, bytes]:
 def _same_file(one: str, other: str) -> bool:
     """Also by another name: a link, a relative path."""
     return os.path.exists(other) and os.path.samefile(one, other)
+
+
+def _written(path: str) -> TextIO:
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"--undelivered: {error}") from None
 
 
 def _standard_input() -> Any:
