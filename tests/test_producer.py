@@ -879,22 +879,3 @@ async def test_cancelled_and_failed_in_the_same_tick_somebody_is_told(autojump_c
                         scope.cancel()
                 await settle_down()
             assert (len(raised), len(told)) == ((0, 1) if cancel_first else (1, 0))
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("produce", ": use send_nowait("),
-        ("close", ": leave its `async with` block"),
-        ("poll", ": nothing needs"),
-    ],
-)
-async def test_methods_of_other_clients_are_explained(autojump_clock: object, name: str, hint: str) -> None:
-    """They are what people try first who come from there."""
-    async with open_fake(FakeClient()) as producer:
-        with pytest.raises(AttributeError, match=f"'Producer' object has no attribute '{name}'") as caught:
-            getattr(producer, name)
-        assert hint in str(caught.value)
-        nonsense = "nonsense"
-        with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
-            getattr(producer, nonsense)

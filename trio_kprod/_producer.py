@@ -39,25 +39,6 @@ if TYPE_CHECKING:
     from ._typing import Key, ProducerOptions, Sendable, Serializer, Value
 
 
-_LEAVE = "leave its `async with` block, which delivers what it has"
-
-#: Methods of other clients' producers, and what to use here.
-_ELSEWHERE = {
-    "produce": "use send_nowait(topic, value), or await send(topic, value)",
-    "send_batch": "use await send_many(topic, items)",
-    "poll": "nothing needs to be polled: messages are delivered in the background",
-    "deliver_messages": "use deliver_nowait(), or await flush()",
-    "start": "entering the `async with` block has done that",
-    "stop": _LEAVE,
-    "close": _LEAVE,
-    "shutdown": _LEAVE,
-    "purge": "use abort()",
-    "clear_buffer": "use abort()",
-    "metrics": "use statistics(), or an instrument",
-    "list_topics": "use await partitions_for(topic)",
-}
-
-
 class Producer(Generic[K, V]):
     """Sends messages to Kafka in the background. Made by `open_producer`, never directly.
 
@@ -386,13 +367,6 @@ class Producer(Generic[K, V]):
         if self._ending.crash is not None:
             return "crashed"
         return "closing" if self._state == "open" and self._ending.refusal is not None else self._state
-
-    if not TYPE_CHECKING:  # type checkers would take every name for one that exists
-
-        def __getattr__(self, name: str) -> NoReturn:
-            text = f"{type(self).__name__!r} object has no attribute {name!r}"
-            hint = _ELSEWHERE.get(name)
-            raise AttributeError(f"{text}: {hint}" if hint else text, name=name, obj=self)
 
     # -- inside --------------------------------------------------------------------------------------
 
