@@ -161,6 +161,28 @@ def test_an_event_is_a_warning_once_a_minute(
     assert said(caplog, logging.WARNING) == [("WARNING", "quota at b:1: used up")] * 2
 
 
+def test_events_are_forgotten(log: TroubleLog, now: Now) -> None:
+    """A cluster that replaces its brokers for ever does not use more and more memory."""
+    for number in range(5000):
+        log.event(f"quota at b:{number}", "used up")
+        now.now += 1
+    assert len(log._events) <= 60
+
+
+def test_the_trouble_of_a_broker_that_was_removed_is_forgotten() -> None:
+    """Nothing will ever say that it is over."""
+    endpoints = make_endpoints()
+
+    async def main() -> None:
+        for number in range(3000):
+            address = ("b", number)
+            endpoints.learn({1: address})
+            endpoints.tell_failure(endpoints.pace(address, 1), SetupFailed("down"))
+
+    trio.run(main)
+    assert len(endpoints.log._troubles) <= 1001
+
+
 def test_subjects_whose_trouble_is_over_are_forgotten(log: TroubleLog) -> None:
     """A program that makes up topics does not use more and more memory."""
     log.trouble("stays", "down")

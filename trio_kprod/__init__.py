@@ -34,7 +34,7 @@ on both sides
 -------------------------------------------------------------------------------------------------------
 `_settings`            every option and its check
 `_instruments`         the hooks of those who watch
-`_typing`              what type checkers are told of keys, values and options
+`_typing`              the types of keys, values and options, for type checkers
 `_messages`, `_errors` the values and the errors
 `_kafka_python`        kafka-python's first import, without its warnings
 for those who watch

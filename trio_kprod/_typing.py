@@ -1,4 +1,4 @@
-"""What type checkers are told of keys, values and options. Nothing here does anything at run time.
+"""The types of keys, values and options, for type checkers. Nothing in here runs.
 
 A `Producer` has two type parameters: what its key serializer takes, and what its value serializer takes. Both
 are bytes where there is none. ``Producer`` alone means ``Producer[bytes, bytes]``.

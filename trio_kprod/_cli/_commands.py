@@ -52,9 +52,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("topic")
-@click.option(
-    "-f", "--file", "path", type=click.Path(exists=True, dir_okay=False), help="Default: standard input."
-)
+@click.option("-f", "--file", "path", type=_FILE, help="Default: standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Lines are objects: value, key, headers, partition, …")
 @click.option("--base64", "base64", is_flag=True, help="In JSON, values and keys are base64.")
 @click.option("--key-separator", metavar="TEXT", help="What stands between key and value of a plain line.")

@@ -160,16 +160,14 @@ class ProduceConnection:
     def _on_sent(self, exchange: ProduceExchange) -> None:
         """With ``acks=0``, all that will be known."""
         self._endpoints.responded(self.pace)
-        if self._endpoints.reporter.hooks:
-            self._observe(exchange, exchange.message_count)
+        self._observe(exchange)
         self._steps.post(self._core.sent, exchange.request)
 
     def _on_response(self, exchange: ProduceExchange, outcome: ProduceOutcome) -> None:
         self._endpoints.responded(self.pace)
         if outcome.moved:
             self._endpoints.addresses.update(outcome.moved)
-        if self._endpoints.reporter.hooks:
-            self._observe(exchange, exchange.acknowledged(outcome.responses))
+        self._observe(exchange, outcome)
         self._steps.post_and_run(self._core.responded, exchange.request, outcome.responses)
 
     def _tell_lost(self, cause: BaseException) -> None:
@@ -177,15 +175,26 @@ class ProduceConnection:
         for exchange in self._connection.unanswered():
             assert isinstance(exchange, ProduceExchange)
             requests.append(exchange.request)
-            if self._endpoints.reporter.hooks:
-                self._observe(exchange, 0, cause)
+            self._observe(exchange, error=cause)
         # Also without a request: a broker that is no longer the leader may close the connection to say so.
         self._steps.post(self._core.lost, self._node, requests, cause)
 
     def _observe(
-        self, exchange: ProduceExchange, acknowledged: int, error: BaseException | None = None
+        self,
+        exchange: ProduceExchange,
+        outcome: ProduceOutcome | None = None,
+        error: BaseException | None = None,
     ) -> None:
+        """For instruments: there was a response, or an error, or (``acks=0``) all is written."""
         reporter = self._endpoints.reporter
+        if not reporter.hooks:
+            return
+        if error is not None:
+            acknowledged = 0
+        elif outcome is None:
+            acknowledged = exchange.message_count
+        else:
+            acknowledged = exchange.acknowledged(outcome.responses)
         duration = trio.current_time() - exchange.started_at
         reporter.observe(
             "request",

@@ -139,6 +139,8 @@ class Endpoints:
             self.addresses = dict(brokers)
             known = {*brokers.values(), *self.settings.bootstrap_servers}
             self._proven &= known
+            for gone in {pace.address for pace in self._paces.values()} - known:
+                self.log.over(name_of(gone), "")
             self._paces = {at: pace for at, pace in self._paces.items() if pace.address in known}
 
     def pace(self, address: Address, node: int | None = None) -> Pace:

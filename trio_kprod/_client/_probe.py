@@ -1,4 +1,4 @@
-"""Looks at each step of the way to Kafka by itself, for whoever wonders why nothing is delivered.
+"""Tries each step of the way to Kafka by itself, to find the one that fails.
 
 The steps are those of the client: the name is looked up, a connection made, TLS, the broker's versions, SASL,
 metadata; for the bootstrap servers, and for the addresses under which brokers say that they can be reached.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,6 +17,7 @@ from kafka.protocol.producer import ProduceRequest
 from .._core import TopicMetadata, look_at, refusal
 from .._errors import ConnectionLost
 from ._connection import Connection, SetupFailed
+from ._endpoints import name_of
 from ._exchange import ApiExchange, Exchange
 from ._produce_codec import LOWEST_VERSION
 from ._protocol import LOWEST_METADATA_VERSION, ClusterMetadata, cluster_metadata, metadata_request
@@ -77,7 +77,7 @@ class Probe:
     async def _look_at(
         self, address: tuple[str, int], topic: str | None, node: int | None = None
     ) -> ClusterMetadata | None:
-        where = "{}:{}".format(*address)
+        where = name_of(address)
         if not await self._look_up(where, address, node):
             return None
         needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, LOWEST_VERSION))
@@ -140,7 +140,7 @@ class Probe:
         version = connection.usable_version(MetadataRequest, LOWEST_METADATA_VERSION)
         request: Any = metadata_request(topics, version, auto_create=False)
         timeout = min(self._settings.request_timeout, self._settings.connection_setup_timeout)
-        connection.send(ApiExchange(request, timeout, on_response, read=partial(cluster_metadata)))
+        connection.send(ApiExchange(request, timeout, on_response, read=cluster_metadata))
         try:
             await connection.serve()
         except ConnectionLost as lost:
@@ -149,7 +149,7 @@ class Probe:
             text = str(error or "the connection ended")
             self._tell(Finding(where, "metadata", False, text, _advice("metadata", text, None)))
             return None
-        brokers = ", ".join(f"{host}:{port}" for host, port in responses[0].brokers.values())
+        brokers = ", ".join(map(name_of, responses[0].brokers.values()))
         self._tell(Finding(where, "metadata", True, f"the cluster's brokers: {brokers or 'none yet'}"))
         return responses[0]
 

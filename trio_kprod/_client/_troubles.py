@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from logging import DEBUG, WARNING
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._core import look_at
@@ -100,13 +99,14 @@ class TroubleLog:
         """Something happened that has no end: a WARNING, but once a minute."""
         now = self._clock()
         level = DEBUG
-        if now >= self._events.get(subject, -inf) + REMIND_AFTER:
+        self._events = {one: when for one, when in self._events.items() if now < when + REMIND_AFTER}
+        if subject not in self._events:
             self._events[subject] = now
             level = WARNING
         self._logger.log(level, "%s: %s", subject, what)
 
     def over(self, subject: str, how: str) -> None:
-        """It is not wrong any more; `how` that is known, or empty if nobody knows."""
+        """A trouble has ended. `how` we know is logged; if it is empty, we no longer watch that subject."""
         trouble = self._troubles.get(subject)
         if trouble is None or trouble.ended is not None:
             return
