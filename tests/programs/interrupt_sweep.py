@@ -6,11 +6,13 @@ KeyboardInterrupt, no worker is left, and every message that was accepted is in 
 
 from __future__ import annotations
 
+import _weakrefset
 import faulthandler
 import itertools
 import logging
 import signal
 import sys
+import weakref
 from types import FrameType
 from typing import Any
 
@@ -25,9 +27,18 @@ _numbers = itertools.count()
 # Got here: `getLogger` takes a lock of logging's own, and an interrupt in there can leave it taken for ever.
 _LOGGER = logging.getLogger("trio_kprod")
 
+_WEAKREF = (weakref.__file__, _weakrefset.__file__)
+
 
 class Interrupt:
-    """A trace function that counts lines and presses Ctrl-C at one of them."""
+    """A trace function that counts lines and presses Ctrl-C at one of them.
+
+    Two kinds of lines do not count, because an interrupt there breaks what Python itself promises:
+
+    - `_produce`: an interrupt after the last line of the body makes Python skip `__aexit__`, whatever the
+      context manager (python/cpython#74174);
+    - callbacks of weak references: Python prints what they raise and goes on.
+    """
 
     def __init__(self, line: int) -> None:
         self._line = line
@@ -35,6 +46,8 @@ class Interrupt:
         self.where = ""
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code is Run._produce.__code__ or frame.f_code.co_filename in _WEAKREF:
+            return None
         if event == "line":
             self.lines += 1
             if self.lines == self._line:
