@@ -20,7 +20,7 @@ from typing import NamedTuple
 import trio
 
 import trio_kprod
-from trio_kprod._client._client import Client
+from trio_kprod._client._host import run_loop
 from trio_kprod.testing import Broker, open_broker
 
 #: Says nothing: whoever collects what is logged, as pytest does, holds errors with all that they lead to.
@@ -64,7 +64,7 @@ def busy_threads() -> int:
 
 def running_clients() -> int:
     """How many threads run a client, also those that nobody waits for any more."""
-    return sum(Client.run.__code__ in _codes(frame) for frame in sys._current_frames().values())
+    return sum(run_loop.__code__ in _codes(frame) for frame in sys._current_frames().values())
 
 
 def _is_idle(frame: FrameType) -> bool:

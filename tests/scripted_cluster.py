@@ -250,10 +250,10 @@ class _Host(LoopHost):
     def __init__(self, cluster: ScriptedCluster) -> None:
         self._cluster = cluster
 
-    async def run(self, client: Client) -> None:
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
             self._cluster.nursery = nursery
-            await client.main()
+            await main()
             nursery.cancel_scope.cancel()
 
 
@@ -264,7 +264,7 @@ def open_on(cluster: ScriptedCluster, *, bootstrap: Iterable[int] = (1,), **opti
     client_config = {name: value for name, value in options.items() if name not in NAMED}
     settings = make_settings(servers, **named, client_config=client_config)
     host = _Host(cluster)
-    client = Client(settings, clock=host.clock, network=cluster, yield_gil=host.yield_gil)
+    client = Client(settings, host, cluster)
     return ProducerScope(settings, client, host)
 
 

@@ -199,6 +199,7 @@ async def test_an_outage_longer_than_the_delivery_timeout(autojump_clock: Clock)
     async with open_memory_producer(broker, delivery_timeout=5, delivery_threshold=1) as producer:
         await producer.send_and_wait("t", b"before")
         go_down(broker)
+        await trio.testing.wait_all_tasks_blocked()  # the client has noticed
         start = trio.current_time()
         with pytest.raises(trio_kprod.DeliveryFailed) as caught:
             await producer.send_and_wait("t", b"during")
@@ -251,6 +252,7 @@ async def test_stopping_takes_no_time(autojump_clock: Clock) -> None:
         async with open_memory_producer(broker, shutdown_timeout=5) as producer:
             await producer.send_and_wait("t", b"before")
             go_down(broker)
+            await trio.testing.wait_all_tasks_blocked()  # the client has noticed
             producer.send_nowait("t", b"during")
     assert trio.current_time() == pytest.approx(5)
     assert told(caught.value) == [(b"during", False)]

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.chaos.run import run_in_memory, run_in_threads
+from tests.chaos.run import run_in_memory, run_on_sockets
 from trio_kprod import DeliveryFailed
 from trio_kprod.testing import MemoryBroker, open_memory_producer
 
@@ -19,8 +19,9 @@ def test_every_promise_holds_in_virtual_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_every_promise_holds_with_threads_and_sockets(seed: int) -> None:
-    run_in_threads(seed)
+@pytest.mark.parametrize("own_thread", [True, False])
+def test_every_promise_holds_with_sockets(seed: int, own_thread: bool) -> None:
+    run_on_sockets(seed, own_thread=own_thread)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import trustme
 import trio_kprod
 from tests import cycles
 from tests.scripted_peer import make_endpoints
-from trio_kprod._client import Client, ThreadHost, _steps
+from trio_kprod._client import Client, LoopHost, ThreadHost, _steps
 from trio_kprod._client._produce_codec import ProduceExchange
 from trio_kprod._client._steps import Life, Steps
 from trio_kprod._core import Abandoned
@@ -282,7 +282,7 @@ async def test_instruments_hear_of_connections_and_requests(broker: Broker) -> N
 
 def test_what_may_take_long_runs_without_the_lock() -> None:
     """And what comes back after the client was abandoned goes no further."""
-    steps = Steps(lambda: math.inf, trio.current_time)
+    steps = Steps(lambda: None, lambda _: math.inf, trio.current_time)
 
     def work(number: int) -> int:
         assert not steps.lock.locked()
@@ -302,7 +302,7 @@ def test_what_may_take_long_runs_without_the_lock() -> None:
 
 def test_a_step_that_does_not_end_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_steps, "_STEP_PATIENCE", 0.01)
-    steps = Steps(lambda: math.inf, trio.current_time)
+    steps = Steps(lambda: None, lambda _: math.inf, trio.current_time)
     with steps.lock, pytest.raises(RuntimeError, match="does not end its step"), steps.abandoned():
         pytest.fail("must not be entered")
 
@@ -329,7 +329,7 @@ async def test_between_two_steps_the_loop_gets_a_turn(monkeypatch: pytest.Monkey
     """Also if the core always has more to do: sockets, timers and `stop` must not wait."""
     steps = 0
 
-    def step() -> float:
+    def decide() -> Any:
         nonlocal steps
         steps += 1
         return original()
@@ -338,8 +338,8 @@ async def test_between_two_steps_the_loop_gets_a_turn(monkeypatch: pytest.Monkey
         async with open_memory_producer() as producer:
             await producer.send_and_wait("t", b"x")
             client = producer._delivery._client
-            original = client._step
-            client._step = step  # type: ignore[method-assign]
+            original = client._steps._decide
+            client._steps._decide = decide
             monkeypatch.setattr(ProduceCore, "deadline", property(lambda core: core.now - 1))
             client._wake()
             for _ in range(100):
@@ -349,7 +349,7 @@ async def test_between_two_steps_the_loop_gets_a_turn(monkeypatch: pytest.Monkey
 
 
 async def test_whoever_stops_it_before_it_runs_is_heard() -> None:
-    client = Client(make_settings(["nowhere.invalid:9092"], client_config={}))
+    client = Client(make_settings(["nowhere.invalid:9092"], client_config={}), LoopHost())
     client.stop("it was not needed")
     with trio.fail_after(20):
         await client.main()

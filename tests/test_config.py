@@ -75,6 +75,7 @@ def test_defaults() -> None:
         "retry_backoff": 0.1,
         "connect_timeout": 30.0,
         "shutdown_timeout": 20.0,
+        "own_thread": True,
         "key_serializer": None,
         "value_serializer": None,
         "instruments": (),

@@ -64,8 +64,8 @@ INNER_LAYERS = {
         {"_any_broker"},
         {"_brokers"},
         {"_probe"},
-        {"_client"},
         {"_host"},
+        {"_client"},
         {"__init__"},
     ],
     "instruments": [

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import trio
@@ -390,11 +390,11 @@ async def test_a_name_that_is_looked_up_for_ever_does_not_delay_the_end(
 def break_client(producer: Producer) -> None:
     """Have the next step of its client raise, in the client's loop."""
 
-    def broken() -> None:
+    def broken() -> NoReturn:
         raise ZeroDivisionError("a bug in the client")
 
     client = producer._delivery._client
-    client._step = broken  # type: ignore[assignment,method-assign]
+    client._steps._decide = broken
     client._wake()
 
 
@@ -450,7 +450,7 @@ async def test_a_timer_that_fails_is_a_crash(autojump_clock: MockClock) -> None:
 
 
 async def test_a_bug_in_the_drain_is_a_crash_too_and_ends_the_scope(autojump_clock: MockClock) -> None:
-    def broken() -> None:
+    def broken() -> NoReturn:
         raise ZeroDivisionError("a bug in the drain")
 
     with pytest.raises(trio_kprod.ProducerCrashed, match="a bug in the drain"):

@@ -690,9 +690,9 @@ async def test_closing_turns_parked_senders_away(autojump_clock: object) -> None
             nursery.start_soon(send)
             await settle_down()
             assert producer.statistics().tasks_waiting == 1
+            producer._delivery.close()
             client.acknowledge()
             client.automatic = True
-            producer._delivery.close()
 
 
 # ---------------------------------------------------------------------------------------------------------

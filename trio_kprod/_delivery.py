@@ -14,6 +14,9 @@ which is what waits and what is in flight.
 `_ending`      refusing, giving up, crashing
 =============  =========================================================================================
 
+The task's work is done in *turns*. Where the client shares our loop, a turn is also made without the task, at
+once: when reports come, and when somebody asks for delivery while nothing is in flight.
+
 All that waits is submitted when it is due, or when there is no room for more. While the client has not yet
 taken what it was given we submit nothing: the messages would only wait there, and each submission takes
 time from the client's thread.
@@ -41,7 +44,7 @@ from ._room import Asker, Room, TopicAccount
 from ._telling import Flush, Teller
 
 if TYPE_CHECKING:
-    from ._client import Client
+    from ._client import Client, Host
     from ._instruments import Instruments
     from ._ledger import Ledger
     from ._settings import Settings
@@ -52,19 +55,22 @@ class Delivery:
 
     Attributes:
         opened (trio.Event): set when the client has connected, or failed to: then `open_error` says how.
+        on_crash: called with what a turn raises that the delivery task does not make.
     """
 
     def __init__(
         self,
         settings: Settings,
         client: Client,
-        clock: Callable[[], float],
+        host: Host,
         topics: dict[str, TopicAccount],
         ledger: Ledger,
         instruments: Instruments,
     ) -> None:
+        clock = host.clock
         self.opened: trio.Event = trio.Event()
         self.open_error: BaseException | None = None
+        self.on_crash: Callable[[BaseException], object] = self.crashed
         self.instruments: Instruments = instruments
         self.room: Room = Room(settings, ledger, self.wake, self._admitted)
         self.ending: Ending = Ending(self.room, topics)
@@ -79,7 +85,9 @@ class Delivery:
         self._clock = clock
         self._topics = topics
         self._ledger = ledger
+        self._shares_loop = host.shares_loop
         self._wake_up = trio.Event()
+        self._turning = False
         self._throttles = 0
         self._throttled_time = 0.0
         self._held_back = False  # something is due, but the client has enough to do
@@ -92,7 +100,17 @@ class Delivery:
 
     def deliver_nowait(self) -> None:
         self.demand.mark = self.room.accepted
-        self.wake()
+        if self._shares_loop and not self._buffer.in_flight:
+            self.turn_now()
+        else:  # so that what other tasks are about to send goes with it
+            self.wake()
+
+    def reports_came(self) -> None:
+        """The client has put something into `reports`."""
+        if self._shares_loop:
+            self.turn_now()
+        else:
+            self.wake()
 
     def begin_flush(self) -> Flush:
         mark = self.room.accepted
@@ -146,12 +164,17 @@ class Delivery:
         while True:
             self._wake_up = trio.Event()  # before the turn: what a hook asks for in it is not lost
             self.turn()
-            wake_at = self._next_wake()
-            if self.room.queued < wake_at:
-                self.room.wake_at = wake_at
-            else:  # a hook sent these in the turn
-                self.wake()
             await self._wake_up.wait()
+
+    def turn_now(self) -> None:
+        """Make a turn here, unless this is called in one, by a hook or a callback: then the task makes it."""
+        if self._turning:
+            self.wake()
+            return
+        try:
+            self.turn()
+        except BaseException as error:  # a bug, of which whoever called us knows nothing
+            self.on_crash(error)
 
     def _next_wake(self) -> float:
         """How many queued messages give the task something to do.
@@ -164,11 +187,20 @@ class Delivery:
 
     def turn(self) -> None:
         """All that can be done now. Hooks and callbacks run in it, and any of them may abort."""
-        self.read_reports()
-        self._take_and_submit()
-        if self.ending.stopping.is_set():
-            self._give_up()
-        self._conclude()
+        self._turning = True
+        try:
+            self.read_reports()
+            self._take_and_submit()
+            if self.ending.stopping.is_set():
+                self._give_up()
+            self._conclude()
+        finally:
+            self._turning = False
+        wake_at = self._next_wake()
+        if self.room.queued < wake_at:
+            self.room.wake_at = wake_at
+        else:  # a hook sent these in the turn
+            self.wake()
 
     def _take_and_submit(self) -> None:
         buffer = self._buffer

@@ -47,6 +47,7 @@ class Lifetime:
         self._settings = settings
         self._logger = settings.logger
         self._delivery = delivery
+        self._delivery.on_crash = self._crashed
         self._ending = delivery.ending
         self._client = client
         self._host = host
@@ -128,7 +129,7 @@ class Lifetime:
 
     async def _run_client(self) -> None:
         try:
-            await self._host.run(self._client)
+            await self._host.run(self._client.main)
         finally:
             self._client_done.set()
         self._delivery.turn()  # it may have said why it ended

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
 import trio
 from trio.lowlevel import current_trio_token
 
-from ._client import Client, ThreadHost
+from ._client import Client, LoopHost, ThreadHost
 from ._delivery import Delivery
 from ._errors import BufferOverflow
 from ._instruments import Instruments
@@ -412,10 +412,10 @@ class Producer(Generic[K, V]):
 
     def _overflow(self, message: Entry, known: TopicAccount) -> NoReturn:
         refusal = self._room.refusal(message, known)
-        self._delivery.deliver_nowait()
         if isinstance(refusal, BufferOverflow) and self._instruments.buffer_overflow:
             self._instruments.tell("buffer_overflow", topic=known.name)
         self._delivery.tell_rejected(message, refusal)
+        self._delivery.deliver_nowait()
         raise refusal
 
     @trio.lowlevel.enable_ki_protection
@@ -496,17 +496,8 @@ class ProducerScope(Generic[K, V]):
         ledger = Ledger()
         instruments = Instruments(self._settings.instruments, self._settings.logger)
         intake, of_bytes = make_intakes(self._settings, self._host.clock, ledger, instruments)
-        delivery = Delivery(
-            self._settings, self._client, self._host.clock, intake.topics, ledger, instruments
-        )
-        token = current_trio_token()
-
-        def wake() -> None:
-            # Called in the client's loop, perhaps after our run has ended. Then no task needs it.
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(delivery.wake)
-
-        self._client.bind(wake)
+        delivery = Delivery(self._settings, self._client, self._host, intake.topics, ledger, instruments)
+        self._client.bind(partial(self._host.call, current_trio_token(), delivery.reports_came))
         lifetime = Lifetime(self._settings, delivery, self._client, self._host)
         return Producer(delivery, intake, of_bytes), lifetime
 
@@ -617,6 +608,7 @@ def open_producer(
     retry_backoff: float = 0.1,
     connect_timeout: float = 30,
     shutdown_timeout: float = 20,
+    own_thread: bool = True,
     key_serializer: Serializer[Any] | None = None,
     value_serializer: Serializer[Any] | None = None,
     instruments: Iterable[Instrument] = (),
@@ -654,6 +646,9 @@ def open_producer(
         retry_backoff: the pause before a batch is sent again; it doubles up to 1 s.
         connect_timeout: how long opening may take.
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
+        own_thread: whether the Kafka client runs in a thread of its own. False makes it a task of the
+            caller's loop: round trips are faster by a third, but what keeps that loop busy delays deliveries
+            and timeouts, and the client delays the other tasks.
         key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
             object of kafka-python's `Serializer`. None is never given to them. Type checkers take from them
             what the producer may be given.
@@ -679,5 +674,5 @@ def open_producer(
         DeliveryFailed: some messages were not delivered, and that was not reported yet.
     """
     settings = make_settings(**locals())
-    host = ThreadHost()
-    return ProducerScope(settings, Client(settings, clock=host.clock, yield_gil=host.yield_gil), host)
+    host = ThreadHost() if settings.own_thread else LoopHost()
+    return ProducerScope(settings, Client(settings, host), host)

@@ -83,7 +83,6 @@ class Receipt:
         if self._outcome is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return self.result()
-        self._tracking.ask()
         waits = self._waits = self._waits or {}
         wait = Wait()
         waits[wait] = None
@@ -92,6 +91,11 @@ class Receipt:
             del waits[wait]
             withdraw()
 
+        try:
+            self._tracking.ask()  # the outcome may come at once
+        except BaseException:
+            give_up()
+            raise
         await wait.wait(give_up)
         return self.result()
 

@@ -1,4 +1,7 @@
-"""``python -m tests.chaos --seeds N [--first K] [--jobs 2] [--threads] [--log]``: many, or one to read."""
+"""Many storms, or one to read.
+
+``python -m tests.chaos --seeds N [--first K] [--jobs 2] [--threads | --loop] [--log]``
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from tests.chaos.run import Failed, run_in_memory, run_in_threads
+from tests.chaos.run import Failed, run_in_memory, run_on_sockets
+from tests.chaos.storm import Storm
 
 #: Seconds between two lines of progress.
 _PACE = 10.0
@@ -25,7 +30,7 @@ def main() -> None:
     begun = told = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
     with _mapping(options.jobs) as mapped:
-        for story, counts in mapped(_Run(threads=options.threads, log=options.log), seeds):
+        for story, counts in mapped(_Run(options.run, log=options.log), seeds):
             runs += 1
             totals.update(counts)
             if story:
@@ -50,7 +55,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes")
-    parser.add_argument("--threads", action="store_true", help="with a worker thread, sockets and real time")
+    parser.set_defaults(run=run_in_memory)
+    for flag, own_thread, where in (
+        ("--threads", True, "a worker thread"),
+        ("--loop", False, "the same loop"),
+    ):
+        run = partial(run_on_sockets, own_thread=own_thread)
+        text = f"with sockets and real time, in {where}"
+        parser.add_argument(flag, dest="run", action="store_const", const=run, help=text)
     parser.add_argument("--log", action="store_true", help="show what happens also if all is well")
     return parser.parse_args()
 
@@ -58,13 +70,13 @@ def _options() -> argparse.Namespace:
 class _Run:
     """Runs a seed, and tells what there is to tell."""
 
-    def __init__(self, *, threads: bool, log: bool) -> None:
-        self._threads = threads
+    def __init__(self, run: Callable[[int], Storm], *, log: bool) -> None:
+        self._run = run
         self._log = log
 
     def __call__(self, seed: int) -> tuple[str, Counter[str]]:
         try:
-            storm = (run_in_threads if self._threads else run_in_memory)(seed)
+            storm = self._run(seed)
         except Failed as failure:
             return str(failure), Counter()
         return storm.story() if self._log else "", storm.counts()

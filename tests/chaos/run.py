@@ -1,4 +1,4 @@
-"""Run one seed: in virtual time in one loop, or with threads and sockets."""
+"""Run one seed: in virtual time, or with sockets and real time, in a worker thread or the caller's loop."""
 
 from __future__ import annotations
 
@@ -72,18 +72,19 @@ async def _rage_in_memory(storm: Storm) -> None:
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 
-def run_in_threads(seed: int) -> Storm:
-    """One run with a worker thread, sockets and real time. Raises `Failed`."""
+def run_on_sockets(seed: int, *, own_thread: bool) -> Storm:
+    """One run with sockets and real time. Raises `Failed`."""
     storm = Storm(seed, REAL_PACE, time.monotonic)
-    with explained(seed, storm, "in threads"):
-        trio.run(_rage_in_threads, storm)
+    with explained(seed, storm, "in a thread" if own_thread else "in the loop"):
+        trio.run(_rage_on_sockets, storm, own_thread)
     return storm
 
 
-async def _rage_in_threads(storm: Storm) -> None:
+async def _rage_on_sockets(storm: Storm, own_thread: bool) -> None:
     tasks = trio.lowlevel.current_statistics().tasks_living
     with open_broker(**storm.broker_options) as broker:
         with trio.fail_after(storm.settings["shutdown_timeout"] + PATIENCE):
-            await storm.rage(open_producer(broker.bootstrap_servers, **storm.options), broker)
+            opening = open_producer(broker.bootstrap_servers, own_thread=own_thread, **storm.options)
+            await storm.rage(opening, broker)
     assert storm.left_after <= storm.settings["shutdown_timeout"] + 1 + PATIENCE
     assert trio.lowlevel.current_statistics().tasks_living == tasks

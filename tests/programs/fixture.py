@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
 import trio
@@ -28,10 +29,10 @@ async def test_that_fails(producer: Producer) -> None:
 
 
 async def test_whose_producer_crashes(producer: Producer) -> None:
-    def broken() -> None:
+    def broken() -> NoReturn:
         raise KeyError("a bug in the client")
 
     client = producer._delivery._client
-    client._step = broken  # type: ignore[assignment,method-assign]
+    client._steps._decide = broken
     client._wake()
     await trio.sleep_forever()

@@ -1,7 +1,7 @@
-"""Everything that runs in the client's loop, in the worker thread. Only what is named here is for others.
+"""The client, and everything that runs in its loop. Only what is named here is for others.
 
 =================  =====================================================================================
-`_host`            where the loop runs: a worker thread, or the caller's loop in tests
+`_host`            where the client runs: in a worker thread, or in the loop of the user
 `_client`          the loop itself, and its seam with the user's loop
 `_brokers`         one connection for produce requests to each broker that leads a partition
 `_any_broker`      metadata and producer ids, asked of whichever broker responds first

@@ -194,6 +194,7 @@ class AnyBroker:
             return True
         return False
 
+    @trio.lowlevel.enable_ki_protection
     async def _compete(self, race: _Race, address: Address) -> None:
         """Connect and ask, until the race is over: while one of the others takes long to fail, try again."""
         pace = self._endpoints.pace(address)
@@ -224,6 +225,7 @@ class AnyBroker:
             if race.winner is not link:
                 link.connection.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def _ask_link(self, race: _Race, link: _Link) -> None:
         # A broker that does not respond is left for good; a slow one has its time.
         timeout = min(self._settings.request_timeout, self._settings.connection_setup_timeout)
@@ -329,6 +331,7 @@ class _Link:
         self._cause: ConnectionLost | None = None
         self._changed = trio.Event()
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(self, endpoints: Endpoints) -> None:
         endpoints.tell_connected(self.connection.address)
         try:

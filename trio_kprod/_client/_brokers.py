@@ -5,7 +5,7 @@ Nothing here decides anything about messages. What happens on connections goes t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from kafka.protocol.producer import ProduceRequest
@@ -35,7 +35,7 @@ class Brokers:
         network: Network,
         fence: Fence,
         core: ProduceCore,
-        steps: Steps,
+        steps: Steps[Any],
         reporter: Reporter,
         log: TroubleLog,
     ) -> None:
@@ -80,6 +80,7 @@ class Brokers:
         """What is wrong with brokers just now."""
         return self._endpoints.trouble()
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve(self, node: int) -> None:
         address = self._endpoints.addresses.get(node)
         if address is None:  # metadata named a leader whose address it did not give

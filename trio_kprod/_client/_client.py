@@ -2,7 +2,8 @@
 
 Two loops run side by side, the user's and the client's, and only three things cross between them: deques,
 flags, and wake-ups by ``TrioToken.run_sync_soon``, one for many batches. Nothing that happens in the user's
-loop (a cancelled scope, a mock clock, a task that hogs it) reaches a delivery.
+loop (a cancelled scope, a mock clock, a task that hogs it) reaches a delivery. Where both are one loop, its
+host makes each wake-up a call, and all else is the same.
 
 The produce core is touched in steps only, see `_steps`. So a client that is stuck in a partitioner of the
 user's can be abandoned by the other thread (`Client.abandon`), which then knows the core to be whole.
@@ -10,10 +11,8 @@ user's can be abandoned by the other thread (`Client.abandon`), which then knows
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from math import inf
 from random import Random
@@ -46,41 +45,35 @@ from ._troubles import PATIENCE, TroubleLog, topic_reason, topic_subject
 if TYPE_CHECKING:
     from .._messages import Entry
     from .._settings import Settings
-
-#: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
-_PER_STEP = 1000
+    from ._host import Host
 
 #: What the core wants done. Its other actions are reports for the user's loop.
 Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled
 _ORDERS = frozenset(get_args(Order))
 
+#: What a step has decided: what to do, and when the next step is due.
+Decision = tuple[list[Order], float]
+
 
 class Client:
-    """One client, for one scope. All its methods but `run` and `main` are for the user's loop.
+    """One client, for one scope. All its methods but `main` are for the user's loop.
 
     Args:
         settings (Settings): the producer's.
-        clock: gives the time in seconds, in any thread; `Entry.accepted_at` is read from the same.
+        host (Host): where it runs; `Entry.accepted_at` is read from the host's clock.
         network (Network | None): where connections come from; None for TCP.
-        yield_gil: called between stretches of work that hold the GIL.
 
     Attributes:
         reports (deque[Report]): for the user's loop to take from.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-        network: Network | None = None,
-        yield_gil: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, settings: Settings, host: Host, network: Network | None = None) -> None:
         self._settings = settings
-        self._clock = clock
+        self._host = host
+        self._clock = clock = host.clock
         self._fence = Fence()
-        self._steps = Steps(lambda: self._step(), clock)
-        self._core = ProduceCore(self._rules(yield_gil), Random())
+        self._steps = Steps(self._decide, self._carry_out, clock)
+        self._core = ProduceCore(self._rules(host.yield_gil), Random())
         hooks = {hook for one in settings.instruments for hook in overridden(one)}
         self._reporter = Reporter(frozenset(hooks))
         self.reports: deque[Report] = self._reporter.queue
@@ -104,8 +97,9 @@ class Client:
 
     def submit(self, entries: Sequence[Entry]) -> None:
         """Hand messages over for delivery."""
-        for start in range(0, len(entries), _PER_STEP):
-            self._inbox.append(entries[start : start + _PER_STEP])
+        per_step = self._host.per_step
+        for start in range(0, len(entries), per_step):
+            self._inbox.append(entries[start : start + per_step])
         self._wake()
 
     def is_behind(self) -> bool:
@@ -145,22 +139,22 @@ class Client:
         # submission would stay where it is until the next one. As in `is_behind`, the GIL rules that out.
         if self._token is not None and not self._woken:
             self._woken = True
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._wake_here)
+            self._host.call(self._token, self._wake_here)
 
     # ---- the client's own loop ---------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Run `main` in this thread until it ends."""
-        trio.run(self.main)
-
+    @trio.lowlevel.enable_ki_protection
     async def main(self) -> None:
-        """The client itself. Ends after `stop`, or after reporting that no broker could be reached."""
+        """The client itself. Ends after `stop`, or after reporting that no broker could be reached.
+
+        In the loop of the user, Ctrl-C must not be raised in its tasks. So each is protected from it.
+        """
         self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as nursery:
 
                 @nursery.start_soon
+                @trio.lowlevel.enable_ki_protection
                 async def serve() -> None:
                     await self._brokers.run()
                     nursery.cancel_scope.cancel()  # no broker could be reached: there is nothing to feed
@@ -176,28 +170,31 @@ class Client:
         self._woken = False
         self._steps.run()
 
-    def _step(self) -> float:
-        """Hand over what has happened to the core, and do what it says; returns when the next step is due."""
-        with self._steps.lock:
-            if self._steps.life is not Life.RUNNING:
-                return inf
-            if self._stop_reason is None:
-                self._take_events()
-                self._take_from_inbox()
+    def _decide(self) -> Decision:
+        """Hand over what has happened to the core, and ask what to do. Called with the lock held."""
+        if self._stop_reason is None:
+            self._take_events()
+            self._take_from_inbox()
+        else:
+            self._fence.shut()  # from here on `Request.write_started` is final
+            self._take_events()  # an acknowledgement may be among them
+            self._give_up_all()
+            self._steps.life = Life.STOPPED
+        orders: list[Order] = []
+        for action in self._core.actions():
+            if type(action) in _ORDERS:  # a tenth of the time that isinstance takes for a union
+                orders.append(cast("Order", action))
             else:
-                self._fence.shut()  # from here on `Request.write_started` is final
-                self._take_events()  # an acknowledgement may be among them
-                self._give_up_all()
-                self._steps.life = Life.STOPPED
-            orders: list[Order] = []
-            for action in self._core.actions():
-                if type(action) in _ORDERS:  # a tenth of the time that isinstance takes for a union
-                    orders.append(cast("Order", action))
-                else:
-                    self._reporter.put(cast("Report", action))
-            due = self._core.deadline
-        # Without the lock, since writing to many brokers takes time. If the core is taken away meanwhile, the
-        # fence was shut before, and these orders come to nothing.
+                self._reporter.put(cast("Report", action))
+        return orders, self._core.deadline
+
+    def _carry_out(self, decision: Decision) -> float:
+        """Do what was decided; return when the next step is due. Called without the lock.
+
+        Writing to many brokers takes time. If the core is taken away meanwhile, the fence was shut before,
+        and the orders come to nothing.
+        """
+        orders, due = decision
         for order in orders:
             self._do(order)
         self._reporter.wake_if_due()
@@ -215,7 +212,7 @@ class Client:
         while self._topics_asked:
             self._core.want_partitions(self._topics_asked.popleft())
         taken = 0
-        while self._inbox and taken < _PER_STEP:
+        while self._inbox and taken < self._host.per_step:
             entries = self._inbox.popleft()
             self._core.submit(entries)
             taken += len(entries)

@@ -318,6 +318,7 @@ class _Side:
             self.error = error
         self.ended.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def run_and_cancel(
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -98,7 +98,7 @@ class Endpoints:
         network: Network,
         fence: Fence,
         core: ProduceCore,
-        steps: Steps,
+        steps: Steps[Any],
         reporter: Reporter,
         log: TroubleLog,
     ) -> None:

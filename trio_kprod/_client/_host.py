@@ -1,19 +1,26 @@
-"""Where a client runs: in a worker thread, as it does for users, or in the caller's own loop, for tests."""
+"""Where a client runs: in a worker thread with a loop of its own, or in the loop of the user."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
 
 import trio
 
-if TYPE_CHECKING:
-    from ._client import Client
-
 
 class Host(Protocol):
-    """Where a client runs, and whose time it goes by."""
+    """Where a client runs, and whose time it goes by.
+
+    Attributes:
+        shares_loop (bool): the client runs in the loop of the user, so a call does what else takes a wake-up.
+        per_step (int): how many messages one step of the client takes, so that others get their turn.
+    """
+
+    shares_loop: bool
+    per_step: int
 
     def clock(self) -> float:
         """The client's time in seconds, from any thread."""
@@ -23,8 +30,15 @@ class Host(Protocol):
         """Called between stretches of work."""
         ...
 
-    async def run(self, client: Client) -> None:
-        """Run the client until it ends. Cancelled, it does not wait for that."""
+    def call(self, loop: trio.lowlevel.TrioToken, function: Callable[[], object], /) -> None:
+        """Have a function called in a loop: that of the client or that of the user, whichever is the other.
+
+        Soon, or at once if they are the same. A loop that has ended needs no call any more.
+        """
+        ...
+
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run the client, by its `main`, until it ends. Cancelled, it does not wait for that."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -34,6 +48,9 @@ class Host(Protocol):
 
 class ThreadHost:
     """A worker thread with a loop of its own. Its threads do not count against trio's default limit."""
+
+    shares_loop = False
+    per_step = 1000
 
     def __init__(self) -> None:
         self._worker = trio.CapacityLimiter(1)
@@ -45,8 +62,12 @@ class ThreadHost:
         # A trio checkpoint does not do it: its poll takes the GIL back before another thread has woken up.
         time.sleep(0)
 
-    async def run(self, client: Client) -> None:
-        await trio.to_thread.run_sync(client.run, abandon_on_cancel=True, limiter=self._worker)
+    def call(self, loop: trio.lowlevel.TrioToken, function: Callable[[], object], /) -> None:
+        with suppress(trio.RunFinishedError):
+            loop.run_sync_soon(function)
+
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        await trio.to_thread.run_sync(run_loop, main, abandon_on_cancel=True, limiter=self._worker)
 
     async def sleep(self, seconds: float) -> None:
         """In a thread: a mock clock in the user's loop jumps while a worker works, and would end this."""
@@ -58,8 +79,16 @@ class ThreadHost:
             over.set()
 
 
+def run_loop(main: Callable[[], Awaitable[None]]) -> None:
+    """The worker thread."""
+    trio.run(main)
+
+
 class LoopHost:
-    """The loop of the caller, for tests in virtual time."""
+    """The loop of the user, whose time and whose turns it shares."""
+
+    shares_loop = True
+    per_step = 250
 
     _clock: trio.abc.Clock | None = None
 
@@ -71,8 +100,11 @@ class LoopHost:
     def yield_gil(self) -> None:
         pass
 
-    async def run(self, client: Client) -> None:
-        await client.main()
+    def call(self, _: trio.lowlevel.TrioToken, function: Callable[[], object], /) -> None:
+        function()
+
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        await main()
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)

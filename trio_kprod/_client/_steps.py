@@ -15,13 +15,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from .._core import Abandoned, Observed, Report
 
 T = TypeVar("T")
+D = TypeVar("D")  # what a step has decided
 
 #: How long the thread that abandons a client waits for the end of a step, in seconds. Its loop stands still
 #: meanwhile. A step holds the lock for milliseconds, since whatever may take long runs `unlocked`, so only a
@@ -42,11 +43,12 @@ class Life(enum.Enum):
     ABANDONED = enum.auto()  # the other thread has taken everything away
 
 
-class Steps:
+class Steps(Generic[D]):
     """Makes steps in the client's loop, and keeps the core whole for the thread that abandons the client.
 
     Args:
-        step: makes one step, in which it takes `events`, and returns when the next is due by `clock`.
+        decide: the first half of a step, with the lock held: takes `events`, returns what is to be done.
+        carry_out: the second half, without the lock: does that, returns when the next step is due by `clock`.
         clock: gives the time in seconds.
 
     Attributes:
@@ -55,12 +57,16 @@ class Steps:
         events (deque): methods of the core with their arguments, to be called in the next step.
     """
 
-    def __init__(self, step: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, decide: Callable[[], D], carry_out: Callable[[D], float], clock: Callable[[], float]
+    ) -> None:
         self.lock = threading.Lock()
         self.life = Life.STARTING
         self.events: deque[Callable[[], object]] = deque()
-        self._step = step
+        self._decide = decide
+        self._carry_out = carry_out
         self._clock = clock
+        self._deciding = False
         self._error: BaseException | None = None
         self._wake_up = trio.Event()
         self._sleep = trio.CancelScope()  # of the feeding task
@@ -84,6 +90,9 @@ class Steps:
         """
         if self.life is not Life.RUNNING:
             return
+        if self._deciding:  # in the loop of the user, what a step calls (a partitioner) may lead here again
+            self._wake_up.set()
+            return
         try:
             due = self._step()
         except BaseException as error:
@@ -96,6 +105,17 @@ class Steps:
             self._sleeps_until = due
             # In this order, or rounding wakes it too early, again and again where time stands still.
             self._sleep.deadline = trio.current_time() + (due - self._clock())
+
+    def _step(self) -> float:
+        with self.lock:
+            if self.life is not Life.RUNNING:
+                return inf
+            self._deciding = True
+            try:
+                decision = self._decide()
+            finally:
+                self._deciding = False
+        return self._carry_out(decision)
 
     async def feed(self) -> None:
         """Make steps until the client is stopped. Between two of them the loop always gets a turn."""

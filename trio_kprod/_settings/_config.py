@@ -47,6 +47,7 @@ class Settings:
     retry_backoff: float
     connect_timeout: float
     shutdown_timeout: float
+    own_thread: bool
     key_serializer: Serializer | None
     value_serializer: Serializer | None
     instruments: tuple[Instrument, ...]
@@ -142,6 +143,7 @@ class NamedSettings(ClientConfig, total=False):
     retry_backoff: float
     connect_timeout: float
     shutdown_timeout: float
+    own_thread: bool
 
 
 class ProducerSettings(NamedSettings, total=False):
@@ -220,6 +222,7 @@ NAMED: Mapping[str, _Option] = {
     # math.inf is accepted: opening can be cancelled, so a service may wait for its Kafka to come up.
     "connect_timeout": _Option(30, duration(infinite=True)),
     "shutdown_timeout": _Option(20, _options.shutdown_timeout),
+    "own_thread": _Option(True, flag),
     "key_serializer": _Option(None, optional(_options.serializer)),
     "value_serializer": _Option(None, optional(_options.serializer)),
     "instruments": _Option((), _options.instruments),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, overload
 
 import trio
@@ -27,10 +28,10 @@ class _MemoryHost(LoopHost):
     async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
         return await self._network.open_stream(host, port)
 
-    async def run(self, client: Client) -> None:
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
             self._network = MemoryNetwork(self._broker, nursery)
-            await client.main()
+            await main()
             nursery.cancel_scope.cancel()
 
 
@@ -75,8 +76,8 @@ def open_memory_producer(
 ) -> ProducerScope[Any, Any]:
     """Open a producer that runs wholly in the caller's loop, on a `MemoryBroker`.
 
-    It is the same code as with `open_producer`, which takes the same options, but over streams in memory
-    and by the loop's clock: with pytest-trio's ``autojump_clock`` an hour of outage takes no time.
+    It is the same code as with ``open_producer(own_thread=False)``, which takes the same options, but over
+    streams in memory: with pytest-trio's ``autojump_clock`` an hour of outage takes no time.
 
     With SASL, use PLAIN: other mechanisms compute in a thread, and such a clock does not wait for threads.
 
@@ -88,13 +89,15 @@ def open_memory_producer(
     Raises:
         TypeError, ValueError: at the call, an option is wrong.
     """
+    if options.pop("own_thread", False):
+        raise ValueError("own_thread must be False, or left out: this producer runs in the caller's loop")
     broker = broker or MemoryBroker()
     settings = make_settings(
         broker.bootstrap_servers,
         key_serializer=key_serializer,
         value_serializer=value_serializer,
+        own_thread=False,
         **options,
     )
     host = _MemoryHost(broker)
-    client = Client(settings, clock=host.clock, network=host, yield_gil=host.yield_gil)
-    return ProducerScope(settings, client, host)
+    return ProducerScope(settings, Client(settings, host, network=host), host)

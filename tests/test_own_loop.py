@@ -1,0 +1,142 @@
+"""The client as a task of the user's loop: what is different there from a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+import trio_kprod
+from tests import cycles
+from trio_kprod import Undelivered, open_producer
+from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
+
+INVALID_RECORD = 87
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with open_broker() as broker:
+        yield broker
+
+
+async def test_it_needs_no_thread(broker: Broker) -> None:
+    """Of the client, that is; trio looks names up in a thread, which ends by itself."""
+    async with open_producer(broker.bootstrap_servers, own_thread=False) as producer:
+        record = await producer.send_and_wait("t", b"x")
+        assert cycles.running_clients() == 0
+    assert [one.offset for one in broker.records("t")] == [record.offset]
+
+
+async def test_a_message_alone_needs_no_turn_of_the_delivery_task(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves in the call that asks for it; its outcome is told where the response is read."""
+    async with open_memory_producer() as producer:
+        await producer.send_and_wait("t", b"0")
+        await trio.testing.wait_all_tasks_blocked()
+        wakes: list[str] = []
+        monkeypatch.setattr(producer._delivery, "wake", lambda: wakes.append("wake"))
+        await producer.send_and_wait("t", b"1")
+        assert wakes == []
+        monkeypatch.undo()
+
+
+async def test_a_cancelled_scope_around_it_does_not_reach_the_delivery(broker: Broker) -> None:
+    with trio.CancelScope() as scope:
+        async with open_producer(broker.bootstrap_servers, own_thread=False) as producer:
+            producer.send_nowait("t", b"x")
+            scope.cancel()
+    assert scope.cancelled_caught is False
+    assert [one.value for one in broker.records("t")] == [b"x"]
+
+
+async def test_on_undelivered_may_send_where_the_outcome_is_told(autojump_clock: MockClock) -> None:
+    """It runs in the client's task then, in the middle of a turn."""
+    broker = MemoryBroker()
+    told: list[bytes | None] = []
+
+    def send_again(undelivered: Undelivered) -> None:
+        told.append(undelivered.message.value)
+        producer.send_nowait("good", undelivered.message.value)
+        producer.deliver_nowait()
+
+    async with open_memory_producer(broker, on_undelivered=send_again) as producer:
+        await producer.send_and_wait("good", b"first")
+        await producer.send_and_wait("bad", b"first")
+        broker.answer("Produce", INVALID_RECORD, topic="bad")
+        producer.send_nowait("bad", b"x")
+        producer.deliver_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+    assert told == [b"x"]
+    assert [one.value for one in broker.records("good")] == [b"first", b"x"]
+
+
+async def test_a_partitioner_may_use_its_producer(autojump_clock: MockClock) -> None:
+    """A step of the client calls it. What it asks for is done after that step."""
+
+    def partitioner(key: bytes | None, every: Sequence[int], available: Sequence[int]) -> int:
+        if key != b"from within":
+            producer.send_nowait("t", b"2", key=b"from within")
+            producer.deliver_nowait()
+        return 0
+
+    broker = MemoryBroker()
+    async with open_memory_producer(broker, partitioner=partitioner) as producer:
+        await producer.send_and_wait("t", b"1")
+    assert [one.value for one in broker.records("t")] == [b"1", b"2"]
+
+
+async def test_a_partitioner_may_abort_its_producer(autojump_clock: MockClock) -> None:
+    def partitioner(key: bytes | None, every: Sequence[int], available: Sequence[int]) -> int:
+        producer.abort()
+        return 0
+
+    broker = MemoryBroker()
+    with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+        async with open_memory_producer(broker, partitioner=partitioner) as producer:
+            producer.send_nowait("t", b"x")
+    assert [one.maybe_written for one in caught.value.undelivered] == [False]
+    assert broker.records("t") == []
+
+
+async def test_a_bug_in_a_turn_is_a_crash_wherever_the_turn_is_made(autojump_clock: MockClock) -> None:
+    """`deliver_nowait` itself does not raise it."""
+
+    def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(trio_kprod.ProducerCrashed) as caught:
+        async with open_memory_producer() as producer:
+            await producer.send_and_wait("t", b"0")
+            producer._delivery.read_reports = broken  # type: ignore[method-assign]
+            producer.send_nowait("t", b"1")
+            producer.deliver_nowait()
+            await trio.sleep_forever()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_mock_clock_rules_its_timeouts(autojump_clock: MockClock) -> None:
+    """Those of the thread go by real time."""
+    broker = MemoryBroker()
+    async with open_memory_producer(broker, delivery_timeout=3600) as producer:
+        await producer.send_and_wait("t", b"0")
+        broker.stop_listening()
+        broker.disconnect_all()
+        begun = trio.current_time()
+        with pytest.raises(trio_kprod.DeliveryFailed):
+            await producer.send_and_wait("t", b"1")
+        assert trio.current_time() - begun == pytest.approx(3600, abs=1)
+
+
+async def test_the_memory_producer_has_no_thread() -> None:
+    with pytest.raises(ValueError, match="own_thread"):
+        open_memory_producer(own_thread=True)
+    threads = threading.active_count()
+    async with open_memory_producer(own_thread=False) as producer:
+        await producer.send_and_wait("t", b"x")
+    assert threading.active_count() == threads
