@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -140,3 +141,33 @@ async def test_the_memory_producer_has_no_thread() -> None:
     async with open_memory_producer(own_thread=False) as producer:
         await producer.send_and_wait("t", b"x")
     assert threading.active_count() == threads
+
+
+def test_ctrl_c_in_a_task_of_trios_reaches_the_main_task(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a connection is opened; a task of ours is protected from it."""
+    original = trio.open_tcp_stream
+    calls = 0
+
+    async def interrupted(host: str, port: int) -> trio.SocketStream:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the first is that of the opening
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(press)
+        return await original(host, port)
+
+    async def press() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        async with open_producer(broker.bootstrap_servers, own_thread=False) as producer:
+            producer.send_nowait("t", b"x")
+            await producer.flush()
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert [one.value for one in broker.records("t")] == [b"x"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -298,6 +299,12 @@ class TcpNetwork:
                 raise
             # python-socks has errors of its own and lets others through: each means that it cannot connect.
             raise ConnectionError(f"proxy: {error or type(error).__name__}") from error
+        except BaseException as error:
+            if not _is_interrupt(error):
+                raise
+            # Ctrl-C came while a task of trio's ran, which we cannot protect from it. The main task gets it.
+            signal.raise_signal(signal.SIGINT)
+            raise OSError(errno.EINTR, "interrupted by Ctrl-C") from None
 
     def _set_options(self, sock: socket.socket) -> None:
         options = [*SOCKET_OPTIONS, *self._settings.socket_options]
@@ -346,6 +353,15 @@ def _plain_error(error: OSError) -> OSError | None:
     if len({leaf.errno for leaf in leaves}) == 1:
         return OSError(leaves[0].errno, "; ".join(leaf.strerror or str(leaf) for leaf in leaves))
     return ConnectionError("; ".join(map(str, leaves)))
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    parts = getattr(error, "exceptions", None)  # groups are no built-in before Python 3.11
+    if parts is None:
+        return isinstance(error, KeyboardInterrupt)
+    return any(map(_is_interrupt, parts)) and all(
+        isinstance(one, trio.Cancelled) or _is_interrupt(one) for one in parts
+    )
 
 
 def _leaves(error: BaseException) -> Iterator[OSError]:
