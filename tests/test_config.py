@@ -570,7 +570,7 @@ def test_codec_without_its_library(codec: str, monkeypatch: pytest.MonkeyPatch) 
         configured(compression_type=codec)
 
 
-@pytest.mark.parametrize(("codec", "least", "most"), [("gzip", 1, 9), ("lz4", 0, 12), ("zstd", -131_072, 22)])
+@pytest.mark.parametrize(("codec", "least", "most"), [("gzip", 1, 9), ("lz4", 0, 17), ("zstd", -131_072, 22)])
 def test_compression_levels(codec: str, least: int, most: int) -> None:
     """Each codec has its own range; None is the codec's default."""
     for level in (least, most, None):
@@ -585,6 +585,13 @@ def test_compression_levels(codec: str, least: int, most: int) -> None:
     for wrong in (True, 1.0, "1"):
         with pytest.raises(TypeError, match=r"^compression_level must be an integer, got "):
             configured(compression_type=codec, compression_level=wrong)
+
+
+def test_zlibs_own_level_has_a_number() -> None:
+    """As in Java and librdkafka. zstd has a level of that number, and lz4 none."""
+    assert configured(compression_type="gzip", compression_level=-1).compression_level == -1
+    with pytest.raises(ValueError, match=r"^compression_level must be from 0 to 17 "):
+        configured(compression_type="lz4", compression_level=-1)
 
 
 @pytest.mark.parametrize("codec", [None, "snappy"])

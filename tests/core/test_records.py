@@ -11,6 +11,7 @@ from trio_kprod._core._records import RECORDS_PER_YIELD, encode
 from trio_kprod._messages import HEADERS, KEY, TIMESTAMP_MS, VALUE, Entry
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+LINES = [f'{{"id": {n * n * 7919}, "name": "{"adaeve"[n % 5 :]}"}}' for n in range(2000)]
 
 
 def needs_codec(name: str) -> None:
@@ -43,8 +44,7 @@ def test_records_come_out_as_they_went_in(name: str) -> None:
 def test_a_higher_level_compresses_more(name: str, levels: tuple[int, ...]) -> None:
     """Each level makes a smaller batch than the one before, and what comes out is the same."""
     needs_codec(name)
-    lines = [f'{{"id": {n * n * 7919}, "name": "{"adaeve"[n % 5 :]}"}}' for n in range(2000)]
-    entries = [message(line) for line in lines]
+    entries = [message(line) for line in LINES]
     sizes = []
     for level in levels:
         data, _ = encode(
@@ -52,9 +52,21 @@ def test_a_higher_level_compresses_more(name: str, levels: tuple[int, ...]) -> N
         )
         sizes.append(len(data))
         assert [record.value for record in DefaultRecordBatch(bytes(data))] == [
-            line.encode() for line in lines
+            line.encode() for line in LINES
         ]
     assert sizes == sorted(set(sizes), reverse=True)
+
+
+@pytest.mark.parametrize("level", [6, -1])
+def test_gzip_compresses_at_its_own_level(level: int) -> None:
+    """6, as Java and librdkafka; kafka-python's function would take 9."""
+    entries = [message(line) for line in LINES]
+    own, at_level, hardest = (
+        encode(entries, producer_id=1, epoch=0, sequence=0, compression=1, compression_level=one)[0]
+        for one in (None, level, 9)
+    )
+    assert own == at_level
+    assert len(own) > len(hardest)
 
 
 def test_the_level_of_the_settings_reaches_the_batch() -> None:

@@ -203,9 +203,10 @@ def compression(name: str, given: Any) -> int:
     return codec
 
 
-#: The levels of each codec that has any. Negative ones of zstd are faster and compress less. Sources: zlib,
-#: liblz4 (whose 0, 1 and 2 are the same), and for zstd KIP-390.
-_LEVELS = {"gzip": (1, 9), "lz4": (0, 12), "zstd": (-131_072, 22)}
+#: The levels of each codec that has any, as KIP-390 has them. zstd's negative ones are faster and compress
+#: less. For liblz4 0, 1 and 2 are the same, and so are 12 to 17; its own level is 0.
+_LEVELS = {"gzip": (1, 9), "lz4": (0, 17), "zstd": (-131_072, 22)}
+_ZLIBS_OWN = -1
 
 
 def check_level(level: int, codec: str | None) -> None:
@@ -213,7 +214,7 @@ def check_level(level: int, codec: str | None) -> None:
     if codec not in _LEVELS:
         raise ValueError(f"{name} has no effect with compression_type={codec!r}: use 'gzip', 'lz4' or 'zstd'")
     least, most = _LEVELS[codec]
-    if not least <= level <= most:
+    if not least <= level <= most and (codec, level) != ("gzip", _ZLIBS_OWN):
         allowed = f"from {least} to {most} with compression_type={codec!r}"
         raise wrong_value(name, level, allowed)
     if codec == "lz4" and importlib.util.find_spec("lz4") is None:
