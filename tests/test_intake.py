@@ -6,7 +6,7 @@ import enum
 import gc
 import time
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import pytest
@@ -142,6 +142,66 @@ def test_subclasses_arrive_as_what_they_are() -> None:
     assert type(message.topic) is str
     assert message.topic == "topic"
     assert type(message.value) is bytes
+
+
+def test_subclasses_in_headers_arrive_as_what_they_are() -> None:
+    """Nothing of their classes goes on to the client's thread."""
+
+    class Name(str, enum.Enum):
+        TRACE = "trace-id"
+
+    class Data(bytes):
+        def __len__(self) -> int:
+            return 10**9
+
+    message = make(headers=[(Name.TRACE, Data(b"x")), (Name.TRACE, None)])
+    assert message.headers == (("trace-id", b"x"), ("trace-id", None))
+    assert [type(one) for one in message.headers[0]] == [str, bytes]
+    assert message.size == make(headers=[("trace-id", b"x"), ("trace-id", None)]).size
+
+
+class _Pairs(list[Any]):
+    def __iter__(self) -> Any:
+        return iter([("a", b"1"), ("b", None)])
+
+
+class _Pair(NamedTuple):
+    name: str
+    value: bytes | None
+
+
+HEADERS = (("a", b"1"), ("b", None))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        HEADERS,
+        list(HEADERS),
+        [list(pair) for pair in HEADERS],
+        [_Pair(*pair) for pair in HEADERS],
+        iter(HEADERS),
+        dict(HEADERS).items(),
+        _Pairs(),
+    ],
+    ids=["tuple", "list", "lists", "named tuples", "iterator", "items of a dict", "subclass"],
+)
+def test_headers_in_every_shape(given: Any) -> None:
+    """Plain ones take another way than unusual ones, to the same end."""
+    message = make(headers=given)
+    assert message.headers == HEADERS
+    assert {type(pair) for pair in message.headers} == {tuple}
+    assert message.size == RECORD_OVERHEAD + 1 + 2 * HEADER_OVERHEAD + 3
+
+
+def test_one_wrong_header_among_many() -> None:
+    """The error names its place."""
+    for wrong, text in (
+        (5, r"headers\[99\] must be a pair"),
+        (("x", 5), r"headers\[99\]\[1\] must be bytes"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            make(headers=[("a", b"1")] * 99 + [wrong])
 
 
 def test_headers_are_copied() -> None:

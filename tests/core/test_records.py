@@ -7,8 +7,8 @@ from kafka import codec
 from kafka.record.default_records import DefaultRecordBatch
 
 from tests.core.helpers import Bench, message, messages
-from trio_kprod._core._records import RECORDS_PER_YIELD, encode
-from trio_kprod._messages import HEADERS, KEY, TIMESTAMP_MS, VALUE, Entry
+from trio_kprod._core._records import _MOST_NAMES, _NAMES, RECORDS_PER_YIELD, encode
+from trio_kprod._messages import HEADERS, KEY, TIMESTAMP_MS, VALUE, Entry, Headers
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 LINES = [f'{{"id": {n * n * 7919}, "name": "{"adaeve"[n % 5 :]}"}}' for n in range(2000)]
@@ -77,6 +77,37 @@ def test_the_level_of_the_settings_reaches_the_batch() -> None:
         bench.submit([message(str(n * 7919), partition=0, size=1) for n in range(3000)])
         sizes.append(len(bench.only().data))
     assert sizes[0] > sizes[1]
+
+
+def test_names_of_headers_that_are_made_up_do_not_fill_the_memory() -> None:
+    """They are remembered, but not for ever; and long ones not at all."""
+    names = [f"header {number}" for number in range(2 * _MOST_NAMES)]
+    names += ["long " * 100, "ä" * 64, "", names[0], names[-1]]
+    entries: list[Entry] = [
+        ("t", b"", None, ((name, None), (name, b"")), None, 5, 0, 0.0, None, 0) for name in names
+    ]
+    data, _ = encode(entries, producer_id=1, epoch=0, sequence=0)
+    arrived = [list(record.headers) for record in DefaultRecordBatch(bytes(data))]
+    assert arrived == [[(name, None), (name, b"")] for name in names]
+    assert len(_NAMES) <= _MOST_NAMES
+    assert max(map(len, _NAMES)) <= 64
+
+
+SIZES = [None, 0, 1, 63, 64, 8127, 8128, 8191, 8192, 8193, 1_048_576]
+
+
+@pytest.mark.parametrize("key", SIZES)
+@pytest.mark.parametrize("headers", [(), (("name", None),), (("a", b""), ("b" * 8192, bytes(8192)))])
+def test_every_mixture_of_sizes_comes_out(key: int | None, headers: Headers) -> None:
+    """Small ones, those beyond the table of varints, and none."""
+    sizes = [size for size in SIZES if (key, size) != (None, None)]
+    bodies = [(None if size is None else bytes(size), None if key is None else bytes(key)) for size in sizes]
+    entries: list[Entry] = [("t", value, key, headers, None, 5, 0, 0.0, None, 0) for value, key in bodies]
+    data, uncompressed = encode(entries, producer_id=1, epoch=0, sequence=0)
+    batch = DefaultRecordBatch(bytes(data))
+    assert [(one.value, one.key) for one in batch] == bodies
+    assert all(list(one.headers) == list(headers) for one in DefaultRecordBatch(bytes(data)))
+    assert uncompressed == len(data)
 
 
 @pytest.mark.parametrize("count", [1, RECORDS_PER_YIELD, RECORDS_PER_YIELD + 1, 3 * RECORDS_PER_YIELD])

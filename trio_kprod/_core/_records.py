@@ -67,6 +67,10 @@ _LENGTH_COUNTS_FROM = 12  # what stands behind the length itself
 _BASE_OFFSET = 0  # both are the broker's to give
 _LEADER_EPOCH = -1
 
+# As the keys of `_partitioners`, names of headers repeat; what is remembered of them is bounded.
+_MOST_NAMES = 1_000
+_LONGEST_NAME = 64
+
 
 def _encode_varint(number: int) -> bytes:
     rest = (number << 1) ^ (number >> 63)
@@ -78,19 +82,36 @@ def _encode_varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-_VARINTS = tuple(_encode_varint(number) for number in range(8192))
+class _Varints(dict[int, bytes]):
+    """Zigzag varints of all numbers. The small ones are in it, others are encoded when they are asked for."""
+
+    def __missing__(self, number: int) -> bytes:
+        return _encode_varint(number)
+
+
+class _Names(dict[str, bytes]):
+    """Names of headers, encoded with their length; those that were asked for lately are in it."""
+
+    def __missing__(self, name: str) -> bytes:
+        encoded = name.encode()
+        framed = _VARINTS[len(encoded)] + encoded
+        if len(name) <= _LONGEST_NAME:
+            if len(self) >= _MOST_NAMES:
+                self.clear()
+            self[name] = framed
+        return framed
+
+
+_SMALL = tuple(_encode_varint(number) for number in range(8192))  # the quickest to look up
+_VARINTS = _Varints(enumerate(_SMALL))
+_NAMES = _Names()
 _NULL = _encode_varint(-1)
 _ZERO = _encode_varint(0)
-_SHORT = len(_VARINTS) - 64  # a record with such a value is in the table as well
-
-
-def varint(number: int) -> bytes:
-    """A zigzag varint."""
-    return _VARINTS[number] if 0 <= number < 8192 else _encode_varint(number)
+_SHORT = len(_SMALL) - 64  # a record with such a value is among the small ones as well
 
 
 def _varints(start: int, stop: int) -> Sequence[bytes]:
-    return _VARINTS[start:stop] if stop <= len(_VARINTS) else [varint(each) for each in range(start, stop)]
+    return _SMALL[start:stop] if stop <= len(_SMALL) else [_VARINTS[each] for each in range(start, stop)]
 
 
 def encode(
@@ -150,35 +171,38 @@ def _encode_records(
 ) -> int:
     """Append the encoded records to `parts`, return their latest time stamp."""
     add = parts.append
-    table = _VARINTS
+    small, varints = _SMALL, _VARINTS
     latest = timestamp = first_timestamp
     delta = _ZERO
     offsets = _varints(first_offset, first_offset + len(entries))
     for (_, value, key, headers, _, stamped, _, _, _, _), offset in zip(entries, offsets, strict=True):
         if stamped != timestamp:  # neighbours mostly share it
             timestamp = stamped
-            delta = varint(timestamp - first_timestamp)
+            delta = varints[timestamp - first_timestamp]
             latest = max(latest, timestamp)
         if key is None and value is not None and len(value) < _SHORT and not headers:
-            record = b"\0%b%b\1%b%b\0" % (delta, offset, table[len(value)], value)
-            add(table[len(record)])
+            record = b"\0%b%b\1%b%b\0" % (delta, offset, small[len(value)], value)
+            add(small[len(record)])
         else:
-            record = b"\0%b%b%b%b%b" % (
-                delta,
-                offset,
-                _NULL if key is None else varint(len(key)) + key,
-                _NULL if value is None else varint(len(value)) + value,
-                _encode_headers(headers) if headers else _ZERO,
-            )
-            add(varint(len(record)))
+            behind = _encode_headers(headers) if headers else _ZERO
+            if key is None:
+                assert value is not None
+                record = b"\0%b%b%b%b%b%b" % (delta, offset, _NULL, varints[len(value)], value, behind)
+            elif value is None:
+                record = b"\0%b%b%b%b%b%b" % (delta, offset, varints[len(key)], key, _NULL, behind)
+            else:
+                sizes = varints[len(key)], varints[len(value)]
+                record = b"\0%b%b%b%b%b%b%b" % (delta, offset, sizes[0], key, sizes[1], value, behind)
+            add(varints[len(record)])
         add(record)
     return latest
 
 
 def _encode_headers(headers: Headers) -> bytes:
-    parts = [varint(len(headers))]
+    parts = [_VARINTS[len(headers)]]
     for name, value in headers:
-        encoded = name.encode()
-        parts += varint(len(encoded)), encoded
-        parts += (_NULL,) if value is None else (varint(len(value)), value)
+        if value is None:
+            parts += _NAMES[name], _NULL
+        else:
+            parts += _NAMES[name], _VARINTS[len(value)], value
     return b"".join(parts)
