@@ -86,7 +86,6 @@ KAFKA_USERS = {
     "_client/_probe",
     "_client/_protocol",
     "_client/_sasl",
-    "_core/_partitioners",
     "_core/_records",
     "_kafka_python",
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
+import kafka.partitioner
 import pytest
 
 from tests.core.helpers import Bench, message
-from trio_kprod._core._partitioners import adapt, hash_key
+from trio_kprod._core._partitioners import adapt, hash_key, murmur2
 
 #: From Kafka's own UtilsTest.testMurmur2, signed 32 bit as there.
 VECTORS = {
@@ -24,6 +26,14 @@ VECTORS = {
 @pytest.mark.parametrize("key", VECTORS)
 def test_keys_hash_as_in_java(key: bytes) -> None:
     assert hash_key(key) == VECTORS[key] & 0x7FFFFFFF
+
+
+def test_hashes_are_those_of_kafka_python() -> None:
+    """Of every length, with bits of every kind at every place."""
+    at_random = random.Random(5)
+    for size in (*range(131), 1_000, 4_099):
+        keys = [bytes(size), b"\xff" * size, *(at_random.randbytes(size) for _ in range(20))]
+        assert [murmur2(key) for key in keys] == [kafka.partitioner.murmur2(key) for key in keys]
 
 
 def test_a_key_too_long_for_the_cache_hashes_all_the_same() -> None:
