@@ -19,6 +19,7 @@ table, actions come back up; only what is named below it is for others.
 `_records`       a batch in bytes
 `_partitioners`  which partition a key belongs to
 `_actions`       what the core wants done
+`_gathering`     what comes while a request is in flight to a broker leaves together
 `_outbox`        where topics and partitions leave actions and timers
 `_shared`        the rules, and what all parts of one core share
 `_reports`       what the user's loop is told

@@ -148,6 +148,7 @@ class ProduceCore:
     def lost(self, node: int, requests: Iterable[Request], cause: BaseException) -> None:
         """A connection ended. `Request.write_started` says whether any byte may have left."""
         self._usable.discard(node)
+        self._shared.gathering.lost(node)
         for request in requests:
             for batch in list(request.batches):
                 if batch.request is request:
@@ -159,6 +160,7 @@ class ProduceCore:
 
     def sent(self, request: Request) -> None:
         """With ``acks=0``: the whole request is written, which settles it."""
+        self._shared.gathering.end(request)
         for batch in request.batches:
             if batch.request is request:
                 batch.request = None
@@ -168,6 +170,7 @@ class ProduceCore:
 
     def responded(self, request: Request, responses: Mapping[tuple[str, int], PartitionResponse]) -> None:
         """A broker responded to a request, for each topic and partition in it."""
+        self._shared.gathering.end(request)
         for batch in request.batches:
             if batch.request is not request:
                 continue  # given up meanwhile
@@ -296,6 +299,7 @@ class ProduceCore:
                 open_request = open_for[node] = _OpenRequest(self._shared.rules.request_overhead, batch)
                 requests.append(Request(node, open_request.batches))
         for request in requests:
+            self._shared.gathering.begin(request)
             for batch in request.batches:
                 batch.request = request
         return requests

@@ -128,19 +128,20 @@ class Partition:
     def may_form(self, available_bytes: int) -> bool:
         """Whether a batch may be formed now of the `available_bytes` that wait.
 
-        If nothing of the partition is unsettled, any batch; otherwise only a full one, within the window.
+        A full one, within the window; or any, if nothing of the partition is unsettled and its leader has
+        nothing to respond to (see `_gathering`).
         """
         if self.leader < 0 or (self.phase is Phase.RESTARTING and not self._restart()):
             return False
         if self.phase is Phase.STARTING and not self._start_chain():
             return False
+        full = available_bytes >= self.topic.batch_limit - BATCH_OVERHEAD
         if not self.batches:
-            return True
+            return full or not self.shared.gathering.must_wait(self)
         if self.phase is Phase.PROBING or self._lowest_unsent() is not None:
             return False
         assert self.chain is not None
         distance = self.chain.next_number - self.batches[0].number
-        full = available_bytes >= self.topic.batch_limit - BATCH_OVERHEAD
         return full and distance < self.shared.rules.window
 
     def replace(self, batch: Batch, parts: Iterable[Sequence[Entry]]) -> None:

@@ -253,6 +253,7 @@ def _settle(
         batch.request.batches.remove(batch)
         if not batch.request.batches:
             batch.partition.shared.outbox.actions.append(Withdraw(batch.request))
+            batch.partition.shared.gathering.end(batch.request)
     batch.request = None
     batch.partition.batches.remove(batch)
     batch.partition.topic.settle(

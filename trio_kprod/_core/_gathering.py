@@ -1,0 +1,72 @@
+"""One request in flight to a broker gathers what comes meanwhile, unless a batch is full.
+
+Messages that come while a request is in flight could leave at once, for another partition, each in a request
+of its own. They wait for the response instead, and leave together: fewer requests, and a shorter wait in all.
+A request that is in flight for longer than usual holds nothing up, so that a frozen follower stops nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._batch import Request
+    from ._outbox import Outbox
+    from ._partition import Partition
+
+#: A request holds others up for so long, in seconds. Most responses take a few milliseconds.
+YOUNG = 0.05
+
+
+class Gathering:
+    """The requests in flight to each broker, and the partitions that wait for the response to one.
+
+    Args:
+        enabled: otherwise no partition has to wait.
+    """
+
+    def __init__(self, outbox: Outbox, *, enabled: bool) -> None:
+        self._outbox = outbox
+        self._enabled = enabled
+        # By node: when each request was sent, the latest one last; and who waits.
+        self._in_flight: dict[int, dict[Request, float]] = {}
+        self._waiting: dict[int, dict[Partition, None]] = {}
+
+    def begin(self, request: Request) -> None:
+        """A request is sent."""
+        if self._enabled:
+            self._in_flight.setdefault(request.node, {})[request] = self._outbox.now
+
+    def end(self, request: Request) -> None:
+        """It has its response, or will get none."""
+        if self._enabled:
+            self._in_flight.get(request.node, {}).pop(request, None)
+            if not self._young_until(request.node):
+                self._release(request.node)
+
+    def lost(self, node: int) -> None:
+        """The connection has ended."""
+        self._in_flight.pop(node, None)
+        self._release(node)
+
+    def must_wait(self, partition: Partition) -> bool:
+        """Whether a batch that is not full has to wait. If so, the partition is woken when it need not."""
+        node = partition.leader
+        until = self._young_until(node)
+        if not until:
+            return False
+        if node not in self._waiting:
+            self._waiting[node] = {}
+            self._outbox.call_at(until, lambda: self._release(node))
+        self._waiting[node][partition] = None
+        return True
+
+    def _young_until(self, node: int) -> float:
+        """When the latest request is not young any more; 0 if there is none that is."""
+        latest = next(reversed(self._in_flight.get(node, {}).values()), None)
+        if latest is None or latest + YOUNG <= self._outbox.now:
+            return 0
+        return latest + YOUNG
+
+    def _release(self, node: int) -> None:
+        self._outbox.wake(self._waiting.pop(node, ()))
