@@ -3,9 +3,14 @@
     python -m benchmarks [--rounds N] [--quick] [--bootstrap-servers HOST:PORT] [--only COMMAND ...]
     python -m benchmarks --docs
 
-``--only`` measures some of them again, or none, if none is named; the page is rebuilt from all that has been
-kept. ``--docs`` measures nothing, and prints what ``docs/speed.md`` says of them. With five rounds all take
-about three quarters of an hour on two cores, and proportionally more with more.
+``--only`` measures some of them again, or none, if none is named; the page and the plots are made anew from
+all that has been kept. ``--docs`` measures nothing: it makes the page and the plots, and puts the figures
+into ``docs/speed.md`` and the README. What the targets need is measured in one sitting of about half an
+hour, on two cores, with the three rounds there are by default::
+
+    python -m benchmarks --only throughput latency responsiveness
+
+The others take a quarter of an hour more.
 """
 
 from __future__ import annotations
@@ -15,11 +20,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import speed_page
+from benchmarks.harness.command import draw
 from benchmarks.harness.results import DIRECTORY, Results
-from benchmarks.page import page
-from benchmarks.speed_page import lines
+from benchmarks.page import COMMANDS, page
 
-COMMANDS = ("throughput", "latency", "responsiveness", "cost", "memory", "recovery", "growth")
 PAGE = Path(__file__).with_name("RESULTS.md")
 
 #: What is written by hand, such as why a target is missed; it becomes part of the page.
@@ -37,16 +42,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bootstrap-servers")
-    parser.add_argument("--only", nargs="*", choices=COMMANDS, default=COMMANDS, metavar="COMMAND")
+    parser.add_argument("--only", nargs="*", choices=COMMANDS, default=list(COMMANDS), metavar="COMMAND")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--docs", action="store_true")
     given = parser.parse_args()
     directory = given.results or DIRECTORY
-    if given.docs:
-        print("\n".join(lines(kept(directory))))
-        return
-    failed = [name for name in given.only if not measure(name, given)]
+    failed = [] if given.docs else [name for name in given.only if not measure(name, given)]
     write(directory)
+    if given.docs:
+        speed_page.put(speed_page.PAGE, speed_page.for_page(kept(directory)))
+        speed_page.put(speed_page.README, speed_page.for_readme(kept(directory)))
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
@@ -70,8 +75,11 @@ def kept(directory: Path) -> dict[str, Results]:
 
 
 def write(directory: Path) -> None:
-    """Rebuild the page from what is kept in `directory`; it stands beside the directory."""
-    text = page(kept(directory), directory.name, NOTES.read_text("utf-8") if NOTES.exists() else "")
+    """Draw the plots and make the page from what is kept in `directory`; the page stands beside it."""
+    every = kept(directory)
+    for name, results in every.items():
+        draw(COMMANDS[name], directory, results.found)
+    text = page(every, directory, NOTES.read_text("utf-8") if NOTES.exists() else "")
     (directory.parent / PAGE.name).write_text(text, "utf-8")
 
 

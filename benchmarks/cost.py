@@ -3,31 +3,35 @@
     python -m benchmarks.cost [--rounds N] [--quick] [--cases PATTERN ...] [--peers NAME ...]
 
 At full speed, and at 1,000 messages a second, where waking up is what costs. The channel is
-`trio.open_memory_channel`: what handing an object to another task costs at least.
+`trio.open_memory_channel`: what handing an object to another task costs at least. Ours have the default mode.
 """
 
 from __future__ import annotations
 
-from benchmarks.harness.command import Bench, Options, bench
-from benchmarks.harness.figures import by_case, cpu_us, extra, middle
-from benchmarks.harness.job import Round
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.harness.command import Bench, Command, Options, bench
+from benchmarks.harness.figures import CPU, PEAK, Found, Taken, by_case
 from benchmarks.harness.plots import bars
 from benchmarks.harness.tables import Table
-from benchmarks.harness.turns import Case, Rounds, make_job
+from benchmarks.harness.turns import Case, make_job
+from benchmarks.peers import pick
 
-RATE = 1_000
+PACE = 1_000
 SECONDS = 3
 CALLS = 100_000
 FULL_SPEED = "full speed"
 CHANNEL = "send_nowait beside a bare channel"
+CALL_RATIO = "times the channel's"
 
 
 def cases(share: float = 1.0) -> tuple[Case, ...]:
     """As fast as it goes, and at a rate."""
-    paced = make_job(task="paced", rate=RATE, messages=int(RATE * SECONDS * share))
+    paced = make_job(task="paced", rate=PACE, messages=int(PACE * SECONDS * share))
     return (
         Case(FULL_SPEED, make_job(task="flood"), scaled=1.0),
-        Case(f"{RATE:,} messages/s", paced, fast=False),
+        Case(f"{PACE:,} messages/s", paced, fast=False),
     )
 
 
@@ -36,59 +40,57 @@ def channel_case(share: float = 1.0) -> Case:
     return Case(CHANNEL, make_job(task="calls", messages=int(CALLS * share)))
 
 
-def table(name: str, taken: Rounds) -> Table:
+def tables(found: Found) -> Iterator[Table]:
+    """One for each case."""
+    for name, taken in found.items():
+        yield channel_table(name, taken) if name == CHANNEL else table(name, taken)
+
+
+def table(name: str, taken: Taken) -> Table:
     """Microseconds a message."""
     rows = [
-        [peer, f"{middle(rounds, cpu_us):.2f}", f"{middle(rounds, _peak):.0f}"]
-        for peer, rounds in taken.items()
+        [peer, f"{row[CPU].median:.2f}", row[CPU].range(2), f"{row[PEAK].median:.0f}"]
+        for peer, row in taken.items()
     ]
-    return Table(name, ["producer", "CPU us/msg", "peak MiB, messages and all"], rows)
+    return Table(name, ["producer", "CPU us/msg", "lowest to highest", "peak MiB, messages and all"], rows)
 
 
-def channel_table(name: str, taken: Rounds) -> Table:
+def channel_table(name: str, taken: Taken) -> Table:
     """Both, and how many times the channel's time ours is."""
     rows = [
         [
             peer,
-            f"{middle(rounds, extra('send_nowait', 1e9)):.0f}",
-            f"{middle(rounds, extra('channel', 1e9)):.0f}",
-            f"{middle(rounds, call_ratio):.2f}",
+            f"{row['ours ns'].median:.0f}",
+            f"{row['channel ns'].median:.0f}",
+            f"{row[CALL_RATIO].median:.2f}",
         ]
-        for peer, rounds in taken.items()
+        for peer, row in taken.items()
     ]
     return Table(name, ["", "ours, ns", "channel, ns", "ratio"], rows)
 
 
-def call_ratio(done: Round) -> float:
-    """How many times a bare channel's `send_nowait` ours takes."""
-    return done.extra["ratio"]
-
-
-def _peak(done: Round) -> float:
-    return done.peak_mib
-
-
 def measure(running: Bench) -> None:
     """Every case that is wanted."""
-    share = running.options.share
+    share, peers = running.options.share, pick(running.peers)
     for case in cases(share):
-        running.measure(case, running.peers, table)
-    ours = [peer for peer in running.peers if peer.name == "send_nowait"]
-    running.measure(channel_case(share), ours, channel_table)
+        running.measure(case, peers)
+    running.measure(channel_case(share), [peer for peer in peers if peer.name == "send_nowait"])
 
 
-def plot(running: Bench) -> None:
+def plot(path: Path, found: Found) -> None:
     """Processor time by producer."""
-    found = {case: taken for case, taken in running.results.found.items() if case != CHANNEL}
-    if found and (path := running.plot("cost")):
-        bars(path, "Processor time a message, all threads", "us", by_case(found, cpu_us))
+    costs = {case: taken for case, taken in found.items() if case != CHANNEL}
+    if costs:
+        bars(path, "Processor time a message, all threads", "us", by_case(costs, CPU))
+
+
+COMMAND = Command("cost", "Cost", tables, {"cost": plot})
 
 
 def main() -> None:
     """Measure, print, keep."""
-    with bench("cost", "Cost", Options.parse(__doc__)) as running:
+    with bench(COMMAND, Options.parse(__doc__)) as running:
         measure(running)
-        plot(running)
 
 
 if __name__ == "__main__":

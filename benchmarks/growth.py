@@ -12,11 +12,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.harness.command import Bench, Options, bench
-from benchmarks.harness.figures import cpu_us, middle
+from benchmarks.harness.command import Bench, Command, Options, bench
+from benchmarks.harness.figures import CPU, Found
 from benchmarks.harness.job import Round
 from benchmarks.harness.plots import panels
 from benchmarks.harness.tables import Table
@@ -76,7 +77,6 @@ def measure(running: Bench) -> None:
         if running.options.wanted(axis.name):
             for size in sizes(axis, quick=running.options.quick):
                 _measure_one(running, axis, size)
-            running.results.tables.append(table(running, axis))
 
 
 def _measure_one(running: Bench, axis: Axis, size: float) -> None:
@@ -85,8 +85,7 @@ def _measure_one(running: Bench, axis: Axis, size: float) -> None:
 
     case = axis.case(size, running.options.share)
     peers = [PEERS[way] for way in axis.ways]
-    taken = running.turns.take(case, peers, frozen if axis is OUTAGE else None)
-    running.results.found[case.name] = taken
+    running.taken[case.name] = running.turns.take(case, peers, frozen if axis is OUTAGE else None)
 
 
 def _freeze(running: Bench, seconds: float) -> None:
@@ -95,19 +94,23 @@ def _freeze(running: Bench, seconds: float) -> None:
     running.cluster.resume()
 
 
-def figures(running: Bench, axis: Axis) -> dict[str, dict[float, float]]:
+def tables(found: Found) -> Iterator[Table]:
+    """One for each axis."""
+    return (table(axis, found) for axis in AXES if any(figures(axis, found).values()))
+
+
+def figures(axis: Axis, found: Found) -> dict[str, dict[float, float]]:
     """For each way of sending, the cost at each size."""
-    found = running.results.found
-    cases = {size: axis.case(size, 1).name for size in sizes(axis, quick=running.options.quick)}
+    cases = {size: found.get(axis.case(size, 1).name, {}) for size in axis.sizes}
     return {
-        way: {size: middle(found[name][way], cpu_us) for size, name in cases.items() if way in found[name]}
+        way: {size: taken[way][CPU].median for size, taken in cases.items() if way in taken}
         for way in axis.ways
     }
 
 
-def table(running: Bench, axis: Axis) -> Table:
+def table(axis: Axis, found: Found) -> Table:
     """Cost at each size, and by how much it grows with each power of ten."""
-    every = figures(running, axis)
+    every = figures(axis, found)
     rows = [
         [way, *(f"{cost:.2f}" for cost in costs.values()), f"{slope(costs):.2f}"]
         for way, costs in every.items()
@@ -122,14 +125,20 @@ def slope(costs: dict[float, float]) -> float:
     return median(after / before for before, after in itertools.pairwise(grown))
 
 
+def plot(path: Path, found: Found) -> None:
+    """A panel for each axis."""
+    every = {axis.name: figures(axis, found) for axis in AXES if any(figures(axis, found).values())}
+    if every:
+        panels(path, "Processor time a message", "us", every)
+
+
+COMMAND = Command("growth", "Growth", tables, {"growth": plot})
+
+
 def main() -> None:
     """Measure, print, keep."""
-    with bench("growth", "Growth", Options.parse(__doc__)) as running:
+    with bench(COMMAND, Options.parse(__doc__)) as running:
         measure(running)
-        wanted = [axis for axis in AXES if running.options.wanted(axis.name)]
-        if wanted and (path := running.plot("growth")):
-            every = {axis.name: figures(running, axis) for axis in wanted}
-            panels(path, "Processor time a message", "us", every)
 
 
 if __name__ == "__main__":

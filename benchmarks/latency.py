@@ -4,22 +4,24 @@
 
 Paced: messages of 100 bytes at a given rate, the four partitions in turn, so that every acknowledgement
 says which messages it is for. Awaited: each message is awaited before the next, in 1, 10 and 100 tasks
-(threads, for those without a loop).
+(threads, for those without a loop). `send_nowait` and `send_and_wait` are there in every mode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
-from benchmarks.harness.command import Bench, Options, bench
-from benchmarks.harness.figures import ack_ms, middle, rate as reached
+from benchmarks.harness.command import Bench, Command, Options, bench
+from benchmarks.harness.figures import RATE, Found, Taken, ack
 from benchmarks.harness.plots import lines
 from benchmarks.harness.tables import Table
-from benchmarks.harness.turns import Case, Rounds, make_job
-from benchmarks.peers import PEERS
+from benchmarks.harness.turns import Case, make_job
+from benchmarks.peers import PEERS, pick
 
-#: Messages a second, and for how many seconds.
-RATES = {100: 2, 1_000: 3, 10_000: 2, 50_000: 2}
+#: Messages a second, and for how many seconds: longer where a percentile has a target.
+RATES = {100: 2, 1_000: 5, 10_000: 4, 50_000: 2}
 
 #: Tasks, and how many messages all of them await.
 TASKS = {1: 1_500, 10: 4_000, 100: 8_000}
@@ -50,54 +52,61 @@ def awaited(share: float = 1.0) -> Iterator[Case]:
         yield Case(awaited_by(tasks), job, fast=False)
 
 
-def table(name: str, taken: Rounds) -> Table:
+def tables(found: Found) -> Iterator[Table]:
+    """One for each case."""
+    return (table(name, taken) for name, taken in found.items())
+
+
+def table(name: str, taken: Taken) -> Table:
     """Percentiles in milliseconds, and the rate that was reached."""
     rows = [
         [
             peer,
-            *(f"{middle(rounds, ack_ms(percentile)):.2f}" for percentile in PERCENTILES),
-            f"{middle(rounds, reached):,.0f}",
+            *(f"{row[ack(percentile)].median:.2f}" for percentile in PERCENTILES),
+            *(row[ack(percentile)].range(2) for percentile in ("p50", "p99")),
+            f"{row[RATE].median:,.0f}",
         ]
-        for peer, rounds in taken.items()
+        for peer, row in taken.items()
     ]
-    return Table(name, ["producer", *(f"{percentile} ms" for percentile in PERCENTILES), "messages/s"], rows)
+    ranges = ["p50, lowest to highest", "p99, lowest to highest"]
+    return Table(name, ["producer", *(f"{each} ms" for each in PERCENTILES), *ranges, RATE], rows)
+
+
+def plot(percentile: str, path: Path, found: Found) -> None:
+    """It over the rate."""
+    series = _series(found, percentile)
+    if series:
+        title = f"Acknowledgement time, {percentile}, 100 bytes, four partitions"
+        lines(path, title, "messages a second", "ms", series, log="xy")
+
+
+def _series(found: Found, percentile: str) -> dict[str, dict[int, float]]:
+    rates = {case.name: int(case.job.rate) for case in paced() if case.name in found}
+    every = {
+        peer: {
+            rates[case]: found[case][peer][ack(percentile)].median for case in rates if peer in found[case]
+        }
+        for peer in PEERS
+    }
+    return {peer: series for peer, series in every.items() if series}
 
 
 def measure(running: Bench) -> None:
     """Every case that is wanted."""
     share = running.options.share
     for case in (*paced(share), *awaited(share)):
-        running.measure(case, running.peers, table)
+        running.measure(case, pick(running.peers, ["send_nowait", "send_and_wait"]))
 
 
-def plot(running: Bench) -> None:
-    """The median and the 99th percentile over the rate."""
-    for percentile in ("p50", "p99"):
-        series = _series(running, percentile)
-        if series and (path := running.plot(f"latency-{percentile}")):
-            title = f"Acknowledgement time, {percentile}, 100 bytes, four partitions"
-            lines(path, title, "messages a second", "ms", series, log="xy")
-
-
-def _series(running: Bench, percentile: str) -> dict[str, dict[int, float]]:
-    found = running.results.found
-    rates = {case.name: int(case.job.rate) for case in paced() if case.name in found}
-    return {
-        peer: {
-            rates[case]: middle(found[case][peer], ack_ms(percentile))
-            for case in rates
-            if peer in found[case]
-        }
-        for peer in PEERS
-        if any(peer in found[case] for case in rates)
-    }
+COMMAND = Command(
+    "latency", "Latency", tables, {f"latency-{each}": partial(plot, each) for each in ("p50", "p99")}
+)
 
 
 def main() -> None:
     """Measure, print, keep."""
-    with bench("latency", "Latency", Options.parse(__doc__)) as running:
+    with bench(COMMAND, Options.parse(__doc__)) as running:
         measure(running)
-        plot(running)
 
 
 if __name__ == "__main__":

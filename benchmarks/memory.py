@@ -9,13 +9,14 @@ all, each time when they have been acknowledged; the exit status is 1 if it has 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.harness.command import Bench, Options, bench
-from benchmarks.harness.figures import extra, middle
+from benchmarks.harness.command import Bench, Command, Options, bench
+from benchmarks.harness.figures import Found, Row, Taken
 from benchmarks.harness.job import Round
 from benchmarks.harness.tables import Table
-from benchmarks.harness.turns import Case, Rounds, make_job
+from benchmarks.harness.turns import Case, make_job
 from benchmarks.peers import PEERS, Peer
 
 SIZE = 1_000
@@ -29,6 +30,10 @@ ALLOWED_MIB = 10
 BESIDE = (350, 250)
 OURS = PEERS["send_nowait"]
 OVER_TIME = "over time"
+
+#: Where resident memory is looked at over time, after how many messages.
+MARKS = {"first MiB": MESSAGES // 10, "last MiB": MESSAGES}
+BYTES = "bytes a message"
 
 
 def full_cases() -> tuple[Case, ...]:
@@ -50,49 +55,47 @@ def over_time(share: float) -> Case:
     return Case(OVER_TIME, make_job(task="marks", messages=int(MESSAGES * share)))
 
 
-def of_payload(done: Round, beside: float) -> float:
+def of_payload(row: Row, beside: float) -> float:
     """How many times the payload a message takes, if `beside` bytes of it are not counted."""
-    return (bytes_each(done) - beside) / SIZE
+    return (row[BYTES].median - beside) / SIZE
 
 
-def bytes_each(done: Round) -> float:
-    """Resident memory a message that is held."""
-    return done.extra["bytes"] / done.extra["held"]
+def tables(found: Found) -> Iterator[Table]:
+    """One for each case."""
+    for name, taken in found.items():
+        yield over_time_table(name, taken) if name == OVER_TIME else full_table(name, taken)
 
 
-def full_table(name: str, rounds: Rounds) -> Table:
+def full_table(name: str, taken: Taken) -> Table:
     """What one message takes."""
-    taken = rounds[OURS.name]
-    row = [
-        f"{middle(taken, extra('held')):,.0f}",
-        f"{middle(taken, extra('bytes', 2**-20)):.1f}",
-        f"{middle(taken, bytes_each):,.0f}",
-        *(
-            f"{middle(taken, partial(of_payload, beside=beside)):.2f} x payload + {beside}"
-            for beside in BESIDE
-        ),
+    row = taken[OURS.name]
+    cells = [
+        f"{row['held'].median:,.0f}",
+        f"{row['MiB'].median:.1f}",
+        f"{row[BYTES].median:,.0f}",
+        *(f"{of_payload(row, beside):.2f} x payload + {beside}" for beside in BESIDE),
     ]
-    return Table(name, ["messages held", "MiB", "bytes a message", "which is", "or"], [row])
+    return Table(name, ["messages held", "MiB", BYTES, "which is", "or"], [cells])
 
 
-def over_time_table(name: str, rounds: Rounds) -> Table:
+def over_time_table(name: str, taken: Taken) -> Table:
     """Before and after."""
-    taken = rounds[OURS.name]
-    marks = {"first": taken[0].messages // 10, "last": taken[0].messages}
-    rows = [[f"{count:,}", f"{middle(taken, extra(mark)):.1f}"] for mark, count in marks.items()]
+    row = taken[OURS.name]
+    rows = [[f"{count:,}", f"{row[mark].median:.1f}"] for mark, count in MARKS.items()]
     return Table(name, ["after messages", "MiB"], rows)
 
 
-def grown(done: Round) -> float:
+def grown(row: Row) -> float:
     """MiB by which it grew over time."""
-    return done.extra["last"] - done.extra["first"]
+    first, last = MARKS
+    return row[last].median - row[first].median
 
 
 def measure(running: Bench) -> None:
     """Every case that is wanted."""
     for case in full_cases():
-        running.measure(case, [OURS], full_table, partial(_frozen, running))
-    running.measure(over_time(running.options.share), [OURS], over_time_table)
+        running.measure(case, [OURS], partial(_frozen, running))
+    running.measure(over_time(running.options.share), [OURS])
 
 
 def _frozen(running: Bench, case: Case, peer: Peer) -> Round:
@@ -100,13 +103,16 @@ def _frozen(running: Bench, case: Case, peer: Peer) -> Round:
     return running.turns.once(case, peer, before=kafka.pause, after=kafka.resume)
 
 
+COMMAND = Command("memory", "Memory", tables)
+
+
 def main() -> None:
     """Measure, print, keep, judge."""
-    with bench("memory", "Memory", Options.parse(__doc__)) as running:
+    with bench(COMMAND, Options.parse(__doc__)) as running:
         measure(running)
     taken = running.results.found.get(OVER_TIME)
     if taken:
-        more = middle(taken[OURS.name], grown)
+        more = grown(taken[OURS.name])
         print(f"grown by {more:+.1f} MiB over time, {ALLOWED_MIB} allowed")
         raise SystemExit(more > ALLOWED_MIB)
 

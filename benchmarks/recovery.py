@@ -11,17 +11,18 @@ waits, and nothing is sent. Of ours there is `send_nowait` only: what recovers i
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import median
+from pathlib import Path
 
-from benchmarks.harness.command import Bench, Options, bench
+from benchmarks.harness.command import Bench, Command, Options, bench
+from benchmarks.harness.figures import Found, Taken
 from benchmarks.harness.job import Round
-from benchmarks.harness.plots import lines
+from benchmarks.harness.plots import can_plot, lines
 from benchmarks.harness.tables import Table
 from benchmarks.harness.turns import Case, Rounds, make_job
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, pick
 
 RATE = 20_000
 BEFORE, DOWN, AFTER = 1.0, 5.0, 10.0
@@ -88,32 +89,43 @@ def _with_times(done: Round, killed: float, back: float) -> Round:
     return replace(done, timeline=since, extra=extra)
 
 
-def measure(running: Bench) -> Rounds:
+def measure(running: Bench) -> None:
     """The producers in turn."""
     outage = case(QUICK_DOWN if running.options.quick else DOWN)
     once = partial(interrupted, running, QUICK_DOWN if running.options.quick else DOWN)
-    peers = [peer for peer in running.peers if peer.family != "ours" or peer.name == "send_nowait"]
-    taken = running.turns.take(outage, peers, once)
-    for rounds in taken.values():
-        rounds[1:] = [replace(done, timeline=None) for done in rounds[1:]]  # one is enough to show
-    running.results.found[outage.name] = taken
-    running.results.tables.append(table(outage.name, taken))
-    return taken
+    peers = [peer for peer in pick(running.peers) if not peer.is_ours or peer.name == "send_nowait"]
+    running.measure(outage, peers, once)
 
 
-def table(name: str, taken: Rounds) -> Table:
-    """Medians, and what was told as failed in all rounds."""
+def tables(found: Found) -> Iterator[Table]:
+    """The only one."""
+    return (table(name, taken) for name, taken in found.items())
+
+
+def table(name: str, taken: Taken) -> Table:
+    """Medians, and the most that was told as failed in a round."""
     rows = [
         [
             peer,
-            f"{median(done.extra['down'] for done in rounds):.1f}",
-            f"{median(done.extra['backlog'] for done in rounds):,.0f}",
-            f"{median(done.extra['recovery'] for done in rounds):.2f}",
-            f"{sum(done.failed for done in rounds):,}",
+            f"{row['down'].median:.1f}",
+            f"{row['backlog'].median:,.0f}",
+            f"{row['recovery'].median:.2f}",
+            row["recovery"].range(2),
+            f"{row['failed'].highest:,.0f}",
         ]
-        for peer, rounds in taken.items()
+        for peer, row in taken.items()
     ]
-    return Table(name, ["producer", "down, s", "backlog", "until delivered, s", "failed messages"], rows)
+    shown = ["down, s", "backlog", "until delivered, s", "lowest to highest", "failed messages"]
+    return Table(name, ["producer", *shown], rows)
+
+
+def plot(directory: Path, taken: Rounds) -> None:
+    """How a backlog goes away, in the first round; only this is drawn from a round, where it was measured."""
+    if can_plot():
+        directory.mkdir(parents=True, exist_ok=True)
+        series = {peer: waiting(rounds[0]) for peer, rounds in taken.items()}
+        title, along = "Backlog of an outage", "s since Kafka was killed"
+        lines(directory / f"{PLOT}.svg", title, along, "messages waiting", series)
 
 
 def waiting(done: Round) -> dict[float, float]:
@@ -122,13 +134,18 @@ def waiting(done: Round) -> dict[float, float]:
     return {then: sent - settled for then, sent, settled in done.timeline}
 
 
+PLOT = "recovery"
+COMMAND = Command("recovery", "Recovery", tables, {PLOT: lambda *_: None})
+
+
 def main() -> None:
     """Measure, print, keep."""
-    with bench("recovery", "Recovery", Options.parse(__doc__)) as running:
-        taken = measure(running)
-        if taken and (path := running.plot("recovery")):
-            series = {peer: waiting(rounds[0]) for peer, rounds in taken.items()}
-            lines(path, "Backlog of an outage", "s since Kafka was killed", "messages waiting", series)
+    with bench(COMMAND, Options.parse(__doc__)) as running:
+        measure(running)
+        directory = running.options.directory
+        if directory is not None:
+            for taken in running.taken.values():
+                plot(directory, taken)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
-"""What is to be reached, and whether it is: each target is a figure of one command's results."""
+"""What is to be reached, and in which of our modes it is: each target is a figure of one command."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from benchmarks.cost import CHANNEL, FULL_SPEED, call_ratio
-from benchmarks.harness.figures import Measure, ack_ms, cpu_us, late_ms, middle, rate, ratio
+from benchmarks.cost import CALL_RATIO, CHANNEL, FULL_SPEED
+from benchmarks.harness.figures import CPU, RATE, Spread, Taken, ack, late, ratio
 from benchmarks.harness.results import Results
 from benchmarks.harness.tables import Table
-from benchmarks.harness.turns import Rounds
 from benchmarks.latency import awaited_by, paced_at
 from benchmarks.memory import full_cases, of_payload
-from benchmarks.peers import PYTHON_LOOPS, REFERENCE
-from benchmarks.throughput import BASE, KILO, with_key
+from benchmarks.peers import DEFAULT, MODES, PYTHON_LOOPS, REFERENCE, Mode, ours
+from benchmarks.throughput import BASE, HEADERS, JSON_GZIP, JSON_HEADERS, KILO, UNIQUE_KEYS
 
 Every = Mapping[str, Results]
 
-_IDIOMS = ("send_nowait", "await send")
+PURE = tuple(mode for mode in MODES if not mode.compiled)
+COMPILED = tuple(mode for mode in MODES if mode.compiled)
+THREADS = tuple(mode for mode in MODES if mode.own_thread)
+LOOPS = tuple(mode for mode in MODES if not mode.own_thread)
+_MISSED = "MISSED"
 
 
 @dataclass(frozen=True)
@@ -26,137 +28,153 @@ class Target:
     """A figure and its bounds.
 
     Attributes:
-        figure: from all results; raises `KeyError` where it was not measured.
+        figure: of a mode, from all results; raises `KeyError` where it was not measured.
+        modes: in which it is to be reached.
+        also: in which others the figure is told.
         unit: what stands behind the number.
         at_most: whether less is better.
     """
 
     name: str
-    figure: Callable[[Every], float]
+    figure: Callable[[Every, Mode], float]
     bound: float
     stretch: float
+    modes: Sequence[Mode] = MODES
+    also: Sequence[Mode] = ()
     unit: str = "x"
     at_most: bool = False
 
-    def row(self, every: Every) -> list[str]:
+    def row(self, every: Every, columns: Sequence[Mode] = MODES) -> list[str]:
         """As it stands in the table."""
         sign = "<=" if self.at_most else ">="
         bounds = [f"{sign} {bound:g} {self.unit}" for bound in (self.bound, self.stretch)]
-        figure = self._figure(every)
-        return [self.name, *bounds, self.found(every), "" if figure is None else self.verdict(figure)]
+        return [self.name, *bounds, *(self.cell(every, mode) for mode in columns)]
 
-    def found(self, every: Every) -> str:
-        """The figure with its unit."""
-        figure = self._figure(every)
-        return "not measured" if figure is None else f"{figure:.2f} {self.unit}"
-
-    def _figure(self, every: Every) -> float | None:
+    def cell(self, every: Every, mode: Mode) -> str:
+        """What one mode reaches, and how good that is."""
+        if mode not in (*self.modes, *self.also):
+            return ""
         try:
-            return self.figure(every)
-        except (KeyError, ValueError):  # ValueError: only one of two has been measured as often
-            return None
+            found = self.figure(every, mode)
+        except KeyError:
+            return "not measured"
+        shown = f"{found:.2f} {self.unit}"
+        return f"{shown}, {self.verdict(found)}" if mode in self.modes else shown
 
     def verdict(self, found: float) -> str:
         """How good that is."""
-        for bound, word in ((self.stretch, "stretch met"), (self.bound, "met")):
+        for bound, word in ((self.stretch, "stretch"), (self.bound, "met")):
             if found <= bound if self.at_most else found >= bound:
                 return word
-        return "MISSED"
+        return _MISSED
 
 
 def table(every: Every) -> Table:
-    """All of them."""
-    rows = [target.row(every) for target in targets()]
-    return Table("Targets", ["figure", "at least", "stretch", "found", ""], rows)
+    """What is to be reached."""
+    columns = ["figure", "target", "stretch", *(mode.title for mode in MODES)]
+    return Table("Targets", columns, [target.row(every) for target in targets()])
 
 
-def other_idiom(every: Every) -> Table:
-    """The same figures where each message is awaited; what is wanted of them nobody has said."""
-    rows = [[target.name, target.found(every)] for target in _of_idiom("await send")]
-    title = "The same with `await send` for each message, which yields to the other tasks each time"
-    return Table(title, ["figure", "found"], rows)
+def kept_table(every: Every) -> Table:
+    """What is to stay as it is; the default mode only."""
+    rows = [target.row(every, [DEFAULT]) for target in kept_targets()]
+    return Table("What is to stay so", ["figure", "target", "stretch", DEFAULT.title], rows)
+
+
+def missed(every: Every) -> list[str]:
+    """The targets that are not reached in one of their modes."""
+    rows = (*table(every).rows, *kept_table(every).rows)
+    return [name for name, *cells in rows if any(cell.endswith(_MISSED) for cell in cells)]
 
 
 def targets() -> Iterator[Target]:
     """In the order in which they are told."""
-    yield from _of_idiom("send_nowait")
+    yield from _rates()
+    yield from _latencies()
+    late_by = _median("responsiveness", FULL_SPEED, late("p99"))
+    name = "timer lateness p99 at full speed, own thread"
+    yield Target(name, late_by, 3, 2, THREADS, LOOPS, unit="ms", at_most=True)
+    cost = _median("throughput", BASE, CPU)
+    for modes, word, bound, stretch in ((PURE, "pure", 1.9, 1.6), (COMPILED, "compiled", 1.2, 1.0)):
+        yield Target(f"CPU a message, 100 B, {word}", cost, bound, stretch, modes, unit="us", at_most=True)
+
+
+def _rates() -> Iterator[Target]:
+    against = (*PYTHON_LOOPS, REFERENCE)
+    for modes, word, bounds, stretches in (
+        (PURE, "pure", (6, 3, 2.6, 0.4), (7, 3.5, 3, 0.5)),
+        (COMPILED, "compiled", (9, 4.5, 3.5, 0.6), (12, 6, 5, 0.8)),
+    ):
+        for peer, bound, stretch in zip(against, bounds, stretches, strict=True):
+            yield Target(f"100 B, {word}: against {peer}", _rate(BASE, peer), bound, stretch, modes)
+    for peer, bound, stretch in zip(PYTHON_LOOPS, (4, 2, 2), (5, 3, 2.5), strict=True):
+        yield Target(f"1 KB, compiled: against {peer}", _rate(KILO, peer), bound, stretch, COMPILED, PURE)
+    yield Target("`await send` 100 B: against aiokafka", _rate(BASE, "aiokafka", "await send"), 2, 2.5)
+    yield Target(f"{JSON_GZIP}: against AIOProducer", _rate(JSON_GZIP, "AIOProducer"), 1.2, 1.6)
+    for case in (HEADERS, JSON_HEADERS, UNIQUE_KEYS):
+        yield Target(f"{case}: against aiokafka", _rate(case, "aiokafka"), 1.5, 2)
+
+
+def _latencies() -> Iterator[Target]:
+    one = _acks(awaited_by(1), "p50", ("aiokafka",), "send_and_wait")
+    name = "`send_and_wait` p50 from one task, own loop: against aiokafka"
+    yield Target(name, one, 1.0, 0.9, LOOPS, THREADS, at_most=True)
+    for rate in (1_000, 10_000):
+        for percentile in ("p50", "p99"):
+            name = f"acknowledged {percentile} at {rate:,}/s, own loop: against the best Python peer"
+            figure = _acks(paced_at(rate), percentile, PYTHON_LOOPS)
+            yield Target(name, figure, 1.0, 0.9, LOOPS, THREADS, at_most=True)
+
+
+def kept_targets() -> Iterator[Target]:
+    """What was reached before, and is measured again by itself."""
     yield Target("send_many: against the faster of our other two", _send_many, 1.0, 1.3)
-    one = _ack_ratio(awaited_by(1), "send_and_wait", "p50", ("aiokafka",))
-    yield Target("`send_and_wait` p50 from one task: against aiokafka", one, 1.5, 1.0, at_most=True)
-    call = _median("cost", CHANNEL, "send_nowait", call_ratio)
+    call = _median("cost", CHANNEL, CALL_RATIO)
     yield Target("`send_nowait` against a bare channel's", call, 5, 3.5, at_most=True)
     for beside, bound in ((350, 2.5), (250, 2.0)):
         name = f"memory when full, 1 KB, worst case: less {beside} B a message"
-        yield Target(name, _memory(beside), bound, bound, "x payload", at_most=True)
+        yield Target(name, _memory(beside), bound, bound, unit="x payload", at_most=True)
 
 
-def _of_idiom(idiom: str) -> Iterator[Target]:
-    yield from _rates(idiom)
-    yield from _latencies(idiom)
-    late = _median("responsiveness", FULL_SPEED, idiom, late_ms("p99"))
-    yield Target(f"timer lateness p99 at full speed, `{idiom}`", late, 10, 5, "ms", at_most=True)
-    cost = _median("cost", FULL_SPEED, idiom, cpu_us)
-    yield Target(f"CPU a message at full speed, 100 B, `{idiom}`", cost, 4, 2.5, "us", at_most=True)
-
-
-def _rates(idiom: str) -> Iterator[Target]:
-    for peer, bound, stretch in (
-        ("KafkaProducer", 4, 7),
-        ("aiokafka", 2.2, 3.5),
-        ("AIOProducer", 3, 4.5),
-        (REFERENCE, 0.3, 0.6),
-    ):
-        yield Target(f"100 B, `{idiom}`: against {peer}", _rate_ratio(BASE, idiom, peer), bound, stretch)
-    for peer in PYTHON_LOOPS:
-        yield Target(f"1 KB, `{idiom}`: against {peer}", _rate_ratio(KILO, idiom, peer), 2, 3.5)
-    keyed = _rate_ratio(with_key(BASE), idiom, "aiokafka")
-    yield Target(f"100 B with key, `{idiom}`: against aiokafka", keyed, 1.8, 2.5)
-
-
-def _latencies(idiom: str) -> Iterator[Target]:
-    for percentile in ("p50", "p99"):
-        for whom, peers in (("the best peer", PYTHON_LOOPS), ("the best, C too", (*PYTHON_LOOPS, REFERENCE))):
-            name = f"ack {percentile} at 1,000/s, `{idiom}`: against {whom}"
-            yield Target(name, _ack_ratio(paced_at(1_000), idiom, percentile, peers), 1.5, 1.0, at_most=True)
-
-
-def _rounds(every: Every, command: str, case: str) -> Rounds:
+def _taken(every: Every, command: str, case: str) -> Taken:
     return every[command].found[case]
 
 
-def _rate_ratio(case: str, ours: str, peer: str) -> Callable[[Every], float]:
-    def figure(every: Every) -> float:
-        taken = _rounds(every, "throughput", case)
-        return ratio(taken[ours], taken[peer], rate)
-
-    return figure
+def _rate(case: str, peer: str, way: str = "send_nowait") -> Callable[[Every, Mode], float]:
+    return lambda every, mode: ratio(_taken(every, "throughput", case), ours(way, mode), peer)
 
 
-def _send_many(every: Every) -> float:
-    taken = _rounds(every, "throughput", BASE)
-    return min(ratio(taken["send_many"], taken[idiom], rate) for idiom in _IDIOMS)
+def _send_many(every: Every, mode: Mode) -> float:
+    taken, others = _taken(every, "throughput", BASE), ("send_nowait", "await send")
+    return min(ratio(taken, ours("send_many", mode), ours(way, mode), RATE) for way in others)
 
 
-def _ack_ratio(case: str, ours: str, percentile: str, peers: tuple[str, ...]) -> Callable[[Every], float]:
+def _acks(
+    case: str, percentile: str, peers: Sequence[str], way: str = "send_nowait"
+) -> Callable[[Every, Mode], float]:
     """Against the best of these peers, the one that makes the ratio the largest."""
 
-    def figure(every: Every) -> float:
-        taken = _rounds(every, "latency", case)
-        measure = ack_ms(percentile)
-        return max(ratio(taken[ours], taken[peer], measure) for peer in peers if peer in taken)
+    def figure(every: Every, mode: Mode) -> float:
+        taken = _taken(every, "latency", case)
+        name = ack(percentile)
+        return max(ratio(taken, ours(way, mode), peer, name) for peer in peers if peer in taken)
 
     return figure
 
 
-def _median(command: str, case: str, peer: str, measure: Measure) -> Callable[[Every], float]:
-    return lambda every: middle(_rounds(every, command, case)[peer], measure)
+def _median(command: str, case: str, name: str) -> Callable[[Every, Mode], float]:
+    def figure(every: Every, mode: Mode) -> float:
+        found: Spread = _taken(every, command, case)[ours("send_nowait", mode)][name]
+        return found.median
+
+    return figure
 
 
-def _memory(beside: float) -> Callable[[Every], float]:
+def _memory(beside: float) -> Callable[[Every, Mode], float]:
     """In the worst case."""
 
-    def figure(every: Every) -> float:
-        taken = [_rounds(every, "memory", case.name)["send_nowait"] for case in full_cases()]
-        return max(middle(rounds, partial(of_payload, beside=beside)) for rounds in taken)
+    def figure(every: Every, mode: Mode) -> float:
+        taken = [_taken(every, "memory", case.name) for case in full_cases()]
+        return max(of_payload(each[ours("send_nowait", mode)], beside) for each in taken)
 
     return figure

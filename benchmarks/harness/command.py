@@ -6,32 +6,48 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.peers import PEERS, Peer, is_installed
+from benchmarks.peers import PEERS, Peer, is_installed, pick
 from tests.kafka.cluster import Cluster, Kafka, some_kafka
 from tests.kafka.jars import KAFKA_VERSION, Unavailable
 
+from .figures import Found, Taken
 from .machine import load, machine
 from .plots import can_plot
-from .results import DIRECTORY, Results
+from .results import DIRECTORY, Results, save_samples, summaries
 from .tables import Table
 from .turns import Case, Once, Rounds, Turns
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MakeTable = Callable[[str, Rounds], Table]
+#: From a case's name and what was found there.
+MakeTable = Callable[[str, Taken], Table]
 
 #: Fewer say little of a machine that does other things too.
-ROUNDS = 5
+ROUNDS = 3
 
 #: What part of a round's messages ``--quick`` sends.
 QUICK = 0.1
+
+
+class Command(NamedTuple):
+    """What a command is called, and how to show what it found.
+
+    Attributes:
+        tables: from all that was found.
+        plots: what draws each, if anything was found for it, by the name of the file.
+    """
+
+    name: str
+    title: str
+    tables: Callable[[Found], Iterable[Table]]
+    plots: Mapping[str, Callable[[Path, Found], None]] = {}
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class Options:
 def _parser(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rounds", type=int, help="how often the producers take turns; by default 5, or 1 if quick"
+        "--rounds", type=int, help="how often the producers take turns; by default 3, or 1 if quick"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages: to see that it works")
     parser.add_argument("--bootstrap-servers", help="a Kafka to use; by default one is started")
@@ -84,14 +100,22 @@ def _parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 class Bench:
-    """One run of one command, beside one Kafka."""
+    """One run of one command, beside one Kafka.
 
-    def __init__(self, name: str, title: str, options: Options, kafka: Kafka) -> None:
+    Attributes:
+        taken: the rounds of each case.
+        peers: those that are wanted and can be run here.
+    """
+
+    def __init__(self, command: Command, options: Options, kafka: Kafka) -> None:
         self._began = time.monotonic()
+        self._command = command
         self.options = options
         self.kafka = kafka
         self.turns = Turns(kafka, options.rounds, options.share)
-        self.results = Results(name, title, _command(name), {**machine(), **_version(kafka)}, load())
+        self.taken: dict[str, Rounds] = {}
+        measured_on = {**machine(), **_version(kafka)}
+        self.results = Results(command.name, _typed(command.name), measured_on, load(), options.rounds)
         self.peers = self._installed()
 
     @property
@@ -99,46 +123,51 @@ class Bench:
         """The Kafka, if it is one that can be stopped."""
         if not isinstance(self.kafka, Cluster):
             raise SystemExit(
-                f"{self.results.name} stops Kafka: it needs one of its own, without --bootstrap-servers"
+                f"{self._command.name} stops Kafka: it needs one of its own, without --bootstrap-servers"
             )
         return self.kafka
 
-    def measure(self, case: Case, peers: Iterable[Peer], table: MakeTable, once: Once | None = None) -> None:
+    def measure(self, case: Case, peers: Iterable[Peer], once: Once | None = None) -> None:
         """Let the producers take turns, if the case is wanted."""
         if self.options.wanted(case.name):
-            self.results.found[case.name] = taken = self.turns.take(case, peers, once)
+            taken = self.turns.take(case, peers, once)
             if taken:
-                self.results.tables.append(table(case.name, taken))
+                self.taken[case.name] = taken
 
     def finish(self) -> None:
         """Print and keep what was found; the exit status is 1 if anybody failed."""
+        self.results.found = summaries(self.taken)
         self.results.notes += self.turns.problems
         self.results.seconds = round(time.monotonic() - self._began)
-        for table in self.results.tables:
+        for table in self._command.tables(self.results.found):
             print("\n" + table.text(), end="")
         for note in self.results.notes:
             print(note)
         print(f"{self.results.name}: {self.results.seconds} s with {self.options.rounds} rounds")
         if self.options.directory is not None:
             self.results.save(self.options.directory)
+            save_samples(self.options.directory, self.results.name, self.taken)
         if self.turns.problems:
             raise SystemExit(1)
 
-    def plot(self, name: str) -> Path | None:
-        """Where to put a plot; None if there can be none."""
-        directory = self.options.directory
-        if directory is None or not can_plot():
-            return None
-        directory.mkdir(parents=True, exist_ok=True)
-        self.results.plots.append(f"{name}.svg")
-        return directory / f"{name}.svg"
-
     def _installed(self) -> list[Peer]:
         wanted = [PEERS[name] for name in self.options.peers]
+        missing: dict[str, list[str]] = {}
         for peer in wanted:
             if not is_installed(peer):
-                self.results.notes.append(f"{peer.name} is left out: {peer.package} is not installed.")
+                missing.setdefault(peer.package, []).append(f"`{peer.name}`")
+        self.results.notes += [
+            f"Left out, as {package} is not installed: {'; '.join(names)}."
+            for package, names in missing.items()
+        ]
         return [peer for peer in wanted if is_installed(peer)]
+
+
+def draw(command: Command, directory: Path, found: Found) -> None:
+    """Draw every plot anew, if that can be done."""
+    if can_plot():
+        for name, plot in command.plots.items():
+            plot(directory / f"{name}.svg", found)
 
 
 class NoKafka(SystemExit):
@@ -149,19 +178,19 @@ def _version(kafka: Kafka) -> dict[str, str]:
     return {"Apache Kafka": KAFKA_VERSION} if isinstance(kafka, Cluster) else {}
 
 
-def _command(name: str) -> str:
+def _typed(name: str) -> str:
     return " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
 
 
 @contextlib.contextmanager
-def bench(name: str, title: str, options: Options) -> Generator[Bench, None, None]:
+def bench(command: Command, options: Options) -> Generator[Bench, None, None]:
     """Give a `Bench`; then print and keep what was found."""
     try:
         with some_kafka(options.bootstrap_servers) as kafka:
-            running = Bench(name, title, options, kafka)
+            running = Bench(command, options, kafka)
             with contextlib.closing(running.turns):
                 if isinstance(kafka, Cluster):
-                    running.turns.warm_up(running.peers)
+                    running.turns.warm_up(pick(running.peers))
                 yield running
     except Unavailable as error:
         raise NoKafka(f"no Apache Kafka: {error}") from None

@@ -1,52 +1,64 @@
-"""From rounds to figures: medians, and ratios of what was measured in the same round."""
+"""From rounds to figures: the median of each, with the lowest and the highest, and ratios of medians."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
+from typing import NamedTuple
 
 from .job import Round
-from .turns import Found
 
-Measure = Callable[[Round], float]
+#: Of each figure so many digits are kept: more would say nothing.
+_DIGITS = 4
 
-
-def rate(done: Round) -> float:
-    return done.rate
-
-
-def cpu_us(done: Round) -> float:
-    return done.cpu_us
+RATE = "messages/s"
+CPU = "CPU us"
+PEAK = "peak MiB"
 
 
-def ack_ms(percentile: str) -> Measure:
-    """Milliseconds until an acknowledgement."""
-    return lambda done: (done.acks or {})[percentile] * 1e3
+class Spread(NamedTuple):
+    """One figure of all rounds of one producer in one case."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    def range(self, digits: int = 0) -> str:
+        """From the lowest to the highest."""
+        return f"{self.lowest:,.{digits}f} to {self.highest:,.{digits}f}"
 
 
-def late_ms(percentile: str) -> Measure:
-    """Milliseconds by which the timer was late."""
-    return lambda done: (done.lateness or {})[percentile] * 1e3
+#: By the figure's name; by the producer's; by the case's.
+Row = dict[str, Spread]
+Taken = dict[str, Row]
+Found = dict[str, Taken]
 
 
-def extra(name: str, scale: float = 1.0) -> Measure:
-    """What only this task measures."""
-    return lambda done: done.extra[name] * scale
+def ack(percentile: str) -> str:
+    """The name of the time until an acknowledgement, in milliseconds."""
+    return f"ack {percentile} ms"
 
 
-def middle(rounds: Sequence[Round], measure: Measure) -> float:
-    """The median round's figure."""
-    return median(measure(done) for done in rounds)
+def late(percentile: str) -> str:
+    """The name of the time by which the timer was late, in milliseconds."""
+    return f"late {percentile} ms"
 
 
-def ratio(ours: Sequence[Round], theirs: Sequence[Round], measure: Measure = rate) -> float:
-    """How many times theirs ours is: the median of what each round says."""
-    return median(measure(a) / measure(b) for a, b in zip(ours, theirs, strict=True))
+def summary(rounds: Sequence[Round]) -> Row:
+    """What all rounds say together."""
+    every = [one.figures() for one in rounds]
+    return {name: _spread([figures[name] for figures in every]) for name in every[0]}
 
 
-def by_case(found: Found, measure: Measure) -> dict[str, dict[str, float]]:
-    """Of each case, each producer's figure: what a plot of bars shows."""
-    return {
-        case: {peer: middle(rounds, measure) for peer, rounds in taken.items()}
-        for case, taken in found.items()
-    }
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(*(float(f"{one:.{_DIGITS}g}") for one in (median(values), min(values), max(values))))
+
+
+def ratio(taken: Taken, ours: str, theirs: str, name: str = RATE) -> float:
+    """How many times theirs ours is, by the medians."""
+    return taken[ours][name].median / taken[theirs][name].median
+
+
+def by_case(found: Found, name: str) -> dict[str, dict[str, float]]:
+    """Of each case, each producer's median: what a plot of bars shows."""
+    return {case: {peer: row[name].median for peer, row in taken.items()} for case, taken in found.items()}

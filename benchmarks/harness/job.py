@@ -18,7 +18,10 @@ class Job:
         peer: the producer's name.
         task: ``flood`` (as fast as it goes), ``paced`` (at `rate` messages a second), ``waited`` (each
             awaited before the next, in `tasks` tasks), or one that only we have.
-        json: values are JSON that compresses well, instead of digits.
+        keyed: each message has a key, one of some thousands that come again.
+        unique_keys: the keys are UUIDs, as text, none of which comes again.
+        headers: each message has two, one of them with a value of its own.
+        json: values are JSON documents of about 300 bytes, instead of digits.
         timer: whether a timer runs in the producer's loop, whose lateness is told.
         timeline: whether to tell what was sent and acknowledged when.
         settings: the producer's own.
@@ -32,6 +35,7 @@ class Job:
     partitions: int = 4
     size: int = 100
     keyed: bool = False
+    unique_keys: bool = False
     headers: bool = False
     json: bool = False
     compression: str | None = None
@@ -82,6 +86,13 @@ class Round:
     def cpu_us(self) -> float:
         """Microseconds of processor time a message, all threads together."""
         return self.cpu_seconds / self.messages * 1e6
+
+    def figures(self) -> Figures:
+        """Everything that was measured, by names that say the unit; a task without messages has no rates."""
+        rates = {"messages/s": self.rate, "CPU us": self.cpu_us} if self.messages else {}
+        acks = {f"ack {name} ms": 1e3 * seconds for name, seconds in (self.acks or {}).items()}
+        late = {f"late {name} ms": 1e3 * seconds for name, seconds in (self.lateness or {}).items()}
+        return {**rates, "peak MiB": self.peak_mib, "failed": self.failed, **acks, **late, **self.extra}
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))

@@ -8,7 +8,17 @@ import os
 import platform
 from pathlib import Path
 
-_PACKAGES = ("trio", "kafka-python", "aiokafka", "confluent-kafka", "crc32c", "lz4", "cramjam", "zstandard")
+_PACKAGES = (
+    "trio_kprod_speedups",
+    "trio",
+    "kafka-python",
+    "aiokafka",
+    "confluent-kafka",
+    "crc32c",
+    "lz4",
+    "cramjam",
+    "zstandard",
+)
 
 
 def machine() -> dict[str, str]:

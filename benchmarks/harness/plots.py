@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-#: The same colour for a producer wherever it appears; ours are of one kind.
+#: The same colour for a producer wherever it appears; what is not here has that of its way of sending.
 COLOURS = {
     "ours": "#2f81f7",
+    "compiled": "#1f4fb0",
     "theirs": "#8b949e",
     "send_nowait": "#08519c",
-    "await send": "#3182bd",
+    "send_nowait, own loop": "#4292c6",
+    "send_nowait, own loop, compiled": "#4292c6",
+    "await send": "#9ecae1",
     "send_many": "#9ecae1",
     "send_and_wait": "#08519c",
     "KafkaProducer": "#d95f02",
@@ -51,7 +54,7 @@ def bars(path: Path, title: str, unit: str, by_case: Series) -> None:
 
 
 def _draw_bars(axes: Any, figures: Mapping[Any, float]) -> None:
-    drawn = axes.barh(list(figures), list(figures.values()), color=[COLOURS.get(name) for name in figures])
+    drawn = axes.barh(list(figures), list(figures.values()), color=[_colour(name) for name in figures])
     axes.bar_label(drawn, [_short(figure) for figure in figures.values()], padding=3, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.2)
@@ -62,17 +65,24 @@ def _draw_bars(axes: Any, figures: Mapping[Any, float]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _colour(name: str) -> str | None:
+    return COLOURS.get(name) or COLOURS.get(name.partition(",")[0])
+
+
 def _few_ticks() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(4)
 
 
-def headline(path: Path, title: str, figures: Mapping[str, float], ours: Sequence[str]) -> None:
-    """A bar for each producer, the longest first, with its figure; for light and for dark pages."""
+def headline(path: Path, title: str, figures: Mapping[str, float], kinds: Mapping[str, str]) -> None:
+    """A bar for each producer, the longest first, with its figure; for light and for dark pages.
+
+    `kinds` says which are ``ours``, ``compiled`` or ``theirs``.
+    """
     figures = dict(sorted(figures.items(), key=lambda one: -one[1]))
     figure, (axes,) = _figure(1, 1, 7.2, 0.8 + 0.32 * len(figures))
-    colours = [COLOURS["ours" if name in ours else "theirs"] for name in figures]
+    colours = [COLOURS[kinds[name]] for name in figures]
     drawn = axes.barh(list(figures), list(figures.values()), 0.66, color=colours)
     axes.bar_label(drawn, [f"{each:,.0f}" for each in figures.values()], padding=5, fontsize=10, color=_INK)
     axes.invert_yaxis()
@@ -80,8 +90,8 @@ def headline(path: Path, title: str, figures: Mapping[str, float], ours: Sequenc
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=10, labelcolor=_INK)
-    for label in axes.get_yticklabels():
-        if label.get_text() in ours:
+    for label, name in zip(axes.get_yticklabels(), figures, strict=True):
+        if kinds[name] != "theirs":
             label.set(weight="bold", color=COLOURS["ours"])
     axes.set_title(title, loc="left", fontsize=11, color=_INK, x=0)
     _save(figure, path, transparent=True)
@@ -118,7 +128,8 @@ def _draw(axes: Any, along: str, up: str, series: Series, log: str) -> None:
     for name, figures in series.items():
         places, heights = list(figures), list(figures.values())
         marker = "o" if len(figures) < _MANY else ""
-        axes.plot(places, heights, label=name, color=COLOURS.get(name), marker=marker)
+        style = "--" if "compiled" in name else "-"
+        axes.plot(places, heights, label=name, color=_colour(name), marker=marker, linestyle=style)
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         if name in log:
             _make_logarithmic(axes, name, axis)
@@ -130,11 +141,11 @@ def _draw(axes: Any, along: str, up: str, series: Series, log: str) -> None:
 
 
 def _make_logarithmic(axes: Any, name: str, axis: Any) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set(**{f"{name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1,) if name == "x" else (1, 2, 5)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def _figure(rows: int, columns: int, width: float, height: float, **more: Any) -> tuple[Any, list[Any]]:

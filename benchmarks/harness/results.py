@@ -1,24 +1,24 @@
-"""What a command found, kept as JSON beside its plots; from these ``RESULTS.md`` is made.
+"""What a command found, kept in two ways.
 
-Kept are the figures of each round, which ratios need, and not what they were made of: six digits of each, no
-timeline (only a plot needs it, which is drawn before), and nothing that was not measured.
+In git: the median, the lowest and the highest of each figure, a line of JSON for each producer in each case;
+from these the pages and the plots are made. Not in git, in ``samples`` beside them: every round, whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .job import Round
-from .tables import Table
-from .turns import Found
+from .figures import Found, Spread, summary
+from .turns import Rounds
 
 DIRECTORY = Path(__file__).parent.parent / "results"
 
-_DIGITS = 6
+#: Beside what is kept; git ignores it.
+SAMPLES = "samples"
 
 
 @dataclass
@@ -26,54 +26,66 @@ class Results:
     """One command's.
 
     Attributes:
-        found: the rounds of each case and producer.
-        plots: file names beside the JSON.
+        rounds: how many each producer had in each case.
+        found: what they say, by case and producer.
         notes: what a reader must know.
         seconds: how long the command took.
     """
 
     name: str
-    title: str
     command: str
     machine: Mapping[str, str]
     load: float
+    rounds: int
     found: Found = field(default_factory=dict)
-    tables: list[Table] = field(default_factory=list)
-    plots: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: int = 0
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        found = {
-            case: {peer: [_slim(one) for one in rounds] for peer, rounds in by_peer.items()}
-            for case, by_peer in self.found.items()
-        }
-        text = json.dumps({**asdict(replace(self, found={})), "found": found}, indent=1)
-        (directory / f"{self.name}.json").write_text(text + "\n", "utf-8")
+        text = "".join(f"{json.dumps(line)}\n" for line in self._lines())
+        _path(directory, self.name).write_text(text, "utf-8")
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """The head, then the rows."""
+        yield {name: value for name, value in asdict(self).items() if name != "found"}
+        for case, taken in self.found.items():
+            for producer, row in taken.items():
+                yield {"case": case, "producer": producer, **row}
 
     @classmethod
     def load_from(cls, directory: Path, name: str) -> Results | None:
         """None if that command has not been run."""
-        path = directory / f"{name}.json"
-        return cls(**_revived(json.loads(path.read_text("utf-8")))) if path.exists() else None
+        path = _path(directory, name)
+        if not path.exists():
+            return None
+        head, *rows = map(json.loads, path.read_text("utf-8").splitlines())
+        results = cls(**head)
+        for row in rows:
+            case, producer = row.pop("case"), row.pop("producer")
+            figures = {figure: Spread(*values) for figure, values in row.items()}
+            results.found.setdefault(case, {})[producer] = figures
+        return results
 
 
-def _slim(one: Round) -> dict[str, Any]:
-    figures = {name: value for name, value in asdict(one).items() if name != "timeline" and value}
-    needed = {"messages": one.messages, "seconds": one.seconds, "cpu_seconds": one.cpu_seconds}
-    return {name: _rounded(value) for name, value in {**needed, **figures}.items()}
+def _path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.jsonl"
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(one) for name, one in value.items()}
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-
-
-def _revived(kept: dict[str, Any]) -> dict[str, Any]:
-    found = {
-        case: {peer: [Round(**one) for one in rounds] for peer, rounds in by_peer.items()}
-        for case, by_peer in kept["found"].items()
+def summaries(taken: Mapping[str, Rounds]) -> Found:
+    """Of each case, what its rounds say together."""
+    return {
+        case: {producer: summary(rounds) for producer, rounds in by_producer.items()}
+        for case, by_producer in taken.items()
     }
-    return {**kept, "found": found, "tables": [Table(**one) for one in kept["tables"]]}
+
+
+def save_samples(directory: Path, name: str, taken: Mapping[str, Rounds]) -> None:
+    """Every round of every case."""
+    samples = directory / SAMPLES
+    samples.mkdir(parents=True, exist_ok=True)
+    every = {
+        case: {producer: [asdict(one) for one in rounds] for producer, rounds in by_producer.items()}
+        for case, by_producer in taken.items()
+    }
+    (samples / f"{name}.json").write_text(json.dumps(every, indent=1) + "\n", "utf-8")

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; all but the first column are numbers and stand to the right, unless `words`."""
+    """Cells are text; all but the first column are numbers and stand to the right, unless `words`.
+
+    In Markdown a table may go without a title.
+    """
 
     title: str
     columns: Sequence[str]
@@ -23,7 +26,7 @@ class Table:
         """For a page."""
         rule = ["---", *("---" if self.words else "---:" for _ in self.columns[1:])]
         lines = (f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows))
-        return "\n".join([f"**{self.title}**", "", *lines, ""])
+        return "\n".join([*([f"**{self.title}**", ""] if self.title else []), *lines, ""])
 
     def _aligned(self, row: Sequence[str]) -> str:
         first, *rest = self._widths()

@@ -7,12 +7,12 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import PEERS, Peer, environment
 
 from .job import Job, Round
 from .topics import Lent, Topics
@@ -35,9 +35,6 @@ _BYTES = 160_000_000
 _SENT_OTHERWISE = ("full", "calls")
 
 Rounds = dict[str, list[Round]]
-Found = dict[str, Rounds]
-
-
 Once = Callable[["Case", Peer], Round]
 
 
@@ -140,7 +137,7 @@ class Turns:
 
         Rounds use the same topics as long as all goes well.
         """
-        job = self._fitted(case, peer)
+        job = self.fitted(case, peer)
         topics = self._lent.take(case.topics, job.partitions, job.messages * job.size)
         job = replace(job, topics=topics)
         try:
@@ -160,12 +157,15 @@ class Turns:
         """Remove the last topics."""
         self._lent.give_up()
 
-    def _fitted(self, case: Case, peer: Peer) -> Job:
+    def fitted(self, case: Case, peer: Peer) -> Job:
+        """The job as this producer is given it."""
         job = replace(case.job, peer=peer.name, servers=self._kafka.bootstrap_servers)
         if case.scaled:
             count = min(peer.messages * case.scaled * self._share, _BYTES / job.size)
             job = replace(job, messages=max(1, int(count)))
-        return replace(job, settings={**(peer.fast if case.fast else peer.prompt), **job.settings})
+        best = peer.fast if case.fast else peer.prompt
+        level = (peer.gzip or {}) if job.compression == "gzip" else {}
+        return replace(job, settings={**best, **level, **job.settings})
 
     def _check(self, job: Job, done: Round) -> None:
         warming = len(job.topics) * job.partitions
@@ -177,7 +177,7 @@ class Turns:
 def run_job(job: Job, before: Callable[[], object], during: Callable[[], object]) -> Round:
     """Run a job in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.harness.worker", job.dumps()]
-    with _worker(command) as process:
+    with _worker(command, environment(PEERS[job.peer])) as process:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RoundFailed("it did not get ready")
@@ -200,9 +200,9 @@ def _go_on(process: subprocess.Popen[str], during: Callable[[], object]) -> str:
 
 
 @contextlib.contextmanager
-def _worker(command: list[str]) -> Generator[subprocess.Popen[str], None, None]:
+def _worker(command: list[str], env: Mapping[str, str]) -> Generator[subprocess.Popen[str], None, None]:
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=_ROOT) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=_ROOT, env=env) as process:
         try:
             yield process
         finally:

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from benchmarks.harness.job import Job
-from benchmarks.harness.rows import HEADERS, WARMING, Rows
+from benchmarks.harness.rows import WARMING, Rows
 from benchmarks.harness.watch import TIMER_INTERVAL, Pacer, Watch
 
 #: Futures outstanding at most; with more or fewer neither of them is faster.
@@ -105,7 +105,7 @@ async def _flood(job: Job, rows: Rows, watch: Watch) -> None:
         await _warm(send, flush, rows, watch)
         async with _timer(job, watch):
             with watch.running():
-                await _send_all(partial(send, headers=HEADERS) if job.headers else send, rows)
+                await _send_all(send, rows)
                 await flush()
 
 
@@ -117,9 +117,14 @@ async def _send_all(send: Send, rows: Rows) -> None:
             futures.append(await send(topic, value))
             if len(futures) > _OUTSTANDING:
                 await futures.popleft()
-    else:
-        for topic, value, key in rows:
+    elif rows.headers is None:
+        for topic, value, key, _ in rows:
             futures.append(await send(topic, value, key=key))
+            if len(futures) > _OUTSTANDING:
+                await futures.popleft()
+    else:
+        for topic, value, key, headers in rows:
+            futures.append(await send(topic, value, key=key, headers=headers))
             if len(futures) > _OUTSTANDING:
                 await futures.popleft()
 

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.harness.job import Job
-from benchmarks.harness.rows import HEADERS, WARMING, Rows
+from benchmarks.harness.rows import WARMING, Rows
 from benchmarks.harness.watch import Pacer, Watch
 
 
@@ -26,7 +26,7 @@ class _Driver(abc.ABC):
     def warm(self, topic: str, partition: int) -> None: ...
 
     @abc.abstractmethod
-    def flood(self, rows: Rows, **more: Any) -> None: ...
+    def flood(self, rows: Rows) -> None: ...
 
     @abc.abstractmethod
     def send(self, topic: str, value: bytes, partition: int) -> None:
@@ -53,15 +53,15 @@ class _KafkaPython(_Driver):
     def warm(self, topic: str, partition: int) -> None:
         self._producer.send(topic, WARMING, partition=partition)
 
-    def flood(self, rows: Rows, **more: Any) -> None:
-        send = partial(self._producer.send, **more) if more else self._producer.send
+    def flood(self, rows: Rows) -> None:
+        send = self._producer.send
         if rows.plain:
             (topic,) = rows.topics
             for value in rows.values:
                 send(topic, value)
         else:
-            for topic, value, key in rows:
-                send(topic, value, key=key)
+            for topic, value, key, headers in rows:
+                send(topic, value, key=key, headers=headers)
 
     def send(self, topic: str, value: bytes, partition: int) -> None:
         told = partial(self.watch.acknowledged, perf_counter())
@@ -91,8 +91,8 @@ class _Confluent(_Driver):
     def warm(self, topic: str, partition: int) -> None:
         self._producer.produce(topic, WARMING, partition=partition)
 
-    def flood(self, rows: Rows, **more: Any) -> None:
-        send = partial(self._producer.produce, **more) if more else self._producer.produce
+    def flood(self, rows: Rows) -> None:
+        send = self._producer.produce
         if rows.plain:
             (topic,) = rows.topics
             for value in rows.values:
@@ -101,11 +101,11 @@ class _Confluent(_Driver):
                 except BufferError:
                     self._send_when_there_is_room(partial(send, topic, value))
         else:
-            for topic, value, key in rows:
+            for topic, value, key, headers in rows:
                 try:
-                    send(topic, value, key=key)
+                    send(topic, value, key=key, headers=headers)
                 except BufferError:
-                    self._send_when_there_is_room(partial(send, topic, value, key=key))
+                    self._send_when_there_is_room(partial(send, topic, value, key=key, headers=headers))
 
     def _send_when_there_is_room(self, send: Callable[[], None]) -> None:
         while True:
@@ -166,11 +166,8 @@ def run(job: Job, rows: Rows, watch: Watch) -> None:
         driver.flush()
 
 
-def _flood(job: Job, rows: Rows, driver: _Driver) -> None:
-    if job.headers:
-        driver.flood(rows, headers=HEADERS)
-    else:
-        driver.flood(rows)
+def _flood(_: Job, rows: Rows, driver: _Driver) -> None:
+    driver.flood(rows)
 
 
 def _paced(job: Job, rows: Rows, driver: _Driver) -> None:

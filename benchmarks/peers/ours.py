@@ -15,8 +15,9 @@ import trio
 
 import trio_kprod
 from benchmarks.harness.job import Job
-from benchmarks.harness.rows import HEADERS, WARMING, Rows
+from benchmarks.harness.rows import WARMING, Rows
 from benchmarks.harness.watch import TIMER_INTERVAL, Pacer, Watch, resident_mib
+from benchmarks.peers import PEERS
 
 #: How long nothing must move before everything counts as full.
 _STILL = 1.0
@@ -63,11 +64,11 @@ async def _flood(job: Job, rows: Rows, watch: Watch) -> None:
         await _warm(producer, rows, watch)
         async with _timer(job, watch):
             with watch.running():
-                await _SENDERS[job.peer](producer, rows, job)
+                await _SENDERS[PEERS[job.peer].way](producer, rows, job)
                 await producer.flush()
 
 
-async def _send_nowait(producer: trio_kprod.Producer, rows: Rows, job: Job) -> None:
+async def _send_nowait(producer: trio_kprod.Producer, rows: Rows, _: Job) -> None:
     if rows.plain:
         (topic,) = rows.topics
         for value in rows.values:
@@ -76,8 +77,7 @@ async def _send_nowait(producer: trio_kprod.Producer, rows: Rows, job: Job) -> N
             except trio_kprod.BufferOverflow:
                 await producer.send(topic, value)
     else:
-        headers = HEADERS if job.headers else None
-        for topic, value, key in rows:
+        for topic, value, key, headers in rows:
             try:
                 producer.send_nowait(topic, value, key=key, headers=headers)
             except trio_kprod.BufferOverflow:
@@ -88,8 +88,7 @@ async def _send(producer: trio_kprod.Producer, rows: Rows, job: Job) -> None:
     if rows.plain:
         await _in_tasks(job.tasks, partial(_send_values, producer, rows.topics[0], iter(rows.values)))
     else:
-        headers = HEADERS if job.headers else None
-        for topic, value, key in rows:
+        for topic, value, key, headers in rows:
             await producer.send(topic, value, key=key, headers=headers)
 
 
@@ -145,7 +144,7 @@ async def _paced(job: Job, rows: Rows, watch: Watch) -> None:
 
 
 async def _pace(job: Job, rows: Rows, producer: trio_kprod.Producer, acks: _Acks) -> None:
-    nowait = job.peer == "send_nowait"
+    nowait = PEERS[job.peer].way == "send_nowait"
     (topic,), pacer = rows.topics, Pacer(job.rate, job.messages)
     while not pacer.done:
         for number in pacer.due():
@@ -195,8 +194,8 @@ async def _calls(job: Job, rows: Rows, watch: Watch) -> None:
                 bare.append(_burst(partial(_to_channel, entrance), burst))
                 for _ in repeat(None, size):
                     way_out.receive_nowait()
-    best, channel = (sorted(each)[len(each) // 2] / size for each in (ours, bare))
-    watch.extra = {"send_nowait": best, "channel": channel, "ratio": best / channel}
+    best, channel = (sorted(each)[len(each) // 2] / size * 1e9 for each in (ours, bare))
+    watch.extra = {"ours ns": best, "channel ns": channel, "times the channel's": best / channel}
 
 
 def _burst(send_all: Callable[[list[bytes]], None], values: list[bytes]) -> float:
@@ -223,7 +222,8 @@ async def _full(job: Job, rows: Rows, watch: Watch) -> None:
             before = resident_mib()
             with watch.running():
                 held = await _fill(producer, rows.topics[0], job.size)
-            watch.extra = {"held": held, "bytes": (resident_mib() - before) * 2**20}
+            more = resident_mib() - before
+            watch.extra = {"held": held, "MiB": more, "bytes a message": more * 2**20 / held}
             producer.abort()
 
 
@@ -245,7 +245,7 @@ async def _marks(job: Job, rows: Rows, watch: Watch) -> None:
     async with _open(job) as producer:
         await _warm(producer, rows, watch)
         with watch.running():
-            for name, numbers in (("first", first), ("last", everything)):
+            for name, numbers in (("first MiB", first), ("last MiB", everything)):
                 await _send_made(producer, rows.topics[0], job.size, numbers)
                 gc.collect()
                 watch.extra[name] = resident_mib()
