@@ -495,7 +495,7 @@ class ProducerScope(Generic[K, V]):
             raise RuntimeError("trio_kprod needs trio: open the producer inside trio.run()")
         ledger = Ledger()
         instruments = Instruments(self._settings.instruments, self._settings.logger)
-        intake, of_bytes = make_intakes(self._settings, self._host.clock, ledger, instruments)
+        intake, of_bytes = make_intakes(self._settings, self._host.fastest_clock(), ledger, instruments)
         delivery = Delivery(self._settings, self._client, self._host, intake.topics, ledger, instruments)
         self._client.bind(partial(self._host.call, current_trio_token(), delivery.reports_came))
         lifetime = Lifetime(self._settings, delivery, self._client, self._host)

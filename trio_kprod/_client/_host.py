@@ -26,6 +26,10 @@ class Host(Protocol):
         """The client's time in seconds, from any thread."""
         ...
 
+    def fastest_clock(self) -> Callable[[], float]:
+        """The same clock for who reads it for each message. To be called in the user's loop."""
+        ...
+
     def yield_gil(self) -> None:
         """Called between stretches of work."""
         ...
@@ -56,7 +60,10 @@ class ThreadHost:
         self._worker = trio.CapacityLimiter(1)
         self._sleepers = trio.CapacityLimiter(2)
 
-    clock = staticmethod(time.perf_counter)  # read for each message, so without a call in between
+    clock = staticmethod(time.perf_counter)
+
+    def fastest_clock(self) -> Callable[[], float]:
+        return time.perf_counter
 
     def yield_gil(self) -> None:
         # A trio checkpoint does not do it: its poll takes the GIL back before another thread has woken up.
@@ -96,6 +103,9 @@ class LoopHost:
         if self._clock is None:
             self._clock = trio.lowlevel.current_clock()  # which other threads may read, but not find
         return self._clock.current_time()
+
+    def fastest_clock(self) -> Callable[[], float]:
+        return trio.lowlevel.current_clock().current_time
 
     def yield_gil(self) -> None:
         pass
