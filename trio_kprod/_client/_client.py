@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from .._settings import Settings
     from ._host import Host
 
+#: How many messages a step takes from the inbox, so that connections, timers and `stop` get their turn.
+_PER_STEP = 1000
+
 #: What the core wants done. Its other actions are reports for the user's loop.
 Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled
 _ORDERS = frozenset(get_args(Order))
@@ -97,9 +100,8 @@ class Client:
 
     def submit(self, entries: Sequence[Entry]) -> None:
         """Hand messages over for delivery."""
-        per_step = self._host.per_step
-        for start in range(0, len(entries), per_step):
-            self._inbox.append(entries[start : start + per_step])
+        for start in range(0, len(entries), _PER_STEP):
+            self._inbox.append(entries[start : start + _PER_STEP])
         self._wake()
 
     def is_behind(self) -> bool:
@@ -212,7 +214,7 @@ class Client:
         while self._topics_asked:
             self._core.want_partitions(self._topics_asked.popleft())
         taken = 0
-        while self._inbox and taken < self._host.per_step:
+        while self._inbox and taken < _PER_STEP:
             entries = self._inbox.popleft()
             self._core.submit(entries)
             taken += len(entries)

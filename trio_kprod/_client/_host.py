@@ -16,11 +16,9 @@ class Host(Protocol):
 
     Attributes:
         shares_loop (bool): the client runs in the loop of the user, so a call does what else takes a wake-up.
-        per_step (int): how many messages one step of the client takes, so that others get their turn.
     """
 
     shares_loop: bool
-    per_step: int
 
     def clock(self) -> float:
         """The client's time in seconds, from any thread."""
@@ -54,7 +52,6 @@ class ThreadHost:
     """A worker thread with a loop of its own. Its threads do not count against trio's default limit."""
 
     shares_loop = False
-    per_step = 1000
 
     def __init__(self) -> None:
         self._worker = trio.CapacityLimiter(1)
@@ -95,7 +92,6 @@ class LoopHost:
     """The loop of the user, whose time and whose turns it shares."""
 
     shares_loop = True
-    per_step = 250
 
     _clock: trio.abc.Clock | None = None
 
