@@ -18,6 +18,7 @@ ROOT = Path(trio_kprod.__file__).parent
 #: below; those on one line belong together. A new module must be given its place.
 LAYERS = [
     {"_kafka_python", "_version", "_messages", "_errors"},
+    {"_speedups"},
     {"_waiting"},
     {"_instruments"},
     {"_settings"},

@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
+from .._speedups import speedups_in_use
 from .._version import __version__
 from . import _ping, _send
 from ._configuring import VARIABLE, checked, settings
@@ -45,7 +46,9 @@ def _connection_options(command: _F) -> _F:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="trio_kprod")
+@click.version_option(
+    f"{__version__} ({'with speedups' if speedups_in_use() else 'pure Python'})", prog_name="trio_kprod"
+)
 def main() -> None:
     """Send messages to Kafka, or find out why that does not work."""
 

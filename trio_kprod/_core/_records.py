@@ -1,7 +1,8 @@
 """Record batches of format v2 (KIP-98), encoded in one pass.
 
 kafka-python's own builder appends a record at a time, in 1.2 µs or more; this does it in a quarter of that,
-which is most of what a message costs us. The checksum and most codecs are kafka-python's.
+which is most of what a message costs us. `trio_kprod_speedups`, where it is installed, makes the same bytes
+in a tenth of that. The checksum and most codecs are kafka-python's.
 
 A batch is a header and records. Integers in records are zigzag varints; nearly all of them are small, so
 they come from a table::
@@ -19,6 +20,7 @@ import kafka.codec
 from kafka.record.util import calc_crc32c
 
 from .._messages import BATCH_OVERHEAD, TIMESTAMP_MS, Entry, Headers
+from .._speedups import compiled
 
 #: Encoding holds the GIL; after this number of records `yield_gil` is called, so that other threads get
 #: their turn.
@@ -62,7 +64,7 @@ _FORMAT = 2
 _UNCHECKED = struct.Struct(">qiibI")
 # attributes, last offset delta, first and maximal timestamp, producer id, epoch, sequence, number of records
 _CHECKED = struct.Struct(">hiqqqhii")
-_UNCHECKED_YET = bytes(_UNCHECKED.size)
+_HEADER_YET = bytes(BATCH_OVERHEAD)
 _LENGTH_COUNTS_FROM = 12  # what stands behind the length itself
 _BASE_OFFSET = 0  # both are the broker's to give
 _LEADER_EPOCH = -1
@@ -125,36 +127,56 @@ def encode(
     yield_gil: Callable[[], object] = lambda: None,
 ) -> tuple[bytearray, int]:
     """Encode messages as one batch; return its bytes, and their number without compression."""
-    parts: list[bytes] = []
-    first_timestamp = latest_timestamp = entries[0][TIMESTAMP_MS]
-    for start in range(0, len(entries), RECORDS_PER_YIELD):
-        if start:
-            yield_gil()
-        latest = _encode_records(entries[start : start + RECORDS_PER_YIELD], start, first_timestamp, parts)
-        latest_timestamp = max(latest_timestamp, latest)
-    uncompressed = BATCH_OVERHEAD + sum(map(len, parts))
+    batch, latest_timestamp = _encode_all(entries, yield_gil)
+    uncompressed = len(batch)
     if compression:
-        compression, parts = _compress(compression, compression_level, parts)
-    checked = _CHECKED.pack(
+        compression, batch = _compress(compression, compression_level, batch)
+    _CHECKED.pack_into(
+        batch,
+        _UNCHECKED.size,
         compression,
         len(entries) - 1,
-        first_timestamp,
+        entries[0][TIMESTAMP_MS],
         latest_timestamp,
         producer_id,
         epoch,
         sequence,
         len(entries),
     )
-    return _finish(bytearray().join((_UNCHECKED_YET, checked, *parts))), uncompressed
+    return _finish(batch), uncompressed
 
 
-def _compress(compression: int, level: int | None, parts: list[bytes]) -> tuple[int, list[bytes]]:
-    records = b"".join(parts)
+def encode_in_python(entries: Sequence[Entry], yield_gil: Callable[[], object]) -> tuple[bytearray, int]:
+    """All records of a batch, behind room for its header; and the latest of their time stamps."""
+    parts = [_HEADER_YET]
+    first_timestamp = latest_timestamp = entries[0][TIMESTAMP_MS]
+    for start in range(0, len(entries), RECORDS_PER_YIELD):
+        if start:
+            yield_gil()
+        latest = _encode_records(entries[start : start + RECORDS_PER_YIELD], start, first_timestamp, parts)
+        latest_timestamp = max(latest_timestamp, latest)
+    return bytearray().join(parts), latest_timestamp
+
+
+def encode_compiled(entries: Sequence[Entry], _: Callable[[], object]) -> tuple[bytearray, int]:
+    """The same in one call, so quick that other threads need not be let in between. It gives the GIL up for
+    what is large."""
+    batch: tuple[bytearray, int] = compiled.encode_records(entries, BATCH_OVERHEAD)
+    return batch
+
+
+_encode_all = encode_in_python if compiled is None else encode_compiled
+
+
+def _compress(compression: int, level: int | None, batch: bytearray) -> tuple[int, bytearray]:
+    records = bytes(memoryview(batch)[BATCH_OVERHEAD:])
     if level is None:
         compressed = CODECS[compression](records)
     else:
         compressed = CODECS_WITH_LEVELS[compression](records, level)
-    return (compression, [compressed]) if len(compressed) < len(records) else (0, parts)
+    if len(compressed) < len(records):
+        return compression, bytearray().join((_HEADER_YET, compressed))
+    return 0, batch
 
 
 def _finish(batch: bytearray) -> bytearray:

@@ -25,6 +25,7 @@ the brokers and the proxy for pytest.
 
 from __future__ import annotations
 
+from .._speedups import speedups_in_use as speedups_in_use
 from ._broker import Broker as Broker, open_broker as open_broker
 from ._codes import Code as Code
 from ._controls import BrokerControls as BrokerControls
@@ -59,6 +60,7 @@ __all__ = [
     "open_broker",
     "open_memory_producer",
     "open_proxy",
+    "speedups_in_use",
 ]
 
 # Tracebacks and help() show the names that users write.

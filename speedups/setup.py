@@ -1,0 +1,16 @@
+"""What pyproject.toml cannot say yet: the extension, and one wheel for every Python from 3.10 on."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "trio_kprod_speedups._compiled",
+            sources=["src/module.c", "src/records.c"],
+            depends=["src/speedups.h"],
+            define_macros=[("Py_LIMITED_API", "0x030A0000")],
+            py_limited_api=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
