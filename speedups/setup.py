@@ -6,7 +6,7 @@ setup(
     ext_modules=[
         Extension(
             "trio_kprod_speedups._compiled",
-            sources=["src/module.c", "src/records.c"],
+            sources=["src/module.c", "src/counters.c", "src/records.c", "src/sender.c"],
             depends=["src/speedups.h"],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,

@@ -19,6 +19,7 @@ ROOT = Path(trio_kprod.__file__).parent
 LAYERS = [
     {"_kafka_python", "_version", "_messages", "_errors"},
     {"_speedups"},
+    {"_counters"},
     {"_waiting"},
     {"_instruments"},
     {"_settings"},

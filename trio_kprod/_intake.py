@@ -15,6 +15,7 @@ from math import inf
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
+from ._counters import IntakeCounters
 from ._errors import MessageTooLarge
 from ._messages import BATCH_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD, one_batch_overhead
 from ._room import TopicAccount
@@ -68,7 +69,7 @@ class TopicAccounts(dict[str, TopicAccount]):
         self._limit = MAX_IDLE_TOPICS + 2 * len(self)  # so that this is rare, however many are in use
 
 
-class Intake:
+class Intake(IntakeCounters):
     """Makes entries of what the user gives. Reads clocks, changes nothing."""
 
     def __init__(
@@ -76,13 +77,18 @@ class Intake:
     ) -> None:
         self.topics: TopicAccounts = topics
         self.tickets: Iterator[int] = ledger.tickets
-        self._ledger = ledger
-        self._clock = clock
-        self._millisecond = 0
-        self._millisecond_ends = -inf  # on the client's clock
+        self.ledger: Ledger = ledger
+        self.clock: Callable[[], float] = clock
+        self.millisecond = 0
+        self.millisecond_ends = -inf
         self._key_serializer = settings.key_serializer
         self._value_serializer = settings.value_serializer
         self._max_request_size = settings.max_request_size
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether bytes become an entry without anybody's code."""
+        return self._key_serializer is None and self._value_serializer is None
 
     def topic(self, name: str) -> TopicAccount:
         try:
@@ -124,16 +130,16 @@ class Intake:
             size += headers_size
         if partition is not None:
             partition = _check_partition("partition", partition)
-        now = self._clock()
+        now = self.clock()
         if timestamp_ms is not None:
             timestamp_ms = _check_timestamp("timestamp_ms", timestamp_ms)
-        elif now < self._millisecond_ends:
-            timestamp_ms = self._millisecond
+        elif now < self.millisecond_ends:
+            timestamp_ms = self.millisecond
         else:
             timestamp_ms = self._read_wall_clock(now)
         if size > topic.max_message_size:
             raise self._too_large(topic, size)
-        return topic.name, value, key, pairs, partition, timestamp_ms, size, now, ticket, self._ledger.run
+        return topic.name, value, key, pairs, partition, timestamp_ms, size, now, ticket, self.ledger.run
 
     def _unusual_headers(self, headers: Headers) -> tuple[Headers, int]:
         self.topics.pins += 1
@@ -168,9 +174,9 @@ class Intake:
 
     def _read_wall_clock(self, now: float) -> int:
         """Once a millisecond: what comes within it is stamped the same. (And is encoded with less work.)"""
-        self._millisecond_ends = now + 0.001
-        self._millisecond = time_ns() // 1_000_000
-        return self._millisecond
+        self.millisecond_ends = now + 0.001
+        self.millisecond = time_ns() // 1_000_000
+        return self.millisecond
 
 
 class FollowedIntake(Intake):
@@ -186,6 +192,10 @@ class FollowedIntake(Intake):
     ) -> None:
         super().__init__(settings, clock, ledger, topics)
         self._instruments = instruments
+
+    @property
+    def is_plain(self) -> bool:
+        return False
 
     def message(
         self,

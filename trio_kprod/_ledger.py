@@ -16,6 +16,7 @@ from itertools import count
 from operator import itemgetter
 from typing import Any
 
+from ._counters import LedgerCounters
 from ._messages import RUN, Entry
 
 _run = itemgetter(RUN)
@@ -34,16 +35,15 @@ class Run:
         self.delivery: Any = None  # the submission that it was part of, if instruments observe those
 
 
-class Ledger:
+class Ledger(LedgerCounters):
     """
     Attributes:
-        run (int): the start of the open run, to which new messages belong. None of it is submitted yet.
         tickets (Iterator[int]): numbers for the messages that someone follows one by one.
     """
 
     def __init__(self) -> None:
         self.tickets: Iterator[int] = count()
-        self.run: int = 0
+        self.run = 0
         self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
     def cut(self, position: int) -> int:

@@ -24,6 +24,7 @@ from ._messages import Headers, Item, Message, ProducerStatistics, RecordMetadat
 from ._receipts import Receipt
 from ._room import TopicAccount
 from ._settings import make_settings, shown, wrong_type
+from ._speedups import compiled
 from ._typing import K, V
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Producer(Generic[K, V]):
         self._tickets = intake.tickets
         self._state = "opening"
         self._forked = False
+        if compiled is not None and intake.is_plain and not self._instruments.on_accept:
+            self._speed_up(intake)
 
     # -- sending -------------------------------------------------------------------------------------
 
@@ -447,9 +450,26 @@ class Producer(Generic[K, V]):
                 "trio.from_thread.run_sync(producer.send_nowait, ..., trio_token=token)"
             )
 
+    def _speed_up(self, intake: Intake) -> None:
+        """Let C do the usual send; for all else it calls the methods here."""
+        sender = compiled.Sender(
+            room=self._room,
+            intake=intake,
+            ledger=intake.ledger,
+            topics=intake.topics,
+            queue=self._room.queue,
+            clock=intake.clock,
+            token=self._token,
+            current_token=current_trio_token,
+            send_nowait=self.send_nowait,
+            accept_item=self._accept_item,
+        )
+        vars(self).update(send_nowait=sender.send_nowait, _accept_item=sender.accept_item)
+
     def _fork(self) -> None:
         self._forked = True
         self._ending.refusal = (RuntimeError, "in a forked child")  # so that the hot path looks closer
+        self._room.shut()
 
 
 def _check_iterable(values: object) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from math import inf
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._counters import RoomCounters, TopicCounters
 from ._errors import BufferOverflow
 from ._messages import ACCEPTED_AT, RUN, SIZE
 from ._waiting import Wait
@@ -45,32 +47,20 @@ if TYPE_CHECKING:
 _CLOSED = -1
 
 
-class TopicAccount:
+class TopicAccount(TopicCounters):
     """What the producer knows of one topic: how much of it is unsettled, and whether it makes progress."""
 
-    __slots__ = (
-        "acknowledged",
-        "askers",
-        "limited",
-        "max_message_size",
-        "name",
-        "partitions",
-        "stalled",
-        "trouble",
-        "unsettled",
-        "unsettled_bytes",
-        "waiters",
-    )
+    __slots__ = ("acknowledged", "askers", "partitions", "stalled", "trouble", "waiters")
 
     def __init__(self, name: str, max_message_size: int) -> None:
-        self.name: str = name
-        self.max_message_size: int = max_message_size
-        self.unsettled: int = 0
-        self.unsettled_bytes: int = 0
+        self.name = name
+        self.max_message_size = max_message_size
+        self.unsettled = 0
+        self.unsettled_bytes = 0
         self.acknowledged: bool = False  # since it was first used, or since it stalled
         self.stalled: bool = False  # as the client reports
         self.trouble: BaseException | None = None  # why it stalls, if that is known
-        self.limited: bool = True  # not acknowledged, or stalled: `accept` looks at this for every message
+        self.limited = True  # not acknowledged, or stalled: `accept` looks at this for every message
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.partitions: int = 0  # 0 until the client has reported it
         self.askers: list[Asker] = []
@@ -109,13 +99,12 @@ class Waiter(Wait):
         return next(iter(self.topic.waiters), None) is self
 
 
-class Room:
+class Room(RoomCounters):
     """The queue, its bounds, and the tasks that wait for room in it.
 
     Attributes:
-        wake_at (float): call `wake` when this many messages are queued.
+        queue (deque[Entry]): the messages that were accepted and not taken, from left to right.
         taken (int): how many of the accepted messages have left the queue.
-        unsettled_bytes (int): what the accepted and not yet settled messages hold.
         short_of_bytes (bool): a message did not fit in, and nothing was settled since.
         closed: None while messages are accepted, else what makes the exception to raise instead.
     """
@@ -129,16 +118,16 @@ class Room:
     ) -> None:
         self.wake_at = inf
         self.taken: int = 0
-        self.unsettled_bytes: int = 0
-        self.tasks_waiting: int = 0
+        self.unsettled_bytes = 0
+        self.tasks_waiting = 0
         self.short_of_bytes: bool = False
         self.closed: Callable[[], Exception] | None = None
         self._wake = wake
         self._admitted = admitted
         self._ledger = ledger
-        self._queue: deque[Entry] = deque()
-        self._max_queue_size = self._bound = settings.max_queue_size
-        self._max_bytes = settings.max_buffer_bytes
+        self.queue: deque[Entry] = deque()
+        self._max_queue_size = self.bound = min(settings.max_queue_size, sys.maxsize)
+        self.max_bytes = min(settings.max_buffer_bytes, sys.maxsize)
         self._share = max(1, settings.max_buffer_size // 2)
         self._share_bytes = settings.max_buffer_bytes // 2
         self._bytes_for_first = settings.max_buffer_bytes - settings.max_request_size
@@ -152,18 +141,18 @@ class Room:
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def accepted(self) -> int:
         """How many messages were ever accepted: the position of the next one."""
-        return self.taken + len(self._queue)
+        return self.taken + len(self.queue)
 
     @property
     def queued_since(self) -> float | None:
         """When the oldest message in the queue was accepted."""
         try:
-            return self._queue[0][ACCEPTED_AT]
+            return self.queue[0][ACCEPTED_AT]
         except IndexError:
             return None
 
@@ -178,13 +167,13 @@ class Room:
         if topic.limited and ((topic.waiters and not first_in_line) or not self._within_share(topic, size)):
             return False
         held = self.unsettled_bytes + size
-        if held > self._max_bytes:
+        if held > self.max_bytes:
             self.short_of_bytes = True
             return False
-        queued = len(self._queue) + 1
-        if queued > self._bound:
+        queued = len(self.queue) + 1
+        if queued > self.bound:
             return False
-        self._queue.append(message)
+        self.queue.append(message)
         self.unsettled_bytes = held
         topic.unsettled += 1
         topic.unsettled_bytes += size
@@ -213,8 +202,8 @@ class Room:
             )
         elif self.queued >= self._max_queue_size:
             text = f"the queue is full: max_queue_size={self._max_queue_size} messages"
-        elif self.unsettled_bytes + message[SIZE] > self._max_bytes:
-            text = f"{self.unsettled_bytes} bytes are not yet settled: max_buffer_bytes={self._max_bytes}"
+        elif self.unsettled_bytes + message[SIZE] > self.max_bytes:
+            text = f"{self.unsettled_bytes} bytes are not yet settled: max_buffer_bytes={self.max_bytes}"
         else:
             text = f"{self.tasks_waiting} tasks wait for room in send() before you"
         return BufferOverflow(f"no room for a message to {topic.name!r}: {text}")
@@ -292,7 +281,7 @@ class Room:
     def close(self, refused: Callable[[], Exception]) -> None:
         """Accept nothing more. Each task that waits gets an exception of its own."""
         self.closed = refused
-        self._bound = _CLOSED
+        self.shut()
         topics = {waiter.topic for _, waiter in self._line}.union(self._beyond)
         self._line.clear()
         self._beyond.clear()
@@ -300,24 +289,28 @@ class Room:
             self._remove(waiter)
             waiter.end(refused())
 
+    def shut(self) -> None:
+        """No message is within the bound any more."""
+        self.bound = _CLOSED
+
     def reopen(self) -> None:
         self.closed = None
-        self._bound = self._max_queue_size
+        self.bound = self._max_queue_size
 
     # -- going out -----------------------------------------------------------------------------------
 
     def take(self, count: int) -> list[Entry]:
         """The next `count` messages of the queue, which must be there."""
-        leave = self._queue.popleft
+        leave = self.queue.popleft
         self.taken += count
         return [leave() for _ in range(count)]
 
     def relabel(self, run: int, new: int) -> None:
         """Those in the queue that are of this run are of a new one now."""
         moved: list[Entry] = []
-        while self._queue and self._queue[0][RUN] == run:
-            moved.append((*self._queue.popleft()[:RUN], new))
-        self._queue.extendleft(reversed(moved))
+        while self.queue and self.queue[0][RUN] == run:
+            moved.append((*self.queue.popleft()[:RUN], new))
+        self.queue.extendleft(reversed(moved))
 
     def release(self, topic: TopicAccount, count: int, size: int) -> None:
         """`count` messages of the topic are settled."""
