@@ -11,6 +11,7 @@ user's can be abandoned by the other thread (`Client.abandon`), which then knows
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -85,12 +86,15 @@ class Client:
         self._brokers = Brokers(
             settings, network, self._fence, self._core, self._steps, self._reporter, self._log
         )
-        self._token: trio.lowlevel.TrioToken | None = None
         self._inbox: deque[Sequence[Entry]] = deque()
         self._topics_asked: deque[str] = deque()  # for the number of their partitions
+        self._stop_reason: str | None = None
+        # One side stores something and looks at a flag, the other moves the flag and looks at what is stored.
+        # Without the lock both could see what was there before, and a wake-up would be lost.
+        self._flags = threading.Lock()
+        self._token: trio.lowlevel.TrioToken | None = None  # None until the client's loop can be woken
         self._woken = False  # whether `_wake_here` is about to be called
         self._awaited = False  # whether the user's loop waits for the inbox to be empty
-        self._stop_reason: str | None = None
 
     # ---- for the user's loop -----------------------------------------------------------------------------
 
@@ -109,11 +113,9 @@ class Client:
 
         More messages would only wait there, and each wake-up takes time from the client's thread.
         """
-        # This thread sets the flag, then looks at the inbox. The client empties the inbox, then looks at the
-        # flag. If both could see old values, the user's loop would wait although the inbox is empty. The GIL
-        # rules that out; a Python without it would have to show that it does.
-        self._awaited = bool(self._inbox)
-        return bool(self._inbox)
+        with self._flags:
+            self._awaited = bool(self._inbox)
+            return self._awaited
 
     def want_partitions(self, topic: str) -> None:
         """Ask for the number of partitions of a topic; a `PartitionCount` report answers."""
@@ -136,12 +138,12 @@ class Client:
             return [action for action in self._core.actions() if isinstance(action, Settled)]
 
     def _wake(self) -> None:
-        # A flag, so that many submissions cost one wake-up. The caller has stored something and now looks at
-        # the flag. The client clears the flag, then looks at what was stored. If both could see old values, a
-        # submission would stay where it is until the next one. As in `is_behind`, the GIL rules that out.
-        if self._token is not None and not self._woken:
-            self._woken = True
-            self._host.call(self._token, self._wake_here)
+        """Have a step made that sees what the caller has stored. Many submissions cost one wake-up."""
+        with self._flags:
+            token = None if self._woken else self._token
+            self._woken = self._woken or token is not None
+        if token is not None:
+            self._host.call(token, self._wake_here)
 
     # ---- the client's own loop ---------------------------------------------------------------------------
 
@@ -151,7 +153,8 @@ class Client:
 
         In the loop of the user, Ctrl-C must not be raised in its tasks. So each is protected from it.
         """
-        self._token = trio.lowlevel.current_trio_token()
+        with self._flags:
+            self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as nursery:
 
@@ -169,7 +172,8 @@ class Client:
                 raise
 
     def _wake_here(self) -> None:
-        self._woken = False
+        with self._flags:
+            self._woken = False
         self._steps.run()
 
     def _decide(self) -> Decision:
@@ -219,8 +223,10 @@ class Client:
             self._core.submit(entries)
             taken += len(entries)
         self._core.advance()
-        if self._awaited and not self._inbox:
-            self._awaited = False
+        with self._flags:
+            free = self._awaited and not self._inbox
+            self._awaited = self._awaited and not free
+        if free:
             self._reporter.wake_later()
 
     def _give_up_all(self) -> None:

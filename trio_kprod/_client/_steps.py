@@ -170,9 +170,8 @@ class Reporter:
     """Reports for the user's loop, which is woken once for many.
 
     The user's loop, once woken, takes reports from `queue` until it is empty. So a report that is appended
-    behind others is read without another wake-up: this side appends, then looks at the length; the other side
-    takes, then looks whether there are more. If both could see old values, a report would lie there until the
-    next one. The GIL rules that out; a Python without it would have to show that it does.
+    behind others is read without another wake-up. This needs no lock: both sides look at the deque alone,
+    whose changes come one after the other, also in a Python without GIL.
 
     Args:
         hooks (frozenset[str]): of instruments, those that any of them has.
