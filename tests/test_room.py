@@ -263,6 +263,23 @@ async def test_a_newcomer_passes_those_beyond_the_share_but_no_others(autojump_c
             client.acknowledge()
 
 
+async def test_what_is_in_the_way_of_a_waiting_task_is_delivered(autojump_clock: object) -> None:
+    """Nobody has asked for it since it was accepted, and the task would wait for ever."""
+    client = FakeClient()
+    async with open_fake(client, max_buffer_size=2, on_undelivered=lambda _: None) as producer:
+        client.report(Stalled("bad"))
+        await settle_down()
+        await producer.send("bad", b"0")
+        async with trio.open_nursery() as nursery:
+            await waiting(nursery, producer, "bad", b"1", b"2")
+            assert [message[VALUE] for message in client.held] == [b"0"]
+            client.fail(ValueError("refused"))
+            await settle_down()
+            assert [message[VALUE] for message in client.held] == [b"1"]
+            client.automatic = True
+            client.acknowledge()
+
+
 async def test_a_callback_does_not_overtake_those_whose_topic_has_just_recovered(
     autojump_clock: object,
 ) -> None:

@@ -208,7 +208,7 @@ class Delivery:
         while admitted and not self.ending.stopping.is_set():
             buffer.take(buffer.room_left)
             admitted = self.room.admit()  # before it is decided: it finds out if bytes are short
-            if not self._is_due():
+            if not self._is_due(room_is_needed=not admitted and self.room.tasks_waiting > 0):
                 continue
             self._held_back = self._client.is_behind()
             if self._held_back:
@@ -221,10 +221,11 @@ class Delivery:
         if buffer.waiting:
             self.demand.start_timer()
 
-    def _is_due(self) -> bool:
+    def _is_due(self, *, room_is_needed: bool) -> bool:
         buffer = self._buffer
         count = len(buffer.waiting)
-        return count > 0 and (buffer.is_full or self.demand.is_due(buffer.first_waiting, count))
+        needed = room_is_needed or buffer.is_full
+        return count > 0 and (needed or self.demand.is_due(buffer.first_waiting, count))
 
     def _conclude(self) -> None:
         """After a turn: tell those who waited for what has happened in it."""

@@ -272,7 +272,7 @@ class Producer(Generic[K, V]):
         receipt = self._tracking.begin(ticket)
         try:
             message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
-            if not self._accept(message, known):
+            if not self._accept(message, known, wake=False):
                 await self._wait_for_room(message, known)
             return await receipt._wait(withdraw=lambda: self._tracking.forget(ticket))
         finally:
@@ -394,9 +394,9 @@ class Producer(Generic[K, V]):
         intake = self._intake if isinstance(item, Item) else self._intake_of_bytes
         return intake.message(known, item.value, item.key, item.headers, item.partition, item.timestamp_ms)
 
-    def _accept(self, message: Entry, known: TopicAccount) -> bool:
+    def _accept(self, message: Entry, known: TopicAccount, *, wake: bool = True) -> bool:
         """Queue it, and see to what follows; False if there is no room."""
-        if not self._room.accept(message, known):
+        if not self._room.accept(message, known, wake=wake):
             return False
         if self._instruments.on_accept:
             self._delivery.tell_accepted(message, known)

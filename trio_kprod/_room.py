@@ -159,8 +159,13 @@ class Room(RoomCounters):
     # -- coming in -----------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    def accept(self, message: Entry, topic: TopicAccount, *, first_in_line: bool = False) -> bool:
-        """Queue the message, or return False: there is no room, others wait for it, or this is closed."""
+    def accept(
+        self, message: Entry, topic: TopicAccount, *, first_in_line: bool = False, wake: bool = True
+    ) -> bool:
+        """Queue the message, or return False: there is no room, others wait for it, or this is closed.
+
+        Without `wake` the caller sees to it that the delivery task looks at the message.
+        """
         size = message[SIZE]
         if self._line and not first_in_line:
             return False
@@ -180,7 +185,7 @@ class Room(RoomCounters):
         if topic.limited:
             self._limited_count += 1
             self._limited_bytes += size
-        if queued >= self.wake_at:
+        if wake and queued >= self.wake_at:
             self._wake()
         return True
 

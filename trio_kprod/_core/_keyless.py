@@ -63,8 +63,9 @@ class Keyless:
         topic, outbox = self._topic, self._topic.shared.outbox
         if any(partition.leader < 0 for partition in partitions):
             outbox.refresh(topic)
-        open_to = [one for one in partitions if one not in taken and may_send_to(one.leader)]
-        topic.shared.random.shuffle(open_to)
+        first = int(topic.shared.random.random() * len(partitions))  # by lot, where they have equally much
+        in_turn = [*partitions[first:], *partitions[:first]]
+        open_to = [one for one in in_turn if one not in taken and may_send_to(one.leader)]
         for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):
             if self.messages and partition.may_form(self.size):
                 entries, size = take(self.messages, topic.batch_limit)
