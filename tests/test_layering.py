@@ -20,7 +20,7 @@ LAYERS = [
     {"_kafka_python", "_version", "_messages", "_errors"},
     {"_speedups"},
     {"_counters"},
-    {"_waiting"},
+    {"_turns", "_waiting"},
     {"_instruments"},
     {"_settings"},
     {"_typing"},

@@ -42,6 +42,7 @@ from ._messages import TICKET, TOPIC, Entry, Message, ProducerStatistics, total_
 from ._outcomes import Outcomes
 from ._room import Asker, Room, TopicAccount
 from ._telling import Flush, Teller
+from ._turns import Turns
 
 if TYPE_CHECKING:
     from ._client import Client, Host
@@ -76,6 +77,7 @@ class Delivery:
         self.ending: Ending = Ending(self.room, topics)
         self.teller: Teller = Teller(settings, self.instruments, self._around_callback)
         self.outcomes: Outcomes = Outcomes(ledger, self.teller, self.instruments, clock)
+        self.turns: Turns = Turns(clock)
         self.demand: Demand = Demand(settings, self.deliver_nowait)
         self._buffer = Buffer(settings, self.room, ledger, self.instruments, clock)
         self._max_queue_size = settings.max_queue_size
@@ -95,7 +97,11 @@ class Delivery:
     # -- asking --------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        self.room.wake_at = inf
+        if self.room.queued < self._half_of_queue:
+            self.room.wake_at = self._half_of_queue
+        else:
+            self.room.wake_at = inf
+            self.turns.hurry()
         self._wake_up.set()
 
     def deliver_nowait(self) -> None:
@@ -188,6 +194,7 @@ class Delivery:
     def turn(self) -> None:
         """All that can be done now. Hooks and callbacks run in it, and any of them may abort."""
         self._turning = True
+        self.turns.hurried = False
         try:
             self.read_reports()
             self._take_and_submit()

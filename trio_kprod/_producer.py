@@ -20,7 +20,7 @@ from ._instruments import Instruments
 from ._intake import Intake, check_topic, make_intakes
 from ._ledger import Ledger
 from ._lifetime import Lifetime
-from ._messages import Headers, Item, Message, ProducerStatistics, RecordMetadata, Undelivered
+from ._messages import ACCEPTED_AT, Headers, Item, Message, ProducerStatistics, RecordMetadata, Undelivered
 from ._receipts import Receipt
 from ._room import TopicAccount
 from ._settings import make_settings, shown, wrong_type
@@ -56,6 +56,7 @@ class Producer(Generic[K, V]):
         self._intake = intake
         self._intake_of_bytes = intake_of_bytes
         self._topics = intake.topics
+        self._turns = delivery.turns
         self._instruments = delivery.instruments
         self._tracking = delivery.outcomes.tracking
         self._tracking.ask = self._ask_for_receipt
@@ -106,7 +107,7 @@ class Producer(Generic[K, V]):
             ProducerClosed, ProducerCrashed: nothing is accepted any more.
             RuntimeError: called in another thread or run than that of the producer, or in a forked child.
         """
-        # `_message` and `_accept`, but without calling them: this is the hot path.
+        # `_offer`, but without calling it: this is the hot path.
         try:
             if current_trio_token() is not self._token or self._ending.refusal is not None:
                 self._check()
@@ -136,10 +137,17 @@ class Producer(Generic[K, V]):
 
         As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
         one that sends to a topic that is new or makes no progress does not hold up the others. Returning
-        means accepted, not delivered. Always a checkpoint; if it raises `Cancelled`, nothing was queued.
+        means accepted, not delivered.
+
+        Always a cancellation point; if it raises `Cancelled`, nothing was queued. It gives way to other tasks
+        at least every half millisecond of this producer's sending, and whenever it waits for room.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self._queue(*self._message(topic, value, key, headers, partition, timestamp_ms))
+        message, known, accepted = self._offer(topic, value, key, headers, partition, timestamp_ms)
+        if not accepted:
+            await self._wait_for_room(message, known)
+        elif message[ACCEPTED_AT] >= self._turns.end:
+            await self._turns.give_way(message[ACCEPTED_AT])
 
     async def send_many(
         self, topic: str, values: Iterable[Sendable[K, V]] | AsyncIterable[Sendable[K, V]]
@@ -147,8 +155,8 @@ class Producer(Generic[K, V]):
         """Send each item of an iterable, sync or async, waiting for room; returns how many there were.
 
         Each is pulled only when the one before was accepted. So if an error or `Cancelled` leaves, exactly
-        the last item pulled was not accepted. Much cheaper than `send` in a loop: it is a checkpoint where it
-        has to wait for room, and once at the end.
+        the last item pulled was not accepted. Cheaper than `send` in a loop: it is a checkpoint where it has
+        to wait for room, and once at the end.
 
         Args:
             topic: where all of them go.
@@ -219,8 +227,8 @@ class Producer(Generic[K, V]):
         `on_undelivered`, or by `DeliveryFailed`. See `Receipt`.
         """
         ticket = next(self._tickets)
-        message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
-        if not self._accept(message, known):
+        message, known, accepted = self._offer(topic, value, key, headers, partition, timestamp_ms, ticket)
+        if not accepted:
             self._overflow(message, known)
         return self._tracking.begin(ticket)  # no outcome can have come before
 
@@ -240,7 +248,13 @@ class Producer(Generic[K, V]):
         ticket = next(self._tickets)
         receipt = self._tracking.begin(ticket)
         try:
-            await self._queue(*self._message(topic, value, key, headers, partition, timestamp_ms, ticket))
+            message, known, accepted = self._offer(
+                topic, value, key, headers, partition, timestamp_ms, ticket
+            )
+            if not accepted:
+                await self._wait_for_room(message, known)
+            elif message[ACCEPTED_AT] >= self._turns.end:
+                await self._turns.give_way(message[ACCEPTED_AT])
         except BaseException:
             self._tracking.forget(ticket)
             raise
@@ -271,8 +285,10 @@ class Producer(Generic[K, V]):
         ticket = next(self._tickets)
         receipt = self._tracking.begin(ticket)
         try:
-            message, known = self._message(topic, value, key, headers, partition, timestamp_ms, ticket)
-            if not self._accept(message, known, wake=False):
+            message, known, accepted = self._offer(
+                topic, value, key, headers, partition, timestamp_ms, ticket, wake=False
+            )
+            if not accepted:
                 await self._wait_for_room(message, known)
             return await receipt._wait(withdraw=lambda: self._tracking.forget(ticket))
         finally:
@@ -373,7 +389,7 @@ class Producer(Generic[K, V]):
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _message(
+    def _offer(
         self,
         topic: str,
         value: Any,
@@ -382,10 +398,23 @@ class Producer(Generic[K, V]):
         partition: int | None,
         timestamp_ms: int | None,
         ticket: int | None = None,
-    ) -> tuple[Entry, TopicAccount]:
-        self._check()
-        known = self._intake.topic(topic)
-        return self._intake.message(known, value, key, headers, partition, timestamp_ms, ticket), known
+        *,
+        wake: bool = True,
+    ) -> tuple[Entry, TopicAccount, bool]:
+        """Queue a message, and see to what follows; False if there is no room for it."""
+        try:
+            if current_trio_token() is not self._token or self._ending.refusal is not None:
+                self._check()
+            known = self._topics[topic]
+        except (RuntimeError, TypeError):
+            self._check_place()
+            check_topic(topic)  # says it better than a look-up can
+            raise
+        message = self._intake.message(known, value, key, headers, partition, timestamp_ms, ticket)
+        accepted = self._room.accept(message, known, wake=wake)
+        if accepted and self._instruments.on_accept:
+            self._delivery.tell_accepted(message, known)
+        return message, known, accepted
 
     def _message_of(self, known: TopicAccount, item: tuple[Any, ...] | Item[Any, Any]) -> Entry:
         if isinstance(item, tuple) and not isinstance(item, Message):
@@ -393,21 +422,6 @@ class Producer(Generic[K, V]):
             return self._intake.message(known, value, key, None, None, None)
         intake = self._intake if isinstance(item, Item) else self._intake_of_bytes
         return intake.message(known, item.value, item.key, item.headers, item.partition, item.timestamp_ms)
-
-    def _accept(self, message: Entry, known: TopicAccount, *, wake: bool = True) -> bool:
-        """Queue it, and see to what follows; False if there is no room."""
-        if not self._room.accept(message, known, wake=wake):
-            return False
-        if self._instruments.on_accept:
-            self._delivery.tell_accepted(message, known)
-        return True
-
-    async def _queue(self, message: Entry, known: TopicAccount) -> None:
-        """Always a checkpoint. If it raises, the message was not accepted."""
-        if self._accept(message, known):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            await self._wait_for_room(message, known)
 
     def _ask_for_receipt(self) -> None:
         self._check_place()
