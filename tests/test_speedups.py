@@ -130,7 +130,8 @@ _stamps = (
 _headers = st.lists(
     st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.none() | _bytes), max_size=4
 )
-_entries = st.builds(entry, st.none() | _bytes, st.none() | _bytes, _headers.map(tuple), _stamps)
+_pairs = st.tuples(st.none(), _bytes) | st.tuples(_bytes, st.none()) | st.tuples(_bytes, _bytes)
+_entries = st.builds(lambda pair, *rest: entry(*pair, *rest), _pairs, _headers.map(tuple), _stamps)
 
 
 @settings(max_examples=500, deadline=None, derandomize=True, database=None)
