@@ -36,6 +36,7 @@ on both sides
 `_instruments`         the hooks of those who watch
 `_typing`              the types of keys, values and options, for type checkers
 `_messages`, `_errors` the values and the errors
+`_speedups`            whether parts of the above are C, and `_counters`, the fields that C shares with Python
 `_kafka_python`        kafka-python's first import, without its warnings
 for those who watch
 -------------------------------------------------------------------------------------------------------

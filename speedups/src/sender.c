@@ -72,7 +72,7 @@ is_usual(Sender *self, const TopicCounters *topic, Py_ssize_t size, double now)
     const IntakeCounters *intake = (IntakeCounters *)self->held[THE_INTAKE];
     Py_ssize_t queued = PyObject_Size(self->held[THE_QUEUE]) + 1;
     return !topic->limited && room->tasks_waiting == 0 && size <= topic->max_message_size &&
-           size <= room->max_bytes - room->unsettled_bytes && queued <= room->bound &&
+           room->unsettled_bytes <= room->max_bytes - size && queued > 0 && queued <= room->bound &&
            (double)queued < room->wake_at && now < intake->millisecond_ends;
 }
 
@@ -109,7 +109,8 @@ append(Sender *self, PyObject *entry)
 static Outcome
 accept_for(Sender *self, TopicCounters *topic, PyObject *entry, Fields fields, Py_ssize_t size)
 {
-    if (!is_usual(self, topic, size, PyFloat_AsDouble(fields[ACCEPTED_AT]))) {
+    double now = PyFloat_AsDouble(fields[ACCEPTED_AT]);
+    if ((now == -1.0 && PyErr_Occurred()) || !is_usual(self, topic, size, now)) {
         return failed_or_unusual();
     }
     Outcome outcome = fill(self, entry, fields, topic, size);
