@@ -135,20 +135,23 @@ class Bench:
                 self.taken[case.name] = taken
 
     def finish(self) -> None:
-        """Print and keep what was found; the exit status is 1 if anybody failed."""
-        self.results.found = summaries(self.taken)
+        """Keep and print what was found; the exit status is 1 if anybody failed."""
         self.results.notes += self.turns.problems
         self.results.seconds = round(time.monotonic() - self._began)
+        self.results.found = summaries(self.taken)
+        if self.options.directory is not None:
+            save_samples(self.options.directory, self.results.name, self.taken)
+            self.results.save(self.options.directory)
+        self._print()
+        if self.turns.problems:
+            raise SystemExit(1)
+
+    def _print(self) -> None:
         for table in self._command.tables(self.results.found):
             print("\n" + table.text(), end="")
         for note in self.results.notes:
             print(note)
         print(f"{self.results.name}: {self.results.seconds} s with {self.options.rounds} rounds")
-        if self.options.directory is not None:
-            self.results.save(self.options.directory)
-            save_samples(self.options.directory, self.results.name, self.taken)
-        if self.turns.problems:
-            raise SystemExit(1)
 
     def _installed(self) -> list[Peer]:
         wanted = [PEERS[name] for name in self.options.peers]

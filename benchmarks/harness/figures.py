@@ -45,9 +45,10 @@ def late(percentile: str) -> str:
 
 
 def summary(rounds: Sequence[Round]) -> Row:
-    """What all rounds say together."""
+    """What all rounds say together, of what each of them says."""
     every = [one.figures() for one in rounds]
-    return {name: _spread([figures[name] for figures in every]) for name in every[0]}
+    names = [name for name in every[0] if all(name in figures for figures in every)]
+    return {name: _spread([figures[name] for figures in every]) for name in names}
 
 
 def _spread(values: Sequence[float]) -> Spread:
