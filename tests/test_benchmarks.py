@@ -379,6 +379,13 @@ def test_every_missed_target_is_explained() -> None:
 
 
 @pytest.mark.skipif(not kept(DIRECTORY), reason="a source distribution goes without the figures")
+def test_the_page_of_results_is_made_of_what_is_kept() -> None:
+    """And of the notes that are there now."""
+    made = page(kept(DIRECTORY), DIRECTORY, NOTES.read_text("utf-8"))
+    assert (PROJECT / "benchmarks" / "RESULTS.md").read_text("utf-8") == made
+
+
+@pytest.mark.skipif(not kept(DIRECTORY), reason="a source distribution goes without the figures")
 @pytest.mark.parametrize(
     ("file", "made"), [(speed_page.PAGE, speed_page.for_page), (speed_page.README, speed_page.for_readme)]
 )
