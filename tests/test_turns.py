@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
@@ -95,7 +95,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 
 @asynccontextmanager
-async def beside_another_task() -> AsyncIterator[list[None]]:
+async def beside_another_task() -> AsyncGenerator[list[None], None]:
     """The turns that the other one has had."""
     turns: list[None] = []
 
