@@ -124,7 +124,7 @@ _ALL = (
         "trio_kprod: `send_nowait`, and `await send` where there is no room",
         "waited",
     ),
-    *_ours("await send", 120_000, "trio_kprod: `await send` for each message", "waited"),
+    *_ours("await send", 250_000, "trio_kprod: `await send` for each message", "waited"),
     *_ours(
         "send_many",
         300_000,
