@@ -42,7 +42,8 @@ class Given:
         topic = self.topics["topic"]
         room.bound, room.max_bytes, room.wake_at = 10, sys.maxsize, 100.0
         intake.millisecond, intake.millisecond_ends, ledger.run = self.stamp, 1.0, self.partition
-        topic.name, topic.max_message_size = "topic" * 9, 10_000
+        room.unsettled_bytes = room.tasks_waiting = topic.unsettled = topic.unsettled_bytes = 0
+        topic.name, topic.max_message_size, topic.limited = "topic" * 9, 10_000, False
         self.sender = Sender(**self.parts)
 
     def _in_python(self, *_: Any, **keywords: Any) -> None:

@@ -133,10 +133,11 @@ class Sends:
         room.tasks_waiting = self._mostly(0, 1)
         room.unsettled_bytes = self._mostly(0, 900, sys.maxsize)
         room.wake_at = self._mostly(inf, 0, 5, nan)
-        topic.limited = self._mostly(False, True)
+        topic.unsettled = topic.unsettled_bytes = self._mostly(0, 7, 2**70)
         topic.max_message_size = self._mostly(sys.maxsize, 50, 10_000)
         if self._mostly(True, False):
             topic.name = "topic"
+            topic.limited = self._mostly(False, True)
             self._intake.millisecond = 1_700_000_000_000
             self._ledger.run = 7
         self._topics["topic"] = topic

@@ -5,10 +5,37 @@
 #include <stddef.h>
 #include <structmember.h>
 
-#define FIELD(type, field, kind) {#field, kind, offsetof(type, field), 0, NULL}
+#define FIELD(name, place) {name, T_OBJECT_EX, offsetof(Counters, fields) + (place) * sizeof(PyObject *), 0, NULL}
 #define END {NULL, 0, 0, 0, NULL}
 
-/* ---- when one of them goes -------------------------------------------------------------------------- */
+static PyMemberDef room_members[] = {
+    FIELD("bound", ROOM_BOUND),
+    FIELD("max_bytes", ROOM_MAX_BYTES),
+    FIELD("tasks_waiting", ROOM_TASKS_WAITING),
+    FIELD("unsettled_bytes", ROOM_UNSETTLED_BYTES),
+    FIELD("wake_at", ROOM_WAKE_AT),
+    END,
+};
+
+static PyMemberDef topic_members[] = {
+    FIELD("limited", TOPIC_LIMITED),
+    FIELD("max_message_size", TOPIC_MAX_MESSAGE_SIZE),
+    FIELD("name", TOPIC_NAME),
+    FIELD("unsettled", TOPIC_UNSETTLED),
+    FIELD("unsettled_bytes", TOPIC_UNSETTLED_BYTES),
+    END,
+};
+
+static PyMemberDef intake_members[] = {
+    FIELD("millisecond", INTAKE_MILLISECOND),
+    FIELD("millisecond_ends", INTAKE_MILLISECOND_ENDS),
+    END,
+};
+
+static PyMemberDef ledger_members[] = {
+    FIELD("run", LEDGER_RUN),
+    END,
+};
 
 void
 free_instance(PyObject *self)
@@ -20,67 +47,22 @@ free_instance(PyObject *self)
 }
 
 static void
-free_topic(PyObject *self)
+release(Counters *self)
 {
-    Py_CLEAR(((TopicCounters *)self)->name);
-    free_instance(self);
+    for (size_t i = 0; i < sizeof(self->fields) / sizeof(self->fields[0]); i++) {
+        Py_XDECREF(self->fields[i]);
+    }
+    free_instance((PyObject *)self);
 }
 
-static void
-free_intake(PyObject *self)
-{
-    Py_CLEAR(((IntakeCounters *)self)->millisecond);
-    free_instance(self);
-}
-
-static void
-free_ledger(PyObject *self)
-{
-    Py_CLEAR(((LedgerCounters *)self)->run);
-    free_instance(self);
-}
-
-/* ---- their fields ----------------------------------------------------------------------------------- */
-
-static PyMemberDef room_members[] = {
-    FIELD(RoomCounters, bound, T_PYSSIZET),
-    FIELD(RoomCounters, max_bytes, T_PYSSIZET),
-    FIELD(RoomCounters, tasks_waiting, T_PYSSIZET),
-    FIELD(RoomCounters, unsettled_bytes, T_PYSSIZET),
-    FIELD(RoomCounters, wake_at, T_DOUBLE),
-    END,
-};
-
-static PyMemberDef topic_members[] = {
-    FIELD(TopicCounters, limited, T_BOOL),
-    FIELD(TopicCounters, max_message_size, T_PYSSIZET),
-    FIELD(TopicCounters, name, T_OBJECT_EX),
-    FIELD(TopicCounters, unsettled, T_PYSSIZET),
-    FIELD(TopicCounters, unsettled_bytes, T_PYSSIZET),
-    END,
-};
-
-static PyMemberDef intake_members[] = {
-    FIELD(IntakeCounters, millisecond, T_OBJECT_EX),
-    FIELD(IntakeCounters, millisecond_ends, T_DOUBLE),
-    END,
-};
-
-static PyMemberDef ledger_members[] = {
-    FIELD(LedgerCounters, run, T_OBJECT_EX),
-    END,
-};
-
-/* ---- the types -------------------------------------------------------------------------------------- */
-
-#define COUNTERS(type, members, release)                                                                      \
+#define COUNTERS(type, members)                                                                               \
     {                                                                                                         \
-        .name = "trio_kprod_speedups._compiled." #type, .basicsize = sizeof(type),                            \
+        .name = "trio_kprod_speedups._compiled." type, .basicsize = sizeof(Counters),                         \
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,                                                    \
         .slots = (PyType_Slot[]){{Py_tp_members, members}, {Py_tp_dealloc, release}, {0, NULL}},              \
     }
 
-PyType_Spec room_counters_spec = COUNTERS(RoomCounters, room_members, free_instance);
-PyType_Spec topic_counters_spec = COUNTERS(TopicCounters, topic_members, free_topic);
-PyType_Spec intake_counters_spec = COUNTERS(IntakeCounters, intake_members, free_intake);
-PyType_Spec ledger_counters_spec = COUNTERS(LedgerCounters, ledger_members, free_ledger);
+PyType_Spec room_counters_spec = COUNTERS("RoomCounters", room_members);
+PyType_Spec topic_counters_spec = COUNTERS("TopicCounters", topic_members);
+PyType_Spec intake_counters_spec = COUNTERS("IntakeCounters", intake_members);
+PyType_Spec ledger_counters_spec = COUNTERS("LedgerCounters", ledger_members);

@@ -35,6 +35,7 @@ enum {
     APPEND,
     TOPIC_TYPE,
     NO_HEADERS,
+    ONE,
     HELD
 };
 
@@ -63,38 +64,65 @@ failed_or_unusual(void)
     return PyErr_Occurred() ? FAILED : UNUSUAL;
 }
 
+/* ---- numbers ---------------------------------------------------------------------------------------- */
+
+/* What is no number leaves an error behind. A counter that was never set is -1, which is not usual. */
+
+static Py_ssize_t
+number(PyObject *counter)
+{
+    return counter == NULL ? -1 : PyLong_AsSsize_t(counter);
+}
+
+static double
+seconds(PyObject *counter)
+{
+    return counter == NULL ? -1.0 : PyFloat_AsDouble(counter);
+}
+
+static PyObject *
+sum(PyObject *counter, PyObject *more)
+{
+    return counter == NULL ? NULL : PyNumber_Add(counter, more);
+}
+
+static PyObject **
+fields_of(Sender *self, int counters)
+{
+    return ((Counters *)self->held[counters])->fields;
+}
+
 /* ---- accepting: from here on no Python code runs ---------------------------------------------------- */
 
 static int
-is_usual(Sender *self, const TopicCounters *topic, Py_ssize_t size, double now)
+is_usual(Sender *self, const Counters *topic, Py_ssize_t size, double now)
 {
-    const RoomCounters *room = (RoomCounters *)self->held[THE_ROOM];
-    const IntakeCounters *intake = (IntakeCounters *)self->held[THE_INTAKE];
+    PyObject *const *room = fields_of(self, THE_ROOM), *const *intake = fields_of(self, THE_INTAKE);
     Py_ssize_t queued = PyObject_Size(self->held[THE_QUEUE]) + 1;
-    return !topic->limited && room->tasks_waiting == 0 && size <= topic->max_message_size &&
-           room->unsettled_bytes <= room->max_bytes - size && queued > 0 && queued <= room->bound &&
-           (double)queued < room->wake_at && now < intake->millisecond_ends;
+    return topic->fields[TOPIC_LIMITED] == Py_False && number(room[ROOM_TASKS_WAITING]) == 0 &&
+           size <= number(topic->fields[TOPIC_MAX_MESSAGE_SIZE]) &&
+           number(room[ROOM_UNSETTLED_BYTES]) <= number(room[ROOM_MAX_BYTES]) - size &&
+           queued > 0 && queued <= number(room[ROOM_BOUND]) && (double)queued < seconds(room[ROOM_WAKE_AT]) &&
+           now < seconds(intake[INTAKE_MILLISECOND_ENDS]) && !PyErr_Occurred();
 }
 
 static Outcome
-fill(Sender *self, PyObject *entry, Fields fields, const TopicCounters *topic, Py_ssize_t size)
+fill(Sender *self, PyObject *entry, Fields fields, const Counters *topic, PyObject *size)
 {
-    PyObject *counted = PyLong_FromSsize_t(size);
-    fields[TOPIC] = topic->name;
+    fields[TOPIC] = topic->fields[TOPIC_NAME];
     if (fields[TIMESTAMP_MS] == Py_None) {
-        fields[TIMESTAMP_MS] = ((IntakeCounters *)self->held[THE_INTAKE])->millisecond;
+        fields[TIMESTAMP_MS] = fields_of(self, THE_INTAKE)[INTAKE_MILLISECOND];
     }
-    fields[SIZE] = counted;
-    fields[RUN] = ((LedgerCounters *)self->held[THE_LEDGER])->run;
+    fields[SIZE] = size;
+    fields[RUN] = fields_of(self, THE_LEDGER)[LEDGER_RUN];
     Outcome outcome = DONE;
     for (int field = 0; field < ENTRY_FIELDS; field++) {
         if (fields[field] == NULL) {
-            outcome = failed_or_unusual();
+            outcome = UNUSUAL;
         }
         Py_XINCREF(fields[field]);
         PyTuple_SetItem(entry, field, fields[field]);
     }
-    Py_XDECREF(counted);
     return outcome;
 }
 
@@ -106,22 +134,48 @@ append(Sender *self, PyObject *entry)
     return none == NULL ? FAILED : DONE;
 }
 
-static Outcome
-accept_for(Sender *self, TopicCounters *topic, PyObject *entry, Fields fields, Py_ssize_t size)
+static void
+replace(PyObject **field, PyObject **value)
 {
-    double now = PyFloat_AsDouble(fields[ACCEPTED_AT]);
-    if ((now == -1.0 && PyErr_Occurred()) || !is_usual(self, topic, size, now)) {
+    PyObject *former = *field;
+    *field = *value;
+    *value = former;
+}
+
+/* Everything that can fail comes before the message is in the queue; the counters follow it for sure. */
+static Outcome
+append_and_count(Sender *self, Counters *topic, PyObject *entry, PyObject *size)
+{
+    PyObject **room_bytes = &fields_of(self, THE_ROOM)[ROOM_UNSETTLED_BYTES];
+    PyObject **topic_bytes = &topic->fields[TOPIC_UNSETTLED_BYTES], **count = &topic->fields[TOPIC_UNSETTLED];
+    PyObject *in_room = sum(*room_bytes, size);
+    PyObject *in_topic = sum(*topic_bytes, size);
+    PyObject *counted = sum(*count, self->held[ONE]);
+    Outcome outcome = in_room && in_topic && counted ? append(self, entry) : failed_or_unusual();
+    if (outcome == DONE) {
+        replace(room_bytes, &in_room);
+        replace(topic_bytes, &in_topic);
+        replace(count, &counted);
+    }
+    Py_XDECREF(in_room);
+    Py_XDECREF(in_topic);
+    Py_XDECREF(counted);
+    return outcome;
+}
+
+static Outcome
+accept_for(Sender *self, Counters *topic, PyObject *entry, Fields fields, Py_ssize_t size)
+{
+    double now = seconds(fields[ACCEPTED_AT]);
+    if (!is_usual(self, topic, size, now)) {
         return failed_or_unusual();
     }
-    Outcome outcome = fill(self, entry, fields, topic, size);
+    PyObject *counted = PyLong_FromSsize_t(size);
+    Outcome outcome = counted == NULL ? FAILED : fill(self, entry, fields, topic, counted);
     if (outcome == DONE) {
-        outcome = append(self, entry);
+        outcome = append_and_count(self, topic, entry, counted);
     }
-    if (outcome == DONE) {
-        ((RoomCounters *)self->held[THE_ROOM])->unsettled_bytes += size;
-        topic->unsettled += 1;
-        topic->unsettled_bytes += size;
-    }
+    Py_XDECREF(counted);
     return outcome;
 }
 
@@ -133,7 +187,7 @@ accept_entry(Sender *self, PyObject *entry, Fields fields, Py_ssize_t size)
         return failed_or_unusual();
     }
     Py_INCREF(topic);
-    Outcome outcome = accept_for(self, (TopicCounters *)topic, entry, fields, size);
+    Outcome outcome = accept_for(self, (Counters *)topic, entry, fields, size);
     Py_DECREF(topic);
     return outcome;
 }
@@ -441,7 +495,8 @@ new_sender(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->held[APPEND] = PyObject_GetAttrString(parts[THE_QUEUE], "append");
     self->held[TOPIC_TYPE] = Py_NewRef((PyObject *)state->types[TOPIC_COUNTERS]);
     self->held[NO_HEADERS] = PyTuple_New(0);
-    if (self->held[APPEND] == NULL || self->held[NO_HEADERS] == NULL) {
+    self->held[ONE] = PyLong_FromLong(1);
+    if (self->held[APPEND] == NULL || self->held[NO_HEADERS] == NULL || self->held[ONE] == NULL) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;

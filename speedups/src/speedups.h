@@ -18,38 +18,19 @@ enum {
     ENTRY_FIELDS
 };
 
-/* The fields that Python and C share: the classes of trio_kprod/_counters.py, which says what they mean.
+/* What Python and C share: instances of the classes of trio_kprod/_counters.py, which says what the fields mean.
 
-   Those that are objects are text and whole numbers only, so the garbage collector need not know of them. */
-
-typedef struct {
-    PyObject_HEAD
-    Py_ssize_t bound;
-    Py_ssize_t max_bytes;
-    Py_ssize_t tasks_waiting;
-    Py_ssize_t unsettled_bytes;
-    double wake_at;
-} RoomCounters;
+   The fields are Python's own objects, as those of `__slots__` are: so Python is as quick with them as ever. All
+   of them are numbers and text, of which the garbage collector need not know. */
+enum { ROOM_BOUND, ROOM_MAX_BYTES, ROOM_TASKS_WAITING, ROOM_UNSETTLED_BYTES, ROOM_WAKE_AT };
+enum { TOPIC_LIMITED, TOPIC_MAX_MESSAGE_SIZE, TOPIC_NAME, TOPIC_UNSETTLED, TOPIC_UNSETTLED_BYTES };
+enum { INTAKE_MILLISECOND, INTAKE_MILLISECOND_ENDS };
+enum { LEDGER_RUN };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *name;
-    Py_ssize_t max_message_size;
-    Py_ssize_t unsettled;
-    Py_ssize_t unsettled_bytes;
-    char limited;
-} TopicCounters;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *millisecond;
-    double millisecond_ends;
-} IntakeCounters;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *run;
-} LedgerCounters;
+    PyObject *fields[5]; /* as many as the largest has */
+} Counters;
 
 /* The types of this module, in the order in which they are made. */
 enum { ROOM_COUNTERS, TOPIC_COUNTERS, INTAKE_COUNTERS, LEDGER_COUNTERS, SENDER, TYPES };
