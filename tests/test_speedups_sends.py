@@ -23,6 +23,7 @@ from hypothesis import given, settings, strategies as st
 from tests._fake_client import FakeClient, check_sums, open_fake, settle_down
 from trio_kprod import Instrument, Producer, ProducerClosed, _counters, _intake
 from trio_kprod._messages import HEADERS, VALUE
+from trio_kprod._room import TopicAccount
 from trio_kprod._speedups import compiled
 
 pytestmark = pytest.mark.skipif(
@@ -92,6 +93,13 @@ _sends: st.SearchStrategy[Any] = st.tuples(
 _manys: st.SearchStrategy[Any] = st.tuples(
     st.just("_accept_item"), st.tuples(st.sampled_from(["topic", "good", "new"]), _items), st.just({})
 )
+_offers: st.SearchStrategy[Any] = st.tuples(
+    st.just("_offer"), st.tuples(_texts, _bytes, _bytes, _headers, _numbers, _numbers), st.just({})
+) | st.tuples(
+    st.just("_offer"),
+    st.tuples(_texts, _bytes, st.none(), st.none(), st.none(), st.none(), st.sampled_from([None, 7])),
+    st.fixed_dictionaries({}, optional={"wake": st.booleans()}),
+)
 _acts: st.SearchStrategy[Any] = st.tuples(
     st.sampled_from(["turn", "time passes", "acknowledge", "cut", "stall", "recover"]),
     st.just(()),
@@ -107,7 +115,7 @@ class Pair:
         self._clients = clients
 
     async def do(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        if name in ("send_nowait", "_accept_item"):
+        if name in ("send_nowait", "_offer", "_accept_item"):
             compiled, python = self._producers
             found = outcome(getattr(compiled, name), *args, **keywords)
             expected = outcome(getattr(Producer, name), python, *args, **keywords)
@@ -132,7 +140,10 @@ def outcome(call: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         returned = call(*args, **keywords)
     except Exception as error:
         return type(error), str(error)
-    return returned and returned[0]  # of what found no room, its entry: the topics are two
+    if returned is None:
+        return None
+    assert isinstance(returned[1], TopicAccount)
+    return returned[0], returned[1].name, returned[2:]
 
 
 def state(producer: Producer[Any, Any]) -> Any:
@@ -156,7 +167,7 @@ _ACTS: dict[str, Callable[[Any, FakeClient], object]] = {
 
 @settings(max_examples=250, deadline=None, derandomize=True, database=None)
 @given(
-    steps=st.lists(st.one_of(_sends, _sends, _manys, _acts), max_size=30),
+    steps=st.lists(st.one_of(_sends, _sends, _offers, _manys, _acts), max_size=30),
     threshold=st.sampled_from([0, 1, 4]),
     interval=st.sampled_from([0, 1.0]),
     queue_size=st.sampled_from([3, 12]),
@@ -248,7 +259,8 @@ async def test_without_the_rest_of_it_there_is_no_use() -> None:
     parts = {
         "room": producer._room, "intake": producer._intake, "ledger": producer._intake.ledger,
         "topics": producer._topics, "queue": deque(), "clock": float, "token": None,
-        "current_token": lambda: None, "send_nowait": lambda *_: 1 / 0, "accept_item": lambda *_: 1 / 0,
+        "current_token": lambda: None, "send_nowait": lambda *_: 1 / 0,
+        "offer": lambda *_: 1 / 0, "accept_item": lambda *_: 1 / 0,
     }  # fmt: skip
     for name in parts:
         with pytest.raises(TypeError):
@@ -299,6 +311,7 @@ def sender_with(producer: Producer[Any, Any], **parts: Any) -> Any:
             "token": None,
             "current_token": lambda: None,
             "send_nowait": Producer.send_nowait.__get__(producer),
+            "offer": Producer._offer.__get__(producer),
             "accept_item": Producer._accept_item.__get__(producer),
             **parts,
         }

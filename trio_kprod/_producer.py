@@ -476,10 +476,12 @@ class Producer(Generic[K, V]):
             token=self._token,
             current_token=current_trio_token,
             send_nowait=self.send_nowait,
+            offer=self._offer,
             accept_item=self._accept_item,
         )
         # Not by `vars`: with a dict of its own, an instance is slower in all that it does.
         self.send_nowait = sender.send_nowait  # type: ignore[method-assign]
+        self._offer = sender.offer  # type: ignore[method-assign]
         self._accept_item = sender.accept_item  # type: ignore[method-assign]
 
     def _fork(self) -> None:

@@ -36,7 +36,7 @@ class Given:
             "room": Room(), "intake": Intake(), "ledger": Ledger(),
             "topics": self.topics, "queue": self.queue,
             "clock": lambda: 0.0, "token": None, "current_token": lambda: None,
-            "send_nowait": self._in_python, "accept_item": self._in_python,
+            "send_nowait": self._in_python, "offer": self._in_python, "accept_item": self._in_python,
         }  # fmt: skip
         room, intake, ledger = self.parts["room"], self.parts["intake"], self.parts["ledger"]
         topic = self.topics["topic"]
@@ -74,6 +74,11 @@ def calls(given: Given) -> dict[str, Callable[[], object]]:
         "a send that raises": lambda: send(topic, given.value, key=given.key, nonsense=True),
         "a send to another topic": lambda: send("new", given.value),
         "a send without room": lambda: send(topic, b"", headers=given.headers * 200),
+        "an offer": lambda: given.sender.offer(
+            topic, given.value, given.key, given.headers, given.partition, given.stamp
+        ),
+        "a tracked one": lambda: given.sender.offer(topic, given.value, given.key, None, None, None, 7),
+        "an offer in Python": lambda: given.sender.offer(topic, given.value, given.key, nonsense=True),
         "an item": lambda: given.sender.accept_item(topic, (given.key, given.value)),
         "an item in Python": lambda: given.sender.accept_item(topic, [given.key]),
         "a sender": lambda: Sender(**given.parts),

@@ -117,7 +117,7 @@ class Sends:
         self._sender = Sender(
             room=self._room, intake=self._intake, ledger=self._ledger, topics=self._topics, queue=self._queue,
             clock=lambda: self._now, token=None, current_token=lambda: self._token,
-            send_nowait=self._in_python, accept_item=self._in_python,
+            send_nowait=self._in_python, offer=self._in_python, accept_item=self._in_python,
         )  # fmt: skip
         self.change()
 
@@ -151,8 +151,13 @@ class Sends:
     def try_one(self) -> tuple[int, str]:
         before = len(self._queue)
         try:
-            if self._random.random() < 0.7:
+            kind = self._random.random()
+            if kind < 0.6:
                 told = self._sender.send_nowait(*self._arguments(), **self._keywords())
+            elif kind < 0.8:
+                told = self._sender.offer(*self._arguments(), *self._rest())
+                if isinstance(told, tuple):
+                    told = told[3:] or None
             else:
                 told = self._sender.accept_item(*self._arguments()[:1], self._item())
         except TypeError:
@@ -180,6 +185,12 @@ class Sends:
         if chance() < 0.2:
             keywords[choice(("timestamp_ms", "value", "nonsense"))] = choice(_NUMBERS + _NONSENSE)
         return keywords
+
+    def _rest(self) -> list[Any]:
+        """Of the arguments of an offer."""
+        choice, chance = self._random.choice, self._random.random
+        right = (_BYTES, [None, *_HEADERS], [None, *_NUMBERS[:4]], [None, *_NUMBERS], [None, 7, 2**70])
+        return [choice(one if chance() < 0.97 else _NONSENSE) for one in right[: choice((5, 4, 4, 3))]]
 
     def _item(self) -> Any:
         value, key = self._bytes(), self._bytes()

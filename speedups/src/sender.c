@@ -1,5 +1,7 @@
 /* `Sender`: the usual send of a message, in one call.
 
+   `offer` is what `send` awaits nothing for, `accept_item` the same for `send_many`.
+
    Usual means: every argument is of just the type that it should be; the topic is known and not limited; there
    is room, nobody waits for some, and nothing has to be woken. Everything else, errors too, is for the Python
    method of the same name, which is called with the same arguments. So each rule that says what happens then
@@ -31,6 +33,7 @@ enum {
     THE_TOKEN,
     CURRENT_TOKEN,
     SEND_NOWAIT,
+    OFFER,
     ACCEPT_ITEM,
     APPEND,
     TOPIC_TYPE,
@@ -268,8 +271,9 @@ measure(Fields fields)
     return RECORD_OVERHEAD + key + value + headers;
 }
 
+/* Once it is done, `accepted` is the entry. */
 static Outcome
-accept_with_headers(Sender *self, Fields fields)
+accept_with_headers(Sender *self, Fields fields, PyObject **accepted)
 {
     Py_ssize_t size = measure(fields);
     if (size == UNKNOWN) {
@@ -282,6 +286,9 @@ accept_with_headers(Sender *self, Fields fields)
         fields[ACCEPTED_AT] = now;
         outcome = accept_entry(self, entry, fields, size);
     }
+    if (outcome == DONE) {
+        *accepted = Py_NewRef(entry);
+    }
     Py_XDECREF(entry);
     Py_XDECREF(now);
     return outcome;
@@ -289,7 +296,7 @@ accept_with_headers(Sender *self, Fields fields)
 
 /* The headers become a tuple first: a list could change while the clock is read. */
 static Outcome
-accept(Sender *self, Fields fields)
+accept(Sender *self, Fields fields, PyObject **accepted)
 {
     PyObject *given = fields[HEADERS] == Py_None ? self->held[NO_HEADERS] : fields[HEADERS];
     if (!PyTuple_CheckExact(given) && !PyList_CheckExact(given)) {
@@ -300,7 +307,7 @@ accept(Sender *self, Fields fields)
         return FAILED;
     }
     fields[HEADERS] = headers;
-    Outcome outcome = accept_with_headers(self, fields);
+    Outcome outcome = accept_with_headers(self, fields, accepted);
     Py_DECREF(headers);
     return outcome;
 }
@@ -400,26 +407,59 @@ call_python(PyObject *method, PyObject *const *args, Py_ssize_t count, PyObject 
     return result;
 }
 
+static Outcome
+accept_in_place(Sender *self, Fields fields, PyObject **accepted)
+{
+    Outcome outcome = check_place(self);
+    return outcome == DONE ? accept(self, fields, accepted) : outcome;
+}
+
 static PyObject *
 send_nowait(Sender *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     Fields fields;
+    PyObject *entry = NULL;
     Outcome outcome = read_arguments(fields, args, count, names);
     if (outcome == DONE) {
-        outcome = check_place(self);
+        outcome = accept_in_place(self, fields, &entry);
     }
-    if (outcome == DONE) {
-        outcome = accept(self, fields);
-    }
+    Py_XDECREF(entry);
     if (outcome == UNUSUAL) {
         return call_python(self->held[SEND_NOWAIT], args, count, names);
     }
     return outcome == DONE ? Py_NewRef(Py_None) : NULL;
 }
 
+/* Returns what the Python does: the entry, its topic, and that it is accepted. */
+static PyObject *
+offer(Sender *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Fields fields;
+    PyObject *entry = NULL;
+    Outcome outcome = UNUSUAL;
+    int arguments = TIMESTAMP_MS + 1; /* and perhaps a ticket */
+    if (names == NULL && (count == arguments || count == arguments + 1)) {
+        begin(fields, args[TOPIC], args[VALUE], args[KEY]);
+        fields[HEADERS] = args[HEADERS];
+        fields[PARTITION] = args[PARTITION];
+        fields[TIMESTAMP_MS] = args[TIMESTAMP_MS];
+        fields[TICKET] = count == arguments ? Py_None : args[arguments];
+        outcome = accept_in_place(self, fields, &entry);
+    }
+    if (outcome == UNUSUAL) {
+        return call_python(self->held[OFFER], args, count, names);
+    }
+    if (outcome == FAILED) {
+        return NULL;
+    }
+    PyObject *topic = PyDict_GetItemWithError(self->held[THE_TOPICS], args[TOPIC]);
+    return Py_BuildValue("(NNO)", entry, Py_NewRef(topic == NULL ? Py_None : topic), Py_True);
+}
+
 static PyObject *
 accept_item(Sender *self, PyObject *const *args, Py_ssize_t count)
 {
+    PyObject *entry = NULL;
     Outcome outcome = UNUSUAL;
     if (count == 2) {
         Fields fields;
@@ -430,8 +470,9 @@ accept_item(Sender *self, PyObject *const *args, Py_ssize_t count)
         else {
             begin(fields, args[0], item, Py_None);
         }
-        outcome = accept(self, fields);
+        outcome = accept(self, fields, &entry);
     }
+    Py_XDECREF(entry);
     if (outcome == UNUSUAL) {
         return call_python(self->held[ACCEPT_ITEM], args, count, NULL);
     }
@@ -465,16 +506,16 @@ release(Sender *self)
 static int
 read_parts(PyObject *args, PyObject *keywords, State *state, PyObject **parts)
 {
-    static char *names[] = {"room",  "intake", "ledger",        "topics",      "queue",
-                            "clock", "token",  "current_token", "send_nowait", "accept_item", NULL};
+    static char *names[] = {"room",          "intake",      "ledger", "topics",      "queue", "clock", "token",
+                            "current_token", "send_nowait", "offer",  "accept_item", NULL};
     return PyArg_ParseTupleAndKeywords(
-        args, keywords, "$O!O!O!O!OOOOOO:Sender", names,
+        args, keywords, "$O!O!O!O!OOOOOOO:Sender", names,
         state->types[ROOM_COUNTERS], &parts[THE_ROOM],
         state->types[INTAKE_COUNTERS], &parts[THE_INTAKE],
         state->types[LEDGER_COUNTERS], &parts[THE_LEDGER],
         &PyDict_Type, &parts[THE_TOPICS],
         &parts[THE_QUEUE], &parts[THE_CLOCK], &parts[THE_TOKEN], &parts[CURRENT_TOKEN],
-        &parts[SEND_NOWAIT], &parts[ACCEPT_ITEM]);
+        &parts[SEND_NOWAIT], &parts[OFFER], &parts[ACCEPT_ITEM]);
 }
 
 static PyObject *
@@ -506,6 +547,9 @@ static PyMethodDef methods[] = {
     {"send_nowait", (PyCFunction)(void (*)(void))send_nowait, METH_FASTCALL | METH_KEYWORDS,
      "send_nowait($self, topic, value=None, *, key=None, headers=None, partition=None, timestamp_ms=None)\n--\n\n"
      "Accept a message for delivery, or raise; never blocks, never a checkpoint. See `Producer.send_nowait`."},
+    {"offer", (PyCFunction)(void (*)(void))offer, METH_FASTCALL | METH_KEYWORDS,
+     "offer($self, topic, value, key, headers, partition, timestamp_ms, ticket=None, *, wake=True)\n--\n\n"
+     "Queue a message of `Producer.send`; its entry, its topic, and whether there was room."},
     {"accept_item", (PyCFunction)(void (*)(void))accept_item, METH_FASTCALL,
      "accept_item($self, topic, item, /)\n--\n\nQueue an item of `Producer.send_many`; None if there was room."},
     {NULL, NULL, 0, NULL},
