@@ -6,8 +6,8 @@ setup(
     ext_modules=[
         Extension(
             "trio_kprod_speedups._compiled",
-            sources=["src/module.c", "src/counters.c", "src/records.c", "src/sender.c"],
-            depends=["src/speedups.h"],
+            sources=[f"src/{name}.c" for name in ("module", "records", "counters", "accepting", "sender")],
+            depends=["src/speedups.h", "src/sender.h"],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,
         )
