@@ -258,7 +258,7 @@ async def test_without_the_rest_of_it_there_is_no_use() -> None:
     producer = await opened()
     parts = {
         "room": producer._room, "intake": producer._intake, "ledger": producer._intake.ledger,
-        "topics": producer._topics, "queue": deque(), "clock": float, "token": None,
+        "topics": producer._topics, "queue": deque(), "clock": float, "read_wall_clock": float, "token": None,
         "current_token": lambda: None, "send_nowait": lambda *_: 1 / 0,
         "offer": lambda *_: 1 / 0, "accept_item": lambda *_: 1 / 0,
     }  # fmt: skip
@@ -308,6 +308,7 @@ def sender_with(producer: Producer[Any, Any], **parts: Any) -> Any:
             "topics": producer._topics,
             "queue": producer._room.queue,
             "clock": lambda: 0.0,
+            "read_wall_clock": producer._intake.read_wall_clock,
             "token": None,
             "current_token": lambda: None,
             "send_nowait": Producer.send_nowait.__get__(producer),

@@ -136,7 +136,7 @@ class Intake(IntakeCounters):
         elif now < self.millisecond_ends:
             timestamp_ms = self.millisecond
         else:
-            timestamp_ms = self._read_wall_clock(now)
+            timestamp_ms = self.read_wall_clock(now)
         if size > topic.max_message_size:
             raise self._too_large(topic, size)
         return topic.name, value, key, pairs, partition, timestamp_ms, size, now, ticket, self.ledger.run
@@ -172,7 +172,7 @@ class Intake(IntakeCounters):
             return bytes(data)
         raise TypeError(f"{name} must return bytes or None, but for {shown(given)} it returned {shown(data)}")
 
-    def _read_wall_clock(self, now: float) -> int:
+    def read_wall_clock(self, now: float) -> int:
         """Once a millisecond: what comes within it is stamped the same. (And is encoded with less work.)"""
         self.millisecond_ends = now + 0.001
         self.millisecond = time_ns() // 1_000_000

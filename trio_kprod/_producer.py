@@ -473,6 +473,7 @@ class Producer(Generic[K, V]):
             topics=intake.topics,
             queue=self._room.queue,
             clock=intake.clock,
+            read_wall_clock=intake.read_wall_clock,
             token=self._token,
             current_token=current_trio_token,
             send_nowait=self.send_nowait,

@@ -35,7 +35,8 @@ class Given:
         self.parts = {
             "room": Room(), "intake": Intake(), "ledger": Ledger(),
             "topics": self.topics, "queue": self.queue,
-            "clock": lambda: 0.0, "token": None, "current_token": lambda: None,
+            "clock": lambda: 0.0, "read_wall_clock": lambda _: 0, "token": None,
+            "current_token": lambda: None,
             "send_nowait": self._in_python, "offer": self._in_python, "accept_item": self._in_python,
         }  # fmt: skip
         room, intake, ledger = self.parts["room"], self.parts["intake"], self.parts["ledger"]

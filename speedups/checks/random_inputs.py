@@ -116,10 +116,15 @@ class Sends:
         self._queue: deque[Any] = deque()
         self._sender = Sender(
             room=self._room, intake=self._intake, ledger=self._ledger, topics=self._topics, queue=self._queue,
-            clock=lambda: self._now, token=None, current_token=lambda: self._token,
+            clock=lambda: self._now, read_wall_clock=self._read,
+            token=None, current_token=lambda: self._token,
             send_nowait=self._in_python, offer=self._in_python, accept_item=self._in_python,
         )  # fmt: skip
         self.change()
+
+    def _read(self, now: float) -> int:
+        self._intake.millisecond_ends = now + self._mostly(0.001, 0.0)
+        return 0
 
     def _in_python(self, *_: Any, **__: Any) -> str:
         return "left to Python"

@@ -55,15 +55,15 @@ fields_of(Sender *self, int counters)
 /* ---- accepting: from here on no Python code runs ---------------------------------------------------- */
 
 static int
-is_usual(Sender *self, const Counters *topic, Py_ssize_t size, double now)
+is_usual(Sender *self, const Counters *topic, Py_ssize_t size)
 {
-    PyObject *const *room = fields_of(self, THE_ROOM), *const *intake = fields_of(self, THE_INTAKE);
+    PyObject *const *room = fields_of(self, THE_ROOM);
     Py_ssize_t queued = PyObject_Size(self->held[THE_QUEUE]) + 1;
     return topic->fields[TOPIC_LIMITED] == Py_False && number(room[ROOM_TASKS_WAITING]) == 0 &&
            size <= number(topic->fields[TOPIC_MAX_MESSAGE_SIZE]) &&
            number(room[ROOM_UNSETTLED_BYTES]) <= number(room[ROOM_MAX_BYTES]) - size &&
            queued > 0 && queued <= number(room[ROOM_BOUND]) && (double)queued < seconds(room[ROOM_WAKE_AT]) &&
-           now < seconds(intake[INTAKE_MILLISECOND_ENDS]) && !PyErr_Occurred();
+           !PyErr_Occurred();
 }
 
 static Outcome
@@ -126,8 +126,7 @@ append_and_count(Sender *self, Counters *topic, PyObject *entry, PyObject *size)
 static Outcome
 accept_for(Sender *self, Counters *topic, PyObject *entry, Fields fields, Py_ssize_t size)
 {
-    double now = seconds(fields[ACCEPTED_AT]);
-    if (!is_usual(self, topic, size, now)) {
+    if (!is_usual(self, topic, size)) {
         return failed_or_unusual();
     }
     PyObject *counted = PyLong_FromSsize_t(size);
@@ -228,6 +227,22 @@ measure(Fields fields)
     return RECORD_OVERHEAD + key + value + headers;
 }
 
+/* See to it that the time to stamp messages with is that of now. */
+static Outcome
+read_wall_clock(Sender *self, PyObject *now)
+{
+    double time = seconds(now), ends = seconds(fields_of(self, THE_INTAKE)[INTAKE_MILLISECOND_ENDS]);
+    if (PyErr_Occurred()) {
+        return FAILED;
+    }
+    if (time < ends) {
+        return DONE;
+    }
+    PyObject *millisecond = PyObject_CallFunctionObjArgs(self->held[READ_WALL_CLOCK], now, NULL);
+    Py_XDECREF(millisecond);
+    return millisecond == NULL ? FAILED : DONE;
+}
+
 /* Once it is done, `accepted` is the entry. */
 static Outcome
 accept_with_headers(Sender *self, Fields fields, PyObject **accepted)
@@ -238,7 +253,10 @@ accept_with_headers(Sender *self, Fields fields, PyObject **accepted)
     }
     Outcome outcome = FAILED;
     PyObject *now = PyObject_CallNoArgs(self->held[THE_CLOCK]);
-    PyObject *entry = now == NULL ? NULL : PyTuple_New(ENTRY_FIELDS);
+    PyObject *entry = NULL;
+    if (now != NULL && read_wall_clock(self, now) == DONE) {
+        entry = PyTuple_New(ENTRY_FIELDS);
+    }
     if (entry != NULL) {
         fields[ACCEPTED_AT] = now;
         outcome = accept_entry(self, entry, fields, size);

@@ -186,15 +186,16 @@ release(Sender *self)
 static int
 read_parts(PyObject *args, PyObject *keywords, State *state, PyObject **parts)
 {
-    static char *names[] = {"room",          "intake",      "ledger", "topics",      "queue", "clock", "token",
-                            "current_token", "send_nowait", "offer",  "accept_item", NULL};
+    static char *names[] = {
+        "room", "intake", "ledger", "topics", "queue", "clock", "read_wall_clock",
+        "token", "current_token", "send_nowait", "offer", "accept_item", NULL};
     return PyArg_ParseTupleAndKeywords(
-        args, keywords, "$O!O!O!O!OOOOOOO:Sender", names,
+        args, keywords, "$O!O!O!O!OOOOOOOO:Sender", names,
         state->types[ROOM_COUNTERS], &parts[THE_ROOM],
         state->types[INTAKE_COUNTERS], &parts[THE_INTAKE],
         state->types[LEDGER_COUNTERS], &parts[THE_LEDGER],
         &PyDict_Type, &parts[THE_TOPICS],
-        &parts[THE_QUEUE], &parts[THE_CLOCK], &parts[THE_TOKEN], &parts[CURRENT_TOKEN],
+        &parts[THE_QUEUE], &parts[THE_CLOCK], &parts[READ_WALL_CLOCK], &parts[THE_TOKEN], &parts[CURRENT_TOKEN],
         &parts[SEND_NOWAIT], &parts[OFFER], &parts[ACCEPT_ITEM]);
 }
 

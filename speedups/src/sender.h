@@ -10,6 +10,7 @@ enum {
     THE_TOPICS,
     THE_QUEUE,
     THE_CLOCK,
+    READ_WALL_CLOCK,
     THE_TOKEN,
     CURRENT_TOKEN,
     SEND_NOWAIT,

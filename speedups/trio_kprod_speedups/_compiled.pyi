@@ -35,6 +35,7 @@ class Sender:
         topics: dict[str, Any],
         queue: deque[Any],
         clock: Callable[[], float],
+        read_wall_clock: Callable[[float], int],
         token: object,
         current_token: Callable[[], object],
         send_nowait: Callable[..., Any],
