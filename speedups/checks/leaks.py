@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from random_inputs import Intake, Ledger, Room, Topic
-from trio_kprod_speedups import Sender, encode_records
+from trio_kprod_speedups import Sender, encode_records, murmur2
 
 #: Of the memory of the process, which the allocators may hold on to: a leak of a byte a call is more.
 ALLOWED = 512 * 1024
@@ -67,6 +67,8 @@ def calls(given: Given) -> dict[str, Callable[[], object]]:
         "a large batch": lambda: encode_records([given.entry] * 300, 61),
         "a batch with a wrong entry": lambda: encode_records([*batch, given.wrong], 61),
         "a batch that is none": lambda: encode_records([None], 61),
+        "a key": lambda: murmur2(given.key),
+        "a key that is none": lambda: murmur2(given.headers),
         "a send": lambda: send(
             topic, given.value, key=given.key, headers=given.headers, partition=given.partition,
             timestamp_ms=given.stamp,

@@ -19,8 +19,10 @@ from trio_kprod_speedups import (
     Sender,
     TopicCounters,
     encode_records,
+    murmur2,
 )
 
+from trio_kprod._core._partitioners import murmur2 as murmur2_in_python
 from trio_kprod._core._records import encode_in_python
 from trio_kprod._messages import BATCH_OVERHEAD
 
@@ -202,9 +204,28 @@ class Sends:
         return self._random.choice((value, (key, value), [key, value], (value,), (key, value, key)))
 
 
+class Keys:
+    """Keys to hash."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def try_one(self) -> tuple[int, str]:
+        key: Any = self._random.randbytes(self._random.randrange(300))
+        if self._random.random() < 0.1:
+            key = self._random.choice(_NONSENSE)
+        try:
+            found = murmur2(key)
+        except TypeError as error:
+            assert not isinstance(key, bytes)
+            return 1, type(error).__name__
+        assert found == murmur2_in_python(key)
+        return 1, "hashed"
+
+
 def main(count: int, seed: int) -> None:
     random = Random(seed)
-    entries, sends = Entries(random), Sends(random)
+    entries, sends, keys = Entries(random), Sends(random), Keys(random)
     became: Counter[str] = Counter()
     done = 0
     while done < count:
@@ -213,9 +234,10 @@ def main(count: int, seed: int) -> None:
             inputs, what = sends.try_one()
             became[what] += inputs
             done += inputs
-        inputs, what = entries.try_one()
-        became[what] += inputs
-        done += inputs
+        for one in (entries, keys):
+            inputs, what = one.try_one()
+            became[what] += inputs
+            done += inputs
     print(f"{done} inputs from seed {seed}, and no crash: {dict(became.most_common())}")
 
 

@@ -50,3 +50,6 @@ extern PyType_Spec sender_spec;
 
 PyObject *encode_records(PyObject *module, PyObject *args);
 extern const char encode_records_doc[];
+
+PyObject *murmur2(PyObject *module, PyObject *key);
+extern const char murmur2_doc[];

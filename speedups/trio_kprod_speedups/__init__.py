@@ -7,5 +7,6 @@ from ._compiled import (
     Sender as Sender,
     TopicCounters as TopicCounters,
     encode_records as encode_records,
+    murmur2 as murmur2,
 )
 from ._version import __version__ as __version__

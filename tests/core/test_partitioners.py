@@ -10,7 +10,7 @@ import kafka.partitioner
 import pytest
 
 from tests.core.helpers import Bench, message
-from trio_kprod._core._partitioners import adapt, hash_key, murmur2
+from trio_kprod._core._partitioners import adapt, hash_in_python, hash_key, murmur2
 
 #: From Kafka's own UtilsTest.testMurmur2, signed 32 bit as there.
 VECTORS = {
@@ -33,7 +33,10 @@ def test_hashes_are_those_of_kafka_python() -> None:
     at_random = random.Random(5)
     for size in (*range(131), 1_000, 4_099):
         keys = [bytes(size), b"\xff" * size, *(at_random.randbytes(size) for _ in range(20))]
-        assert [murmur2(key) for key in keys] == [kafka.partitioner.murmur2(key) for key in keys]
+        expected = [kafka.partitioner.murmur2(key) for key in keys]
+        assert [murmur2(key) for key in keys] == expected
+        for hash_it in (hash_in_python, hash_key):  # the second is in C, if that is in use
+            assert [hash_it(key) for key in keys] == [digest & 0x7FFFFFFF for digest in expected]
 
 
 def test_a_key_too_long_for_the_cache_hashes_all_the_same() -> None:
