@@ -63,8 +63,9 @@ def test_sigterm_without_a_handler_ends_it_at_once() -> None:
         assert numbers == list(range(partition, partition + 2 * len(numbers), 2))
 
 
-def test_an_interrupt_at_any_line_of_the_main_thread() -> None:
-    ended = run("interrupt_sweep", "60")
+@pytest.mark.parametrize("where", ["thread", "loop"])
+def test_an_interrupt_at_any_line_of_the_main_thread(where: str) -> None:
+    ended = run("interrupt_sweep", where, "60")
     assert ended.returncode == 0, ended.stderr
     assert re.fullmatch(r"60 of \d+ lines, \d+ different ones\n", ended.stdout)
     assert ended.stderr == ""
