@@ -1,4 +1,8 @@
-"""For every test: Ctrl-C as in a terminal, and a real Kafka, started once for those that ask for it."""
+"""For every test: Ctrl-C as in a terminal, both places of the client, and a real Kafka, started once.
+
+What asks for `open_producer` or `own_thread` runs twice: with the client in a thread of its own, and in the
+loop of the test.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,33 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from typing import Any, NoReturn
 
 import pytest
 
+import trio_kprod
 from tests.kafka.cluster import Kafka, some_kafka
 from tests.kafka.jars import Unavailable
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what runs in the background like this, and no test of Ctrl-C would end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+OpenProducer = Callable[..., trio_kprod.ProducerScope[Any, Any]]
+
+
+@pytest.fixture(params=[True, False], ids=["thread", "loop"])
+def own_thread(request: pytest.FixtureRequest) -> bool:
+    """Where the client runs."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def open_producer(own_thread: bool) -> OpenProducer:
+    """`trio_kprod.open_producer`, with the client in one place and then in the other."""
+    return partial(trio_kprod.open_producer, own_thread=own_thread)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

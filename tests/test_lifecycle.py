@@ -29,7 +29,8 @@ from trio.testing import MockClock
 import trio_kprod
 import trio_kprod._intake
 from tests import cycles
-from trio_kprod import Producer, Undelivered, open_producer
+from tests.conftest import OpenProducer
+from trio_kprod import Producer, Undelivered
 from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
 if sys.version_info < (3, 11):
@@ -73,7 +74,9 @@ BODIES: dict[str, Callable[[], BaseException]] = {
 
 
 @pytest.mark.parametrize("kind", BODIES)
-async def test_the_bodys_exception_leaves_as_it_was_and_all_is_delivered(broker: Broker, kind: str) -> None:
+async def test_the_bodys_exception_leaves_as_it_was_and_all_is_delivered(
+    broker: Broker, kind: str, open_producer: OpenProducer
+) -> None:
     error = BODIES[kind]()
     try:
         async with open_producer(broker.bootstrap_servers) as producer:
@@ -89,7 +92,9 @@ async def test_the_bodys_exception_leaves_as_it_was_and_all_is_delivered(broker:
     assert cycles.running_clients() == 0
 
 
-async def test_an_exception_of_the_body_and_one_of_its_clean_up(broker: Broker) -> None:
+async def test_an_exception_of_the_body_and_one_of_its_clean_up(
+    broker: Broker, open_producer: OpenProducer
+) -> None:
     """Python's own chain is not touched."""
     with pytest.raises(KeyError) as caught:
         async with open_producer(broker.bootstrap_servers):
@@ -228,7 +233,7 @@ async def test_cancelled_from_every_side(
         assert trio.current_time() - start == pytest.approx(23)
 
 
-async def test_cancelling_through_the_thread(broker: Broker) -> None:
+async def test_cancelling_through_the_thread(broker: Broker, open_producer: OpenProducer) -> None:
     with trio.CancelScope() as scope:
         async with open_producer(broker.bootstrap_servers) as producer:
             for number in range(6):
@@ -294,7 +299,7 @@ def silent_listener() -> Iterator[tuple[str, socket.socket]]:
         yield "{}:{}".format(*listener.getsockname()), listener
 
 
-async def test_opening_cancelled_while_it_connects_leaves_nothing() -> None:
+async def test_opening_cancelled_while_it_connects_leaves_nothing(open_producer: OpenProducer) -> None:
     """To somebody who accepts and says nothing. The other end sees it close."""
     with silent_listener() as (address, listener), trio.fail_after(PATIENCE):
         accepted: list[socket.socket] = []
@@ -315,7 +320,7 @@ async def test_opening_cancelled_while_it_connects_leaves_nothing() -> None:
                 pass
 
 
-async def test_a_silent_listener_costs_the_connect_timeout() -> None:
+async def test_a_silent_listener_costs_the_connect_timeout(open_producer: OpenProducer) -> None:
     with silent_listener() as (address, _), trio.fail_after(PATIENCE):
         with pytest.raises(trio_kprod.ConnectFailed, match=address):
             async with open_producer(address, connect_timeout=0.2):
@@ -342,7 +347,7 @@ def stuck_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]
 
 
 async def test_a_name_that_is_looked_up_for_ever_delays_no_other_broker(
-    broker: Broker, stuck_look_ups: threading.Event
+    broker: Broker, stuck_look_ups: threading.Event, open_producer: OpenProducer
 ) -> None:
     with trio.fail_after(PATIENCE):
         async with open_producer(["slow.invalid:9092", broker.bootstrap_servers]) as producer:
@@ -352,7 +357,7 @@ async def test_a_name_that_is_looked_up_for_ever_delays_no_other_broker(
 
 
 async def test_a_name_that_is_looked_up_for_ever_does_not_delay_a_cancelled_opening(
-    stuck_look_ups: threading.Event,
+    stuck_look_ups: threading.Event, open_producer: OpenProducer
 ) -> None:
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -370,7 +375,7 @@ async def test_a_name_that_is_looked_up_for_ever_does_not_delay_a_cancelled_open
 
 
 async def test_a_name_that_is_looked_up_for_ever_does_not_delay_the_end(
-    broker: Broker, stuck_look_ups: threading.Event
+    broker: Broker, stuck_look_ups: threading.Event, open_producer: OpenProducer
 ) -> None:
     servers = broker.bootstrap_servers
     broker.advertise("slow.invalid", 9092)
@@ -398,7 +403,9 @@ def break_client(producer: Producer) -> None:
     client._wake()
 
 
-async def test_a_worker_that_dies_crashes_its_own_scope_only(broker: Broker) -> None:
+async def test_a_worker_that_dies_crashes_its_own_scope_only(
+    broker: Broker, open_producer: OpenProducer
+) -> None:
     async with open_producer(broker.bootstrap_servers) as healthy:
         with trio.fail_after(PATIENCE), pytest.raises(trio_kprod.ProducerCrashed) as caught:
             async with open_producer(broker.bootstrap_servers) as producer:
@@ -501,7 +508,9 @@ def break_broker(broker: MemoryBroker, fault: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2000])
-async def test_leaving_a_dead_broker_through_the_thread(broker: Broker, count: int) -> None:
+async def test_leaving_a_dead_broker_through_the_thread(
+    broker: Broker, count: int, open_producer: OpenProducer
+) -> None:
     told = 0
     with trio.fail_after(PATIENCE):
         try:
@@ -530,7 +539,7 @@ async def test_an_abandoned_worker_is_cut_off_while_it_is_still_stuck(broker: Br
     with trio.fail_after(PATIENCE):
         try:
             with pytest.raises(trio_kprod.DeliveryFailed) as caught:
-                async with open_producer(
+                async with trio_kprod.open_producer(
                     broker.bootstrap_servers, shutdown_timeout=0.1, partitioner=stuck
                 ) as producer:
                     for number in range(3):
@@ -549,7 +558,7 @@ async def test_an_abandoned_worker_is_cut_off_while_it_is_still_stuck(broker: Br
     assert values(broker) == []
 
 
-async def test_leaving_after_abort_is_prompt(broker: Broker) -> None:
+async def test_leaving_after_abort_is_prompt(broker: Broker, open_producer: OpenProducer) -> None:
     """However long `shutdown_timeout` is, and whatever the broker does."""
     broker.silence("Produce")
     with trio.fail_after(PATIENCE), pytest.raises(trio_kprod.DeliveryFailed) as caught:
@@ -576,7 +585,7 @@ async def test_a_slow_on_undelivered_delays_no_delivery(broker: Broker) -> None:
             raise ValueError("no")
         return 0
 
-    async with open_producer(
+    async with trio_kprod.open_producer(
         broker.bootstrap_servers, on_undelivered=slow, partitioner=partitioner
     ) as producer:
         producer.send_nowait("t", b"1", key=b"bad")
@@ -610,7 +619,7 @@ async def test_on_undelivered_that_sends_again_at_the_end_is_refused_and_the_mes
 async def test_a_mock_clock_that_jumps_ends_no_delivery(broker: Broker, autojump_clock: MockClock) -> None:
     """To it, a loop that waits for a thread is idle. The drain has its own, real, seconds."""
     broker.delay("Produce", 0.2)
-    async with open_producer(broker.bootstrap_servers) as producer:
+    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
         producer.send_nowait("t", b"x")
     assert values(broker) == [b"x"]
 
@@ -620,12 +629,12 @@ async def test_a_mock_clock_that_stands_still_does_not_keep_the_scope_open(
 ) -> None:
     broker.silence("Produce")
     with pytest.raises(trio_kprod.DeliveryFailed):
-        async with open_producer(broker.bootstrap_servers, shutdown_timeout=0.1) as producer:
+        async with trio_kprod.open_producer(broker.bootstrap_servers, shutdown_timeout=0.1) as producer:
             producer.send_nowait("t", b"x")
 
 
 async def test_ages_are_not_mixed_up_with_the_clock_of_the_loop(
-    broker: Broker, mock_clock: MockClock
+    broker: Broker, mock_clock: MockClock, open_producer: OpenProducer
 ) -> None:
     """Neither is a `delivery_timeout`: it would pass at once if it began by one and ended by the other."""
     mock_clock.jump(1e9)
@@ -661,7 +670,7 @@ async def test_a_wall_clock_that_jumps_moves_no_timer(
 @pytest.mark.parametrize("interval", [-1, float("nan"), "1", None, True])
 def test_an_interval_that_is_none_is_refused_at_the_call(interval: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="delivery_interval must be"):
-        open_producer(delivery_interval=interval)
+        trio_kprod.open_producer(delivery_interval=interval)
 
 
 async def test_an_interval_of_zero_is_off_and_does_not_spin(autojump_clock: MockClock) -> None:
@@ -694,7 +703,7 @@ class HostLoop:
         self._outcome = result
 
 
-def test_guest_mode(broker: Broker) -> None:
+def test_guest_mode(broker: Broker, open_producer: OpenProducer) -> None:
     """Also a message from one of the host's own callbacks, outside of any task."""
     host = HostLoop()
 
@@ -717,7 +726,9 @@ def test_guest_mode(broker: Broker) -> None:
     assert values(broker) == [b"from a task", b"from the host", b"at the end"]
 
 
-async def test_another_thread_sends_by_the_way_it_is_told(broker: Broker) -> None:
+async def test_another_thread_sends_by_the_way_it_is_told(
+    broker: Broker, open_producer: OpenProducer
+) -> None:
     token = trio.lowlevel.current_trio_token()
 
     def work(producer: Producer) -> None:
@@ -794,7 +805,7 @@ def test_every_public_name_is_misused_here() -> None:
 
 
 def test_what_opens_a_producer_has_no_public_names_of_its_own() -> None:
-    assert [name for name in dir(open_producer()) if not name.startswith("_")] == []
+    assert [name for name in dir(trio_kprod.open_producer()) if not name.startswith("_")] == []
 
 
 @every_name
@@ -930,7 +941,7 @@ async def test_entered_again_after_it_failed_to_open(autojump_clock: MockClock) 
 async def test_never_entered_holds_nothing() -> None:
     """No descriptor, no thread, no warning when it goes away."""
     before = cycles.descriptors()
-    opening: Any = open_producer("localhost:9092")
+    opening: Any = trio_kprod.open_producer("localhost:9092")
     assert cycles.descriptors() == before
     del opening
     gc.collect()
