@@ -10,27 +10,27 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
 import trio_kprod
 from tests.kafka.cluster import Kafka, some_kafka
 from tests.kafka.jars import Unavailable
+from tests.modes import OpenProducer, as_with_a_thread
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what runs in the background like this, and no test of Ctrl-C would end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-OpenProducer = Callable[..., trio_kprod.ProducerScope[Any, Any]]
-
-
 @pytest.fixture(params=[True, False], ids=["thread", "loop"])
-def own_thread(request: pytest.FixtureRequest) -> bool:
-    """Where the client runs."""
-    return bool(request.param)
+def own_thread(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether the client has a thread of its own; in memory, where it has none, it does as if it had."""
+    with as_with_a_thread() if request.param else nullcontext():
+        yield request.param
 
 
 @pytest.fixture

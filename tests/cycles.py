@@ -104,17 +104,17 @@ def resident_bytes() -> int:
         return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def cycle(broker: Broker, count: int, *, dead: bool = False) -> None:
+async def cycle(broker: Broker, count: int, *, own_thread: bool, dead: bool = False) -> None:
     """Open and close `count` producers, one after the other; the broker may die after each has opened.
 
     Does not return before every thread has ended that a producer started.
     """
     for _ in range(count):
         if dead:
-            await _with_a_broker_that_dies(broker)
+            await _with_a_broker_that_dies(broker, own_thread)
         else:
             async with trio_kprod.open_producer(
-                broker.bootstrap_servers, delivery_interval=1, logger=SILENT
+                broker.bootstrap_servers, own_thread=own_thread, delivery_interval=1, logger=SILENT
             ) as producer:
                 producer.send_nowait("t", b"x")
     # The broker may notice a little later than we, and a thread is told to end, but not waited for.
@@ -122,11 +122,11 @@ async def cycle(broker: Broker, count: int, *, dead: bool = False) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def _with_a_broker_that_dies(broker: Broker) -> None:
+async def _with_a_broker_that_dies(broker: Broker, own_thread: bool) -> None:
     """What is sent then cannot be delivered, and is given up."""
     with suppress(trio_kprod.DeliveryFailed):
         async with trio_kprod.open_producer(
-            broker.bootstrap_servers, shutdown_timeout=0.02, logger=SILENT
+            broker.bootstrap_servers, own_thread=own_thread, shutdown_timeout=0.02, logger=SILENT
         ) as producer:
             broker.stop_listening()
             broker.disconnect_all()
@@ -135,13 +135,13 @@ async def _with_a_broker_that_dies(broker: Broker) -> None:
     assert producer.statistics().undelivered == 1
 
 
-async def main(cycles: int, dead: int) -> int:
+async def main(cycles: int, dead: int, own_thread: bool) -> int:
     with open_broker() as broker:
-        await _many(broker, WARM_UP)
-        await _many(broker, WARM_UP // 10, dead=True)
+        await _many(broker, WARM_UP, own_thread)
+        await _many(broker, WARM_UP // 10, own_thread, dead=True)
         before, memory = left(), resident_bytes()
-        await _many(broker, cycles - dead)
-        await _many(broker, dead, dead=True)
+        await _many(broker, cycles - dead, own_thread)
+        await _many(broker, dead, own_thread, dead=True)
         after, growth = left(), resident_bytes() - memory
     print(f"{cycles} producers, of {dead} the broker died: {growth / 1024:+.0f} KiB")
     for name, one, other in zip(Left._fields, before, after, strict=True):
@@ -149,10 +149,10 @@ async def main(cycles: int, dead: int) -> int:
     return 0 if before == after and growth < GROWTH_ALLOWED else 1
 
 
-async def _many(broker: Broker, count: int, *, dead: bool = False) -> None:
+async def _many(broker: Broker, count: int, own_thread: bool, *, dead: bool = False) -> None:
     """As `cycle`, without the memory that the broker's log takes."""
     for start in range(0, count, STRETCH):
-        await cycle(broker, min(STRETCH, count - start), dead=dead)
+        await cycle(broker, min(STRETCH, count - start), own_thread=own_thread, dead=dead)
         for topic in broker.topics:
             broker.delete_topic(topic)
 
@@ -161,5 +161,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--dead", type=int, default=100)
+    parser.add_argument("--loop", action="store_true", help="without threads of their own")
     given = parser.parse_args()
-    sys.exit(trio.run(main, given.cycles, given.dead))
+    sys.exit(trio.run(main, given.cycles, given.dead, not given.loop))

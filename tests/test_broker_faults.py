@@ -26,6 +26,8 @@ from trio_kprod.testing import MemoryBroker, open_broker, open_memory_producer
 
 Clock = trio.testing.MockClock
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 def values(broker: MemoryBroker, topic: str = "t") -> list[bytes | None]:
     return [record.value for record in broker.records(topic)]

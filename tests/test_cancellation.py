@@ -22,6 +22,8 @@ from trio_kprod.testing import MemoryBroker, open_memory_producer
 POLICY_VIOLATION = 44
 NOT_ENOUGH_REPLICAS = 19
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 class Attempt(trio.abc.Instrument):
     """A try at something, cancelled before the so-many-th step of any task; 0 is before it begins.

@@ -19,7 +19,6 @@ def test_every_promise_holds_in_virtual_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("own_thread", [True, False])
 def test_every_promise_holds_with_sockets(seed: int, own_thread: bool) -> None:
     run_on_sockets(seed, own_thread=own_thread)
 

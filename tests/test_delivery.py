@@ -18,6 +18,8 @@ from trio_kprod._producer import Producer
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 def sizes(client: FakeClient) -> list[int]:
     return [len(entries) for entries in client.submitted]

@@ -13,6 +13,8 @@ from trio_kprod.testing import MemoryBroker, open_memory_producer
 
 EVENTS = ("opened", "closed", "sending", "accepted", "rejected", "undelivered", "settled", "ack_messages")
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 class Follower(trio_kprod.Instrument):
     """Notes what it is told, and adds these headers."""

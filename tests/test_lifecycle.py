@@ -1,4 +1,4 @@
-"""The whole producer, with its thread and sockets or in virtual time, and all that trio can do to its scope.
+"""The whole producer, over sockets or in virtual time, and all that trio can do to its scope.
 
 What the scope does step by step is in `test_scope`, over a client that does what the test says.
 """
@@ -29,7 +29,7 @@ from trio.testing import MockClock
 import trio_kprod
 import trio_kprod._intake
 from tests import cycles
-from tests.conftest import OpenProducer
+from tests.modes import OpenProducer
 from trio_kprod import Producer, Undelivered
 from trio_kprod.testing import Broker, MemoryBroker, open_broker, open_memory_producer
 
@@ -197,6 +197,7 @@ async def a_shield_between_it_and_the_cancelled_one(block: Block) -> None:
     ],
     ids=lambda case: case.__name__,
 )
+@pytest.mark.usefixtures("own_thread")
 @pytest.mark.parametrize("answers", ["late", "never"])
 async def test_cancelled_from_every_side(
     autojump_clock: MockClock, case: Callable[[Block], Awaitable[None]], answers: str
@@ -233,7 +234,7 @@ async def test_cancelled_from_every_side(
         assert trio.current_time() - start == pytest.approx(23)
 
 
-async def test_cancelling_through_the_thread(broker: Broker, open_producer: OpenProducer) -> None:
+async def test_cancelling_over_sockets(broker: Broker, open_producer: OpenProducer) -> None:
     with trio.CancelScope() as scope:
         async with open_producer(broker.bootstrap_servers) as producer:
             for number in range(6):
@@ -255,6 +256,7 @@ async def test_a_deadline_inside_is_the_bodys_own_affair(autojump_clock: MockClo
     assert values(broker) == [b"slow", b"next"]
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_timeouts_of_producers_in_each_other_add_up_to_their_sum(autojump_clock: MockClock) -> None:
     """Those side by side do not."""
     broker = MemoryBroker()
@@ -403,7 +405,7 @@ def break_client(producer: Producer) -> None:
     client._wake()
 
 
-async def test_a_worker_that_dies_crashes_its_own_scope_only(
+async def test_a_client_that_dies_crashes_its_own_scope_only(
     broker: Broker, open_producer: OpenProducer
 ) -> None:
     async with open_producer(broker.bootstrap_servers) as healthy:
@@ -419,6 +421,7 @@ async def test_a_worker_that_dies_crashes_its_own_scope_only(
     assert cycles.running_clients() == 0
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_of_many_producers_in_one_nursery_one_crashes(autojump_clock: MockClock) -> None:
     broker = MemoryBroker()
     outcomes: dict[int, str] = {}
@@ -445,6 +448,7 @@ async def test_of_many_producers_in_one_nursery_one_crashes(autojump_clock: Mock
     assert written == Counter({b"%d" % number: 10 for number in (0, 1, 3, 4)})
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_a_timer_that_fails_is_a_crash(autojump_clock: MockClock) -> None:
     with pytest.raises(trio_kprod.ProducerCrashed) as caught:
         async with open_memory_producer(delivery_interval=1) as producer:
@@ -456,6 +460,7 @@ async def test_a_timer_that_fails_is_a_crash(autojump_clock: MockClock) -> None:
     assert len(producer.undelivered) == 1
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_a_bug_in_the_drain_is_a_crash_too_and_ends_the_scope(autojump_clock: MockClock) -> None:
     def broken() -> NoReturn:
         raise ZeroDivisionError("a bug in the drain")
@@ -472,6 +477,7 @@ async def test_a_bug_in_the_drain_is_a_crash_too_and_ends_the_scope(autojump_clo
 
 
 @pytest.mark.parametrize("count", [0, 1, 10])
+@pytest.mark.usefixtures("own_thread")
 @pytest.mark.parametrize("fault", ["down", "silent", "silent about metadata"])
 async def test_leaving_a_dead_broker_takes_the_shutdown_timeout(
     autojump_clock: MockClock, count: int, fault: str
@@ -508,7 +514,7 @@ def break_broker(broker: MemoryBroker, fault: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2000])
-async def test_leaving_a_dead_broker_through_the_thread(
+async def test_leaving_a_dead_broker_over_sockets(
     broker: Broker, count: int, open_producer: OpenProducer
 ) -> None:
     told = 0
@@ -594,6 +600,7 @@ async def test_a_slow_on_undelivered_delays_no_delivery(broker: Broker) -> None:
     assert values(broker) == [b"2"]
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_on_undelivered_that_sends_again_at_the_end_is_refused_and_the_message_told(
     autojump_clock: MockClock,
 ) -> None:
@@ -646,6 +653,7 @@ async def test_ages_are_not_mixed_up_with_the_clock_of_the_loop(
     assert values(broker) == [b"x"]
 
 
+@pytest.mark.usefixtures("own_thread")
 @pytest.mark.parametrize("jump", [-3600, 3600])
 async def test_a_wall_clock_that_jumps_moves_no_timer(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, jump: int
@@ -847,6 +855,7 @@ async def test_used_after_abort(name: str, autojump_clock: MockClock) -> None:
     assert producer.statistics().accepted == 0
 
 
+@pytest.mark.usefixtures("own_thread")
 @every_name
 async def test_used_after_a_crash(name: str, autojump_clock: MockClock) -> None:
     with pytest.raises(trio_kprod.ProducerCrashed):
@@ -863,6 +872,7 @@ async def test_used_after_a_crash(name: str, autojump_clock: MockClock) -> None:
     assert producer.statistics().accepted == 0
 
 
+@pytest.mark.usefixtures("own_thread")
 @every_name
 async def test_used_twice(name: str, autojump_clock: MockClock) -> None:
     """Nothing may be called once only, but for sending after `abort`."""
@@ -951,12 +961,12 @@ async def test_never_entered_holds_nothing() -> None:
 # Again and again
 
 
-async def test_two_hundred_producers_leave_nothing_behind() -> None:
+async def test_two_hundred_producers_leave_nothing_behind(own_thread: bool) -> None:
     """Of twenty the broker died after they had opened."""
     with open_broker() as broker, trio.fail_after(5 * PATIENCE):
-        await cycles.cycle(broker, 5)
+        await cycles.cycle(broker, 5, own_thread=own_thread)
         before = cycles.left()
-        await cycles.cycle(broker, 180)
-        await cycles.cycle(broker, 20, dead=True)
+        await cycles.cycle(broker, 180, own_thread=own_thread)
+        await cycles.cycle(broker, 20, own_thread=own_thread, dead=True)
         assert cycles.left() == before
     assert len(values(broker)) == 185

@@ -1,4 +1,4 @@
-"""The producer, thread and sockets and all, through a network that fails: all arrives once, or is told."""
+"""The producer, sockets and all, through a network that fails: all arrives once, or is told."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def in_log(broker: Broker) -> list[bytes | None]:
 
 def told(failed: trio_kprod.DeliveryFailed) -> list[bytes | None]:
     return [one.message.value for one in failed.undelivered]
+
+
+@pytest.fixture(autouse=True)
+def place(own_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs twice: see `own_thread`."""
+    monkeypatch.setitem(QUICK, "own_thread", own_thread)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ from trio_kprod.testing import MemoryBroker, open_memory_producer
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 def values(error: BaseException | None) -> list[bytes | None]:
     assert isinstance(error, errors.DeliveryFailed)

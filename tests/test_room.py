@@ -20,6 +20,8 @@ from trio_kprod.testing import MemoryBroker, open_memory_producer
 NEW: Any = {"acknowledged": ()}
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 def of(client: FakeClient, topic: str) -> list[Entry]:
     return [message for message in client.held if message[TOPIC] == topic]

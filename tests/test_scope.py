@@ -28,6 +28,8 @@ if sys.version_info < (3, 11):
 
 NOTES = hasattr(BaseException, "add_note")
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 # ---------------------------------------------------------------------------------------------------------
 # Opening

@@ -24,6 +24,8 @@ from trio_kprod._telling import Failure, Flush, Teller
 
 REFUSED = errors.Refused(87, "INVALID_RECORD")
 
+pytestmark = pytest.mark.usefixtures("own_thread")
+
 
 def undelivered(number: int) -> Undelivered:
     return Undelivered(Message("topic", b"%d" % number, None, (), None, 0, 37), False, REFUSED)

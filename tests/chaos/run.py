@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +15,7 @@ import trio._core._run
 from trio.testing import MockClock
 
 from tests.chaos.storm import Storm
+from tests.modes import as_with_a_thread
 from trio_kprod import open_producer
 from trio_kprod._client import _client
 from trio_kprod.testing import MemoryBroker, open_broker, open_memory_producer
@@ -55,9 +56,10 @@ def chance(seed: int) -> Iterator[None]:
 
 
 def run_in_memory(seed: int) -> Storm:
-    """One run in virtual time. Raises `Failed`."""
+    """One run in virtual time; with odd seeds, as if the client had a thread of its own. Raises `Failed`."""
     storm = Storm(seed)
-    with explained(seed, storm, "in memory"), chance(seed):
+    seam = as_with_a_thread() if seed % 2 else nullcontext()
+    with explained(seed, storm, "in memory"), chance(seed), seam:
         trio.run(_rage_in_memory, storm, clock=MockClock(autojump_threshold=0))
     return storm
 
