@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 #: Seconds that no program needs. What would be slow is an hour.
 PATIENCE = 100
 
+in_both = pytest.mark.parametrize("place", ["thread", "loop"])
+
 STRICT = ("-X", "dev", "-W", "error")
 
 
@@ -34,13 +36,14 @@ def run(program: str, *arguments: str, options: tuple[str, ...] = ()) -> subproc
 # Signals
 
 
+@in_both
 @pytest.mark.parametrize(
     ("where", "in_the_log"),
     [("in_the_body", 3), ("in_the_drain", 0), ("twice", 0), ("while_it_connects", 0)],
 )
-def test_an_interrupt_ends_the_program_as_it_would_any_other(where: str, in_the_log: int) -> None:
+def test_an_interrupt_ends_the_program_as_it_would_any_other(where: str, in_the_log: int, place: str) -> None:
     """By the signal itself, which shells show as 130: a bare KeyboardInterrupt, in no group."""
-    ended = run("interrupted", where)
+    ended = run("interrupted", where, place)
     assert ended.returncode == -signal.SIGINT, ended.stderr
     assert ended.stdout == f"{in_the_log} in the log\n"
     assert re.search(r"^KeyboardInterrupt$", ended.stderr, re.MULTILINE)
@@ -51,10 +54,11 @@ def test_an_interrupt_ends_the_program_as_it_would_any_other(where: str, in_the_
     assert ("not delivered" in ended.stderr) == cut_short
 
 
-def test_sigterm_without_a_handler_ends_it_at_once() -> None:
+@in_both
+def test_sigterm_without_a_handler_ends_it_at_once(place: str) -> None:
     """And the log has the beginning of what was sent, in each partition."""
     with open_broker(topics={"t": 2}) as broker:
-        ended = run("terminated", broker.bootstrap_servers)
+        ended = run("terminated", broker.bootstrap_servers, place)
         records = broker.records("t")
     assert ended.returncode == -signal.SIGTERM, ended.stderr
     assert len(records) > 1000
@@ -63,9 +67,9 @@ def test_sigterm_without_a_handler_ends_it_at_once() -> None:
         assert numbers == list(range(partition, partition + 2 * len(numbers), 2))
 
 
-@pytest.mark.parametrize("where", ["thread", "loop"])
-def test_an_interrupt_at_any_line_of_the_main_thread(where: str) -> None:
-    ended = run("interrupt_sweep", where, "60")
+@in_both
+def test_an_interrupt_at_any_line_of_the_main_thread(place: str) -> None:
+    ended = run("interrupt_sweep", "60", place)
     assert ended.returncode == 0, ended.stderr
     assert re.fullmatch(r"60 of \d+ lines, \d+ different ones\n", ended.stdout)
     assert ended.stderr == ""
@@ -75,11 +79,13 @@ def test_an_interrupt_at_any_line_of_the_main_thread(where: str) -> None:
 # Fork
 
 
-def test_a_forked_child_is_told_and_the_parent_delivers_all() -> None:
+@in_both
+def test_a_forked_child_is_told_and_the_parent_delivers_all(place: str) -> None:
     with open_broker() as broker:
         ended = run(
             "forked",
             broker.bootstrap_servers,
+            place,
             options=("-W", "ignore:This process:DeprecationWarning"),  # Python says not to do that
         )
         values = [record.value for record in broker.records("t")]
@@ -106,8 +112,9 @@ def test_a_worker_that_comes_back_after_the_run_is_silent_and_writes_nothing() -
     assert ended.stdout.endswith("\n0 in the log\n")
 
 
-def test_nothing_on_stderr_and_no_warning() -> None:
-    ended = run("clean")
+@in_both
+def test_nothing_on_stderr_and_no_warning(place: str) -> None:
+    ended = run("clean", place)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
 
@@ -125,6 +132,6 @@ def test_a_fixture_drains_after_its_test_has_failed() -> None:
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
     assert "ZeroDivisionError: the test's own" in ended.stdout
     assert re.search("ProducerCrashed.*a bug in the client", ended.stdout)
-    assert re.findall(r"after the scope: (\d) in the log", ended.stdout) == ["3", "0"]
-    assert re.search("^2 failed in ", ended.stdout, re.MULTILINE)
+    assert re.findall(r"after the scope: (\d) in the log", ended.stdout) == ["3", "3", "0", "0"]
+    assert re.search("^4 failed in ", ended.stdout, re.MULTILINE)
     assert ended.stderr == ""

@@ -11,7 +11,8 @@ import socket
 
 import trio
 
-from trio_kprod import ConnectFailed, DeliveryFailed, open_producer
+from tests.programs.place import open_producer
+from trio_kprod import ConnectFailed, DeliveryFailed
 from trio_kprod.testing import Broker, open_broker
 
 

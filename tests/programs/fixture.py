@@ -8,12 +8,13 @@ from typing import NoReturn
 import pytest
 import trio
 
-from trio_kprod import Producer, open_producer
+from tests.modes import OpenProducer
+from trio_kprod import Producer
 from trio_kprod.testing import open_broker
 
 
 @pytest.fixture
-async def producer() -> AsyncIterator[Producer]:
+async def producer(open_producer: OpenProducer) -> AsyncIterator[Producer]:
     with open_broker() as broker:
         try:
             async with open_producer(broker.bootstrap_servers) as producer:

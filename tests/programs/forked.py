@@ -9,7 +9,8 @@ from functools import partial
 
 import trio
 
-from trio_kprod import Producer, open_producer
+from tests.programs.place import open_producer
+from trio_kprod import Producer
 
 
 async def main(servers: str) -> None:

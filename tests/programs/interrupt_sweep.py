@@ -1,8 +1,8 @@
 """Ctrl-C at the n-th line that the main thread runs, for many n, each in a run of its own.
 
-``python -m tests.programs.interrupt_sweep thread 1000`` tries 1000 lines with the client in its own thread,
-``loop`` with the client in the main thread. Whatever the line: the run ends by KeyboardInterrupt, no worker
-is left, and every message that was accepted is in the log, once, or told of.
+``python -m tests.programs.interrupt_sweep 1000 thread`` tries 1000 lines with the client in its own thread,
+``1000 loop`` with the client in the main thread. Whatever the line: the run ends by KeyboardInterrupt, no
+worker is left, and every message that was accepted is in the log, once, or told of.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import trio
 
 from tests import cycles
-from trio_kprod import Producer, open_producer
+from tests.programs.place import open_producer
+from trio_kprod import Producer
 from trio_kprod.testing import Broker, open_broker
 
 _numbers = itertools.count()
@@ -74,10 +75,9 @@ def _is_connecting(frame: FrameType | None) -> bool:
 class Run:
     """One run, up to the interrupt and through the end."""
 
-    def __init__(self, broker: Broker, line: int, *, own_thread: bool) -> None:
+    def __init__(self, broker: Broker, line: int) -> None:
         self.interrupt = Interrupt(line)
         self._broker = broker
-        self._own_thread = own_thread
         self._topic = f"t{next(_numbers)}"
         self._producer: Producer | None = None
 
@@ -102,10 +102,7 @@ class Run:
 
     async def _produce(self) -> None:
         async with open_producer(
-            self._broker.bootstrap_servers,
-            own_thread=self._own_thread,
-            delivery_interval=0.001,
-            logger=_LOGGER,
+            self._broker.bootstrap_servers, delivery_interval=0.001, logger=_LOGGER
         ) as producer:
             self._producer = producer
             producer.send_nowait(self._topic, b"0")
@@ -125,22 +122,21 @@ class Run:
         assert now.delivered <= len(numbers) <= now.delivered + maybe, (self.interrupt.where, numbers, now)
 
 
-def main(where: str, count: int) -> None:
-    own_thread = {"thread": True, "loop": False}[where]
+def main(count: int) -> None:
     with open_broker() as broker:
         for _ in range(2):  # the first run imports and connects what later ones do not
-            whole = Run(broker, 0, own_thread=own_thread)
+            whole = Run(broker, 0)
             whole.go()
         lines = whole.interrupt.lines
-        lines_met = set()
+        where = set()
         for number in range(count):
             faulthandler.dump_traceback_later(30, exit=True)
-            run = Run(broker, 1 + number * lines // count, own_thread=own_thread)
+            run = Run(broker, 1 + number * lines // count)
             run.go()
-            lines_met.add(run.interrupt.where)
-    print(f"{count} of {lines} lines, {len(lines_met)} different ones")
+            where.add(run.interrupt.where)
+    print(f"{count} of {lines} lines, {len(where)} different ones")
 
 
 if __name__ == "__main__":
     logging.disable()
-    main(sys.argv[1], int(sys.argv[2]))
+    main(int(sys.argv[1]))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_kprod import open_producer
+from tests.programs.place import open_producer
 from trio_kprod.testing import Broker, open_broker
 
 

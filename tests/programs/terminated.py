@@ -8,7 +8,7 @@ import sys
 
 import trio
 
-from trio_kprod import open_producer
+from tests.programs.place import open_producer
 
 
 async def main(servers: str) -> None:
