@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what runs in the background like this, and no test of Ctrl-C would end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
 @pytest.fixture(params=[True, False], ids=["thread", "loop"])
 def own_thread(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Whether the client has a thread of its own; in memory, where it has none, it does as if it had."""

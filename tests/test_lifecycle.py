@@ -377,8 +377,10 @@ async def test_a_name_that_is_looked_up_for_ever_does_not_delay_a_cancelled_open
 
 
 async def test_a_name_that_is_looked_up_for_ever_does_not_delay_the_end(
-    broker: Broker, stuck_look_ups: threading.Event, open_producer: OpenProducer
+    broker: Broker, stuck_look_ups: threading.Event, own_thread: bool, open_producer: OpenProducer
 ) -> None:
+    """In the loop, the thread for it is one of those that trio allows the program."""
+    limiter = trio.to_thread.current_default_thread_limiter()
     servers = broker.bootstrap_servers
     broker.advertise("slow.invalid", 9092)
     with trio.fail_after(PATIENCE), pytest.raises(trio_kprod.DeliveryFailed) as caught:
@@ -386,6 +388,7 @@ async def test_a_name_that_is_looked_up_for_ever_does_not_delay_the_end(
             producer.send_nowait("t", b"x")
             producer.deliver_nowait()
             await trio.to_thread.run_sync(stuck_look_ups.wait)
+            assert (limiter.borrowed_tokens > 0) is not own_thread
     assert [one.maybe_written for one in caught.value.undelivered] == [False]
     assert cycles.running_clients() == 0
 
