@@ -18,6 +18,7 @@ import trio
 import trustme
 
 import trio_kprod
+from tests.modes import OpenProducer
 from tests.scripted_cluster import Asked, Close, ScriptedCluster, framed, open_on
 from trio_kprod._client._brokers import ProduceConnection
 from trio_kprod._client._produce_codec import ProduceExchange
@@ -162,7 +163,9 @@ def tls(*, trusted: bool, check_hostname: bool = True) -> dict[str, Any]:
     ],
     ids=["not trusted", "another name", "plaintext to TLS", "TLS to plaintext"],
 )
-async def test_tls_that_fails(served: bool, options: dict[str, Any], cause: str, at_once: bool) -> None:
+async def test_tls_that_fails(
+    served: bool, options: dict[str, Any], cause: str, at_once: bool, open_producer: OpenProducer
+) -> None:
     """The true cause in one line; where trying again is of no use, at once."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     CA.issue_cert("localhost").configure_cert(context)
@@ -171,9 +174,7 @@ async def test_tls_that_fails(served: bool, options: dict[str, Any], cause: str,
         trio.fail_after(20),
         pytest.raises(trio_kprod.ConnectFailed, match=cause),
     ):
-        async with trio_kprod.open_producer(
-            broker.bootstrap_servers, connect_timeout=60 if at_once else 0.2, **options
-        ):
+        async with open_producer(broker.bootstrap_servers, connect_timeout=60 if at_once else 0.2, **options):
             pytest.fail("must not be entered")
 
 

@@ -1,4 +1,4 @@
-"""The client in its worker thread: opening, stopping, being stuck, being abandoned."""
+"""The client, in its worker thread or in the loop: opening, stopping, being stuck, being abandoned."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import trustme
 
 import trio_kprod
 from tests import cycles
+from tests.modes import OpenProducer
 from tests.scripted_peer import make_endpoints
 from trio_kprod._client import Client, LoopHost, ThreadHost, _steps
 from trio_kprod._client._produce_codec import ProduceExchange
@@ -40,36 +41,38 @@ def closed_port() -> int:
     return port
 
 
-async def test_messages_arrive_through_a_thread_and_sockets(broker: Broker) -> None:
-    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+async def test_messages_arrive_through_sockets(broker: Broker, open_producer: OpenProducer) -> None:
+    async with open_producer(broker.bootstrap_servers) as producer:
         assert await producer.send_many("t", (b"%d" % number for number in range(5000))) == 5000
 
     assert sorted(int(record.value or b"") for record in broker.records("t")) == list(range(5000))
     assert broker.connections == 0
 
 
-async def test_the_scope_leaves_no_thread(broker: Broker) -> None:
-    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+async def test_the_scope_leaves_no_thread(broker: Broker, open_producer: OpenProducer) -> None:
+    async with open_producer(broker.bootstrap_servers) as producer:
         await producer.send_and_wait("t", b"x")
 
     assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
     assert trio.testing.active_thread_count() == 0
 
 
-async def test_one_dead_bootstrap_server_of_two_does_no_harm(broker: Broker, closed_port: int) -> None:
+async def test_one_dead_bootstrap_server_of_two_does_no_harm(
+    broker: Broker, closed_port: int, open_producer: OpenProducer
+) -> None:
     servers = [f"127.0.0.1:{closed_port}", broker.bootstrap_servers]
 
-    async with trio_kprod.open_producer(servers) as producer:
+    async with open_producer(servers) as producer:
         await producer.send_and_wait("t", b"x")
 
     assert [record.value for record in broker.records("t")] == [b"x"]
 
 
-async def test_nobody_at_any_address(closed_port: int) -> None:
+async def test_nobody_at_any_address(closed_port: int, open_producer: OpenProducer) -> None:
     servers = f"127.0.0.1:{closed_port},does-not-exist.invalid:9092"
 
     with pytest.raises(trio_kprod.ConnectFailed) as caught:
-        async with trio_kprod.open_producer(servers, connect_timeout=0.5):
+        async with open_producer(servers, connect_timeout=0.5):
             pytest.fail("must not be entered")
 
     text = str(caught.value)
@@ -80,7 +83,7 @@ async def test_nobody_at_any_address(closed_port: int) -> None:
     assert set(caught.value.causes) == {f"127.0.0.1:{closed_port}", "does-not-exist.invalid:9092"}
 
 
-async def test_a_broker_that_comes_up_while_opening(broker: Broker) -> None:
+async def test_a_broker_that_comes_up_while_opening(broker: Broker, open_producer: OpenProducer) -> None:
     broker.stop_listening()
     async with trio.open_nursery() as nursery:
 
@@ -89,11 +92,11 @@ async def test_a_broker_that_comes_up_while_opening(broker: Broker) -> None:
             await trio.testing.wait_all_tasks_blocked(0.05)
             broker.start_listening()
 
-        async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+        async with open_producer(broker.bootstrap_servers) as producer:
             await producer.send_and_wait("t", b"x")
 
 
-async def test_a_wrong_password_ends_the_opening_at_once() -> None:
+async def test_a_wrong_password_ends_the_opening_at_once(open_producer: OpenProducer) -> None:
     with open_broker(sasl_users={"ada": "right"}) as broker:
         config: trio_kprod.ClientConfig = {
             "security_protocol": "SASL_PLAINTEXT",
@@ -102,7 +105,7 @@ async def test_a_wrong_password_ends_the_opening_at_once() -> None:
             "sasl_plain_password": "wrong",
         }
         with pytest.raises(trio_kprod.ConnectFailed, match="SASL PLAIN authentication"):
-            async with trio_kprod.open_producer(
+            async with open_producer(
                 broker.bootstrap_servers,
                 connect_timeout=600,
                 **config,
@@ -111,13 +114,15 @@ async def test_a_wrong_password_ends_the_opening_at_once() -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-async def test_tls_and_sasl(mechanism: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_tls_and_sasl(
+    mechanism: str, tmp_path_factory: pytest.TempPathFactory, open_producer: OpenProducer
+) -> None:
     authority = trustme.CA()
     context = _server_context(authority)
     cafile = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(str(cafile))
     with open_broker(ssl_context=context, sasl_users={"ada": "secret"}) as broker:
-        async with trio_kprod.open_producer(
+        async with open_producer(
             broker.bootstrap_servers.replace("127.0.0.1", "localhost"),
             security_protocol="SASL_SSL",
             ssl_cafile=str(cafile),
@@ -175,7 +180,7 @@ async def test_a_stuck_partitioner_does_not_hold_up_the_end(broker: Broker) -> N
 
 @pytest.mark.parametrize("event", ["submit", "responded", "advance", "metadata"])
 async def test_a_bug_in_the_core_crashes_the_producer(
-    broker: Broker, event: str, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, event: str, monkeypatch: pytest.MonkeyPatch, open_producer: OpenProducer
 ) -> None:
     """Wherever the core was told of something: by us, by an answer, by time, by another connection."""
 
@@ -183,7 +188,7 @@ async def test_a_bug_in_the_core_crashes_the_producer(
         raise ZeroDivisionError(f"a bug in {event}")
 
     with trio.fail_after(30), pytest.raises(trio_kprod.ProducerCrashed) as caught:
-        async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+        async with open_producer(broker.bootstrap_servers) as producer:
             await producer.send_and_wait("t", b"good")
             monkeypatch.setattr(ProduceCore, event, broken)
             producer.send_nowait("t", b"to a topic that is known")
@@ -194,14 +199,16 @@ async def test_a_bug_in_the_core_crashes_the_producer(
     assert cycles.running_clients() == 0
 
 
-async def test_a_partitioner_that_raises_fails_its_message_only(broker: Broker) -> None:
+async def test_a_partitioner_that_raises_fails_its_message_only(
+    broker: Broker, open_producer: OpenProducer
+) -> None:
     def partitioner(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
         if key == b"bad":
             raise ZeroDivisionError("no")
         return 2
 
     with pytest.raises(trio_kprod.DeliveryFailed) as caught:
-        async with trio_kprod.open_producer(broker.bootstrap_servers, partitioner=partitioner) as producer:
+        async with open_producer(broker.bootstrap_servers, partitioner=partitioner) as producer:
             for key in (b"good", b"bad", b"fine"):
                 producer.send_nowait("t", b"x", key=key)
 
@@ -211,41 +218,47 @@ async def test_a_partitioner_that_raises_fails_its_message_only(broker: Broker) 
     assert [(record.partition, record.key) for record in broker.records("t")] == [(2, b"good"), (2, b"fine")]
 
 
-async def test_what_is_given_up_says_what_is_wrong_with_the_broker(broker: Broker) -> None:
+async def test_what_is_given_up_says_what_is_wrong_with_the_broker(
+    broker: Broker, open_producer: OpenProducer
+) -> None:
     """An address that only other machines can use is a common mistake in `advertised.listeners`."""
     servers = broker.bootstrap_servers
     broker.advertise("nowhere.invalid", 1234)
 
     with pytest.raises(trio_kprod.DeliveryFailed, match=r"nowhere\.invalid:1234: connecting"):
-        async with trio_kprod.open_producer(servers, shutdown_timeout=0.5) as producer:
+        async with open_producer(servers, shutdown_timeout=0.5) as producer:
             producer.send_nowait("t", b"x")
 
 
 async def test_an_outage_is_logged_once_not_at_each_attempt(
-    broker: Broker, caplog: pytest.LogCaptureFixture
+    broker: Broker, caplog: pytest.LogCaptureFixture, open_producer: OpenProducer
 ) -> None:
     caplog.set_level(logging.WARNING, "trio_kprod")
     servers = broker.bootstrap_servers
     broker.advertise("nowhere.invalid", 1234)
 
     with pytest.raises(trio_kprod.DeliveryFailed):
-        async with trio_kprod.open_producer(servers, shutdown_timeout=1) as producer:
+        async with open_producer(servers, shutdown_timeout=1) as producer:
             producer.send_nowait("t", b"x")
 
     told = [record.levelname for record in caplog.records if "nowhere" in record.getMessage()]
     assert told == ["WARNING", "ERROR"]  # the outage, and what became of the message
 
 
-async def test_a_clean_run_logs_no_warning(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_clean_run_logs_no_warning(
+    broker: Broker, caplog: pytest.LogCaptureFixture, open_producer: OpenProducer
+) -> None:
     caplog.set_level(logging.WARNING)
 
-    async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+    async with open_producer(broker.bootstrap_servers) as producer:
         await producer.send_and_wait("t", b"x")
 
     assert caplog.records == []
 
 
-async def test_instruments_hear_of_connections_and_requests(broker: Broker) -> None:
+async def test_instruments_hear_of_connections_and_requests(
+    broker: Broker, open_producer: OpenProducer
+) -> None:
     heard: list[str] = []
 
     class Listener(trio_kprod.Instrument):
@@ -267,7 +280,7 @@ async def test_instruments_hear_of_connections_and_requests(broker: Broker) -> N
         def compress(self, *, message_count: int, uncompressed_bytes: int, compressed_bytes: int) -> None:
             heard.append(f"compressed {message_count}: {compressed_bytes < uncompressed_bytes}")
 
-    async with trio_kprod.open_producer(
+    async with open_producer(
         broker.bootstrap_servers, instruments=[Listener()], compression_type="gzip"
     ) as producer:
         await producer.send_and_wait("t", b"x" * 1000)
@@ -373,25 +386,29 @@ def slow_name(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     release.set()
 
 
-async def test_a_slow_look_up_delays_no_other_broker(broker: Broker, slow_name: str) -> None:
+async def test_a_slow_look_up_delays_no_other_broker(
+    broker: Broker, slow_name: str, open_producer: OpenProducer
+) -> None:
     with trio.fail_after(20):
         servers = [f"{slow_name}:9092", broker.bootstrap_servers]
-        async with trio_kprod.open_producer(servers) as producer:
+        async with open_producer(servers) as producer:
             await producer.send_and_wait("t", b"x")
 
 
-async def test_a_slow_look_up_does_not_delay_the_end(broker: Broker, slow_name: str) -> None:
+async def test_a_slow_look_up_does_not_delay_the_end(
+    broker: Broker, slow_name: str, open_producer: OpenProducer
+) -> None:
     servers = broker.bootstrap_servers
     broker.advertise(slow_name, 9092)
     with trio.fail_after(20), pytest.raises(trio_kprod.DeliveryFailed) as caught:
-        async with trio_kprod.open_producer(servers, shutdown_timeout=0.1) as producer:
+        async with open_producer(servers, shutdown_timeout=0.1) as producer:
             producer.send_nowait("t", b"x")
     assert [one.maybe_written for one in caught.value.undelivered] == [False]
 
 
-async def test_a_slow_look_up_does_not_delay_the_error(slow_name: str) -> None:
+async def test_a_slow_look_up_does_not_delay_the_error(slow_name: str, open_producer: OpenProducer) -> None:
     with trio.fail_after(20), pytest.raises(trio_kprod.ConnectFailed):
-        async with trio_kprod.open_producer(f"{slow_name}:9092", connect_timeout=0.1):
+        async with open_producer(f"{slow_name}:9092", connect_timeout=0.1):
             pytest.fail("must not be entered")
 
 
@@ -416,11 +433,11 @@ def test_what_is_wrong_is_told_to_another_thread_while_it_changes() -> None:
     assert "a:1: down; b:1: down" in str(endpoints.trouble())
 
 
-def test_two_runs_one_after_the_other(broker: Broker) -> None:
+def test_two_runs_one_after_the_other(broker: Broker, open_producer: OpenProducer) -> None:
     """Nothing is left behind that the next would trip over."""
 
     async def one() -> None:
-        async with trio_kprod.open_producer(broker.bootstrap_servers) as producer:
+        async with open_producer(broker.bootstrap_servers) as producer:
             await producer.send_and_wait("t", b"x")
 
     for _ in range(2):
