@@ -366,6 +366,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 # What comes of it
 
 
+@pytest.mark.usefixtures("own_thread")
 @each_case
 async def test_it_costs_its_own_connections_only(case: Case, autojump_clock: Clock) -> None:
     """Although it was the one to be asked questions."""
@@ -401,6 +402,7 @@ SOME = [
 ]
 
 
+@pytest.mark.usefixtures("own_thread")
 @pytest.mark.parametrize("name", SOME)
 async def test_when_all_are_hostile_everything_waits(name: str, autojump_clock: Clock) -> None:
     (case,) = (case for case in CASES if case.name == name)
@@ -467,6 +469,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.usefixtures("own_thread")
 @pytest.mark.parametrize("seed", range(12))
 async def test_no_answer_whatever_is_a_crash(seed: int, autojump_clock: Clock) -> None:
     """Some of them make sense and are lies, so what becomes of the messages is open; but each is told."""
@@ -516,6 +519,7 @@ SCHEDULES = [
 ]
 
 
+@pytest.mark.usefixtures("own_thread")
 @pytest.mark.parametrize("responds", [True, False])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 async def test_no_schedule_of_responses_and_ends_makes_a_storm(
@@ -540,6 +544,7 @@ async def test_no_schedule_of_responses_and_ends_makes_a_storm(
     assert max(begin - end for begin, end in zip(begins, ends, strict=False)) <= 1
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_a_leader_that_responds_and_closes_makes_no_storm(autojump_clock: Clock) -> None:
     """And when it behaves again, all is delivered within two seconds."""
     cluster = ScriptedCluster(nodes=1)
@@ -559,6 +564,7 @@ async def test_a_leader_that_responds_and_closes_makes_no_storm(autojump_clock: 
     assert cluster.values("t") == [b"before", b"meanwhile"]
 
 
+@pytest.mark.usefixtures("own_thread")
 async def test_another_address_at_each_answer(autojump_clock: Clock) -> None:
     """There is no pace to learn for an address that was never seen before, but one for all of them."""
     cluster = ScriptedCluster()

@@ -8,12 +8,13 @@ import trio
 import trio_kprod
 from tests.kafka.cluster import PATIENCE, Cluster
 from tests.kafka.helpers import assert_once_in_order, send_numbers, until
+from tests.modes import OpenProducer
 
 
-async def test_a_broker_killed_and_restarted_twice(breakable: Cluster) -> None:
+async def test_a_broker_killed_and_restarted_twice(breakable: Cluster, open_producer: OpenProducer) -> None:
     """It dies with requests in flight, whose answers are lost, while more is sent."""
     topic = breakable.new_topic(partitions=3)
-    async with trio_kprod.open_producer(
+    async with open_producer(
         breakable.bootstrap_servers, delivery_threshold=100, shutdown_timeout=PATIENCE
     ) as producer:
         for round_ in range(2):
@@ -54,10 +55,12 @@ async def _send_until_overflow(producer: trio_kprod.Producer, topic: str, number
                 await trio.sleep(0.01)
 
 
-async def test_a_broker_frozen_beyond_the_request_timeout(breakable: Cluster) -> None:
+async def test_a_broker_frozen_beyond_the_request_timeout(
+    breakable: Cluster, open_producer: OpenProducer
+) -> None:
     """Requests are sent again on new connections, and the frozen ones are found in the log when it thaws."""
     topic = breakable.new_topic(partitions=3)
-    async with trio_kprod.open_producer(
+    async with open_producer(
         breakable.bootstrap_servers, delivery_threshold=100, request_timeout_ms=500, shutdown_timeout=PATIENCE
     ) as producer:
         await send_numbers(producer, topic, range(5_000))

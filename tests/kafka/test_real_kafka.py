@@ -93,9 +93,11 @@ async def test_each_kind_of_acknowledgement(kafka: Kafka, acks: Any) -> None:
     assert_once_in_order(kafka.read(topic, at_least=5_000), range(5_000))
 
 
-async def test_a_hundred_thousand_through_a_queue_of_a_thousand(kafka: Kafka) -> None:
+async def test_a_hundred_thousand_through_a_queue_of_a_thousand(kafka: Kafka, own_thread: bool) -> None:
     topic = kafka.new_topic(partitions=4)
-    counted = await produce_numbers(kafka.bootstrap_servers, topic, range(100_000), max_queue_size=1_000)
+    counted = await produce_numbers(
+        kafka.bootstrap_servers, topic, range(100_000), max_queue_size=1_000, own_thread=own_thread
+    )
     assert counted.accepted == counted.delivered == 100_000
     assert_once_in_order(kafka.read(topic), range(100_000))
 
