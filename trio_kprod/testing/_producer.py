@@ -89,14 +89,14 @@ def open_memory_producer(
     Raises:
         TypeError, ValueError: at the call, an option is wrong.
     """
-    if options.pop("own_thread", False):
+    if options.get("own_thread"):
         raise ValueError("own_thread must be False, or left out: this producer runs in the caller's loop")
+    options["own_thread"] = False
     broker = broker or MemoryBroker()
     settings = make_settings(
         broker.bootstrap_servers,
         key_serializer=key_serializer,
         value_serializer=value_serializer,
-        own_thread=False,
         **options,
     )
     host = _MemoryHost(broker)
