@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 def encode_records(entries: Iterable[tuple[Any, ...]], header: int, /) -> tuple[bytearray, int]: ...
+def murmur2(key: bytes, /) -> int: ...
 
 class RoomCounters:
     bound: int
