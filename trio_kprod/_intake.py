@@ -79,8 +79,8 @@ class Intake(IntakeCounters):
         self.tickets: Iterator[int] = ledger.tickets
         self.ledger: Ledger = ledger
         self.clock: Callable[[], float] = clock
-        self.millisecond = 0
-        self.millisecond_ends = -inf
+        self.millisecond: int = 0
+        self.millisecond_ends: float = -inf
         self._key_serializer = settings.key_serializer
         self._value_serializer = settings.value_serializer
         self._max_request_size = settings.max_request_size

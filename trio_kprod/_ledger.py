@@ -43,7 +43,7 @@ class Ledger(LedgerCounters):
 
     def __init__(self) -> None:
         self.tickets: Iterator[int] = count()
-        self.run = 0
+        self.run: int = 0
         self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
     def cut(self, position: int) -> int:

@@ -53,14 +53,14 @@ class TopicAccount(TopicCounters):
     __slots__ = ("acknowledged", "askers", "partitions", "stalled", "trouble", "waiters")
 
     def __init__(self, name: str, max_message_size: int) -> None:
-        self.name = name
-        self.max_message_size = max_message_size
-        self.unsettled = 0
-        self.unsettled_bytes = 0
+        self.name: str = name
+        self.max_message_size: int = max_message_size
+        self.unsettled: int = 0
+        self.unsettled_bytes: int = 0
         self.acknowledged: bool = False  # since it was first used, or since it stalled
         self.stalled: bool = False  # as the client reports
         self.trouble: BaseException | None = None  # why it stalls, if that is known
-        self.limited = True  # not acknowledged, or stalled: `accept` looks at this for every message
+        self.limited: bool = True  # not acknowledged, or stalled: `accept` looks at this for every message
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.partitions: int = 0  # 0 until the client has reported it
         self.askers: list[Asker] = []
@@ -116,18 +116,19 @@ class Room(RoomCounters):
         wake: Callable[[], object],
         admitted: Callable[[Entry, TopicAccount], object],
     ) -> None:
-        self.wake_at = inf
+        self.wake_at: float = inf
         self.taken: int = 0
-        self.unsettled_bytes = 0
-        self.tasks_waiting = 0
+        self.unsettled_bytes: int = 0
+        self.tasks_waiting: int = 0
         self.short_of_bytes: bool = False
         self.closed: Callable[[], Exception] | None = None
         self._wake = wake
         self._admitted = admitted
         self._ledger = ledger
         self.queue: deque[Entry] = deque()
-        self._max_queue_size = self.bound = min(settings.max_queue_size, sys.maxsize)
-        self.max_bytes = min(settings.max_buffer_bytes, sys.maxsize)
+        self._max_queue_size = min(settings.max_queue_size, sys.maxsize)
+        self.bound: int = self._max_queue_size
+        self.max_bytes: int = min(settings.max_buffer_bytes, sys.maxsize)
         self._share = max(1, settings.max_buffer_size // 2)
         self._share_bytes = settings.max_buffer_bytes // 2
         self._bytes_for_first = settings.max_buffer_bytes - settings.max_request_size

@@ -24,8 +24,8 @@ class Turns:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.end = -inf
-        self.hurried = False
+        self.end: float = -inf
+        self.hurried: bool = False
         self._clock = clock
         self._in_line = 0  # how many tasks give way just now
 
