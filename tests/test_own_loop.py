@@ -285,3 +285,24 @@ def test_ctrl_c_in_a_task_of_trios_reaches_the_main_task(
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
     assert [one.value for one in broker.records("t")] == [b"x"]
+
+
+def test_ctrl_c_waits_for_a_partitioner(broker: Broker) -> None:
+    """The client, which calls it, is protected. So Ctrl-C does not end one that never returns."""
+    returned: list[bool] = []
+
+    def partitioner(key: bytes | None, every: Sequence[int], available: Sequence[int]) -> int:
+        signal.raise_signal(signal.SIGINT)
+        returned.append(True)
+        return 0
+
+    async def main() -> None:
+        options: Any = {"own_thread": False, "partitioner": partitioner}
+        async with trio_kprod.open_producer(broker.bootstrap_servers, **options) as producer:
+            await producer.send_and_wait("t", b"x")
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert returned == [True]
+    assert [one.value for one in broker.records("t")] == [b"x"]
