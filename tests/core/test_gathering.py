@@ -6,12 +6,13 @@ from typing import Any
 
 from tests.core.helpers import SIZE, Bench, metadata
 from trio_kprod._core._gathering import YOUNG
+from trio_kprod._core._shared import MIN_BACKOFF
 
 
 def gathering(leaders: tuple[int, ...] = (1, 1, 1), **rules: Any) -> Bench:
     """A producer in which each partition has had a message acknowledged."""
     rules.setdefault("batch_size", 61 + 10 * SIZE)
-    bench = Bench(leaders=leaders, gathers=True, **rules)
+    bench = Bench(leaders=leaders, **rules)
     for partition in range(len(leaders)):
         bench.submit("0", partition=partition)
         bench.answer(0, 0)
@@ -33,13 +34,6 @@ def test_what_comes_meanwhile_leaves_together_with_the_response() -> None:
     assert values(bench) == [{0: "a"}]
     bench.answer(0, 1)
     assert values(bench) == [{1: "b", 2: "cC"}]
-
-
-def test_without_the_rule_each_leaves_at_once() -> None:
-    bench = Bench(leaders=(1, 1)).started()
-    bench.submit("a", partition=0)
-    bench.submit("b", partition=1)
-    assert values(bench) == [{0: "a"}, {1: "b"}]
 
 
 def test_a_full_batch_does_not_wait() -> None:
@@ -102,16 +96,17 @@ def test_a_request_that_was_given_up_before_it_was_written_holds_up_nobody() -> 
 
 def test_what_is_sent_again_does_not_wait() -> None:
     """Its pause is over, and what is behind it waits for it."""
-    bench = gathering(retry_backoff=YOUNG / 5)
+    bench = gathering(retry_backoff=MIN_BACKOFF)
     bench.submit("a", partition=0)
     bench.answer(19)
+    bench.pass_time(MIN_BACKOFF * 0.8)
     bench.submit("b", partition=1)
     bench.pass_time(YOUNG / 2)
     assert values(bench) == [{1: "b"}, {0: "a"}]
 
 
 def test_a_written_request_is_over_without_acknowledgements() -> None:
-    bench = Bench(leaders=(1, 1), gathers=True, idempotent=False)
+    bench = Bench(leaders=(1, 1), idempotent=False)
     bench.submit("a", partition=0)
     bench.submit("b", partition=1)
     assert values(bench) == [{0: "a"}]

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from tests.core.helpers import PRODUCER_ID, Bench, Outcome, metadata
 from trio_kprod._core._batch import LAST_EPOCH, Chain
+from trio_kprod._core._gathering import YOUNG
 
 
 def values(bench: Bench) -> list[str]:
@@ -187,6 +188,7 @@ def test_messages_of_partitions_that_are_no_more_are_given_up() -> None:
         Outcome("c", "PartitioningFailed", False, -1),
     ]
     bench.submit("d")
+    bench.pass_time(YOUNG)
     assert values(bench)[-1] == "d"
 
 
@@ -211,6 +213,7 @@ def test_each_partition_has_its_own_epoch() -> None:
     bench.answer(29)
     bench.submit("b")
     bench.submit("c", partition=1)
+    bench.pass_time(YOUNG)
     assert {(seen.partition, seen.epoch) for [seen] in bench.sent} == {(0, 1), (1, 0)}
 
 

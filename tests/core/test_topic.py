@@ -66,7 +66,7 @@ def test_messages_without_key_spread_by_the_batch() -> None:
 
 
 def test_they_go_where_the_fewest_bytes_are_unsettled() -> None:
-    bench = Bench(leaders=(1, 1, 1))
+    bench = Bench(leaders=(1, 2, 3))
     bench.submit("ab", partition=0)
     bench.submit("c", partition=2)
     keyless(bench, "z")

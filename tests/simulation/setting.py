@@ -86,5 +86,4 @@ def _rules(random: Random, acks: int) -> Rules:
         delivery_timeout=choice((inf, inf, inf, 0.5, 2.0)),
         topic_timeout=choice((2.0, 8.0)),
         metadata_max_age=choice((5.0, 100_000.0)),
-        gathers=choice((False, True)),
     )

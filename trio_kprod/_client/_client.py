@@ -273,7 +273,6 @@ class Client:
             metadata_max_age=settings.metadata_max_age,
             # It is the user's code, and may never return.
             partitioner=partitioner and partial(self._steps.unlocked, partitioner),
-            gathers=self._host.shares_loop,
             observed=bool(settings.instruments),
             yield_gil=yield_gil,
             unlocked=self._steps.unlocked,

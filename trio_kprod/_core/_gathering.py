@@ -2,7 +2,8 @@
 
 Messages that come while a request is in flight could leave at once, for another partition, each in a request
 of its own. They wait for the response instead, and leave together: fewer requests, and a shorter wait in all.
-A request that is in flight for longer than usual holds nothing up, so that a frozen follower stops nobody.
+A request holds others up for a few milliseconds only, so that neither a slow network nor a frozen follower
+does.
 """
 
 from __future__ import annotations
@@ -14,35 +15,28 @@ if TYPE_CHECKING:
     from ._outbox import Outbox
     from ._partition import Partition
 
-#: A request holds others up for so long, in seconds. Most responses take a few milliseconds.
-YOUNG = 0.05
+#: A request holds others up for so long, in seconds: as long as Java's producer lingers (KIP-1030).
+YOUNG = 0.005
 
 
 class Gathering:
-    """The requests in flight to each broker, and the partitions that wait for the response to one.
+    """The requests in flight to each broker, and the partitions that wait for the response to one."""
 
-    Args:
-        enabled: otherwise no partition has to wait.
-    """
-
-    def __init__(self, outbox: Outbox, *, enabled: bool) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._enabled = enabled
         # By node: when each request was sent, the latest one last; and who waits.
         self._in_flight: dict[int, dict[Request, float]] = {}
         self._waiting: dict[int, dict[Partition, None]] = {}
 
     def begin(self, request: Request) -> None:
         """A request is sent."""
-        if self._enabled:
-            self._in_flight.setdefault(request.node, {})[request] = self._outbox.now
+        self._in_flight.setdefault(request.node, {})[request] = self._outbox.now
 
     def end(self, request: Request) -> None:
         """It has its response, or will get none."""
-        if self._enabled:
-            self._in_flight.get(request.node, {}).pop(request, None)
-            if not self._young_until(request.node):
-                self._release(request.node)
+        self._in_flight.get(request.node, {}).pop(request, None)
+        if not self._young_until(request.node):
+            self._release(request.node)
 
     def lost(self, node: int) -> None:
         """The connection has ended."""

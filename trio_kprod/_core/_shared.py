@@ -45,7 +45,6 @@ class Rules:
     topic_timeout: float = 60.0
     metadata_max_age: float = 300.0
     partitioner: Partitioner | None = None  # None: as Java, see `_partitioners`
-    gathers: bool = False  # see `_gathering`
     observed: bool = False
     yield_gil: Callable[[], object] = field(default=lambda: None)
     # Runs something that may take long. Another thread may take the core away meanwhile.
@@ -75,7 +74,7 @@ class Shared:
         self.rules = rules
         self.random = random
         self.outbox = Outbox(observed=rules.observed)
-        self.gathering = Gathering(self.outbox, enabled=rules.gathers)
+        self.gathering = Gathering(self.outbox)
         # None until a broker gave one. Without idempotence Kafka wants -1, and none is asked for.
         self.producer_id: int | None = None if rules.idempotent else -1
         self.spoiled_ids: set[int] = set()
