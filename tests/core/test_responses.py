@@ -415,6 +415,28 @@ def test_out_of_order_at_the_head_twice_brings_all_under_the_next_epoch(code: in
     assert [(one.values, one.sequence) for [one] in bench.sent] == [("cd", 2), ("ef", 4)]
 
 
+@pytest.mark.parametrize("between", ["appended after all", "no response"])
+def test_out_of_order_from_before_it_was_perhaps_written_proves_nothing(between: str) -> None:
+    """A deposed leader said so; the next one has it, and then a deposed one says so again."""
+    bench = Bench().started()
+    bench.submit("ab")
+    bench.answer(45)
+    bench.learn(metadata())
+    head = bench.only()
+    if between == "no response":
+        bench.lose()
+        bench.learn(metadata())
+    else:
+        bench.answer(14, 7)
+    bench.pass_time(1)
+    bench.answer(45)
+    bench.learn(metadata())
+    bench.pass_time(1)
+    assert bench.only() == head
+    bench.answer(45)
+    assert bench.only().epoch == 1
+
+
 def test_fresh_metadata_ends_the_wait_even_if_it_lacks_the_topic() -> None:
     bench = Bench().started()
     bench.submit("ab")

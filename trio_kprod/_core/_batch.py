@@ -89,7 +89,7 @@ class Batch:
         self.failures = 0  # of those, the ones that ended in an error
         self.limited_failures = 0  # responses with a code that is retried a few times only
         self.connections_lost = 0  # connections that died under it
-        self.out_of_order = 0  # responses "out of order" at the head of the chain
+        self.out_of_order = 0  # responses "out of order" at the head of the chain, in a row
         self.wait_for_metadata = 0  # the number of the topic's metadata request whose response it waits for
         self.retry_at = 0.0
         self.wait_for_connection = False  # a connection to its leader ends the wait until `retry_at`

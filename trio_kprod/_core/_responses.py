@@ -33,6 +33,8 @@ def responded(batch: Batch, response: PartitionResponse) -> None:
         batch.partition.probe()
         if may_have_appended(response):
             batch.mark_maybe_written()
+    if means.reaction is not Reaction.OUT_OF_ORDER:
+        batch.out_of_order = 0
     if means.new_id:
         batch.partition.spoil_producer_id()
     _REACTIONS[means.reaction](batch, response, means)
@@ -49,6 +51,7 @@ def no_response(batch: Batch, cause: BaseException, *, write_started: bool) -> N
     if write_started:
         partition.probe()
         batch.mark_maybe_written()
+        batch.out_of_order = 0
         batch.attempts += 1
         batch.connections_lost += 1
         if isinstance(cause, NoResponse):  # it was not the broker that ended this one
@@ -155,7 +158,8 @@ def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None
 
     But a deposed leader says so, too. So at the head we request metadata and send the same bytes once more.
     If the response is the same again, this log lacks the batch and can take no old copy of it: all that is
-    unsettled may be sealed again without a duplicate.
+    unsettled may be sealed again without a duplicate. Again means the next response: what came before
+    a transmission that was perhaps appended says nothing of it.
     """
     partition = batch.partition
     if not partition.shared.rules.idempotent:
