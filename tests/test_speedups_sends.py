@@ -204,7 +204,12 @@ def test_both_do_the_same(steps: list[Any], threshold: int, interval: float, que
 async def test_nobody_overtakes_a_task_that_waits() -> None:
     """A small message does not, although there would be room for it."""
     client = FakeClient()
-    async with open_fake(client, max_buffer_bytes=2_000, max_request_size=1_000) as producer:
+    options: dict[str, Any] = {
+        "max_buffer_bytes": 2_000,
+        "max_request_size": 1_000,
+        "delivery_threshold": 100,
+    }
+    async with open_fake(client, **options) as producer:
         for _ in range(2):
             producer.send_nowait("topic", bytes(700))
         async with trio.open_nursery() as nursery:
@@ -379,6 +384,16 @@ async def test_an_error_of_the_clock_leaves() -> None:
         for name in ("clock", "current_token"):
             with pytest.raises(KeyboardInterrupt):
                 sender_with(producer, **{name: Clock(fail)}).send_nowait("topic", b"v")
+        assert producer.statistics().accepted == 0
+
+
+async def test_in_another_run_it_is_left_to_python() -> None:
+    """Which has words for it."""
+    async with open_fake(FakeClient(automatic=True)) as producer:
+        parts = {"send_nowait": lambda *_: "Python", "offer": lambda *_: "Python"}
+        sender = sender_with(producer, current_token=object, **parts)
+        assert sender.send_nowait("topic", b"v") == "Python"
+        assert sender.offer("topic", b"v", None, None, None, None) == "Python"
         assert producer.statistics().accepted == 0
 
 
