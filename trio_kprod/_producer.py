@@ -686,8 +686,8 @@ def open_producer(
         connect_timeout: how long opening may take.
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
         own_thread: whether the Kafka client runs in a thread of its own. False makes it a task of the
-            caller's loop: round trips take two thirds of the time, but what keeps that loop busy delays deliveries
-            and timeouts, and the client delays the other tasks.
+            caller's loop: round trips take two thirds of the time, but what keeps that loop busy delays
+            deliveries and timeouts, and the client delays the other tasks.
         key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
             object of kafka-python's `Serializer`. None is never given to them. Type checkers take from them
             what the producer may be given.
