@@ -77,6 +77,20 @@ def test_a_request_that_takes_long_holds_up_nobody() -> None:
     assert values(bench)[2:] == [{2: "d"}]
 
 
+def test_full_batches_of_another_partition_hold_one_up_no_longer() -> None:
+    """There is always a young request in flight then."""
+    bench = gathering(batch_size=61 + 2 * SIZE)
+    bench.submit("aaaa", partition=0)
+    bench.submit("b", partition=1)
+    for offset in (1, 3):
+        assert values(bench) == [{0: "aa"}, {0: "aa"}]
+        bench.pass_time(YOUNG * 0.4)
+        bench.answer(0, offset)
+        bench.submit("aa", partition=0)
+    bench.pass_time(YOUNG * 0.4)
+    assert values(bench)[2:] == [{1: "b"}]
+
+
 def test_a_lost_connection_holds_up_nobody() -> None:
     bench = gathering()
     bench.submit("a", partition=0)

@@ -44,19 +44,24 @@ class Gathering:
         self._release(node)
 
     def must_wait(self, partition: Partition) -> bool:
-        """Whether a batch that is not full has to wait. If so, the partition is woken when it need not."""
+        """Whether a batch that is not full has to wait. If so, the partition is woken when the wait is over.
+
+        It waits for a request that was there when the wait began, not for those that follow it.
+        """
         node = partition.leader
         until = self._young_until(node)
-        if not until:
+        partition.gathers_until = partition.gathers_until or until
+        if not until or partition.gathers_until <= self._outbox.now:
+            partition.gathers_until = 0.0
             return False
         if node not in self._waiting:
             self._waiting[node] = {}
-            self._outbox.call_at(until, lambda: self._release(node))
+            self._outbox.call_at(partition.gathers_until, lambda: self._release(node))
         self._waiting[node][partition] = None
         return True
 
     def _young_until(self, node: int) -> float:
-        """When the latest request is not young any more; 0 if there is none that is."""
+        """When the latest request stops being young; 0 if it is not young now, or there is none."""
         latest = next(reversed(self._in_flight.get(node, {}).values()), None)
         if latest is None or latest + YOUNG <= self._outbox.now:
             return 0

@@ -76,6 +76,7 @@ class Partition:
         # A leader that lacks a batch of this chain shows nothing by that: another one was given up and may
         # yet be appended, or the leader may be a deposed one.
         self.absence_proves_nothing = False
+        self.gathers_until = 0.0  # when its wait for a request in flight ends, see `_gathering`
         self.progress = Part()
         self.heard_at = 0.0  # the last acknowledgement
         self.log_is_gone = False  # the topic was recreated: nothing old can be in the new log
