@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ._settings import Settings
 
 
-#: After this time a message that nobody asks to deliver is worth a warning, in seconds.
+#: After this time a message whose delivery was not asked for is worth a warning, in seconds.
 _WARN_AFTER = 5.0
 
 

@@ -268,7 +268,7 @@ def _checked_bytes(name: str, given: object) -> bytes:
 
 
 def _plain_headers(headers: Headers) -> tuple[Headers, int] | None:
-    """As `_checked_headers`, but one loop that runs nobody's code; None if anything is unusual."""
+    """As `_checked_headers`, but one loop that runs no code of the user's; None if anything is unusual."""
     if type(headers) is not list and type(headers) is not tuple:
         return None
     size = HEADER_OVERHEAD * len(headers)

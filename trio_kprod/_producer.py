@@ -223,7 +223,7 @@ class Producer(Generic[K, V]):
         """As `send_nowait`, and returns a receipt, which knows the outcome of this message.
 
         So a loop can send thousands and look at each outcome later: ``for one in receipts: await one``. If
-        nobody asks the receipt, a failure is told by the next `flush`, or when the block is left: to
+        no task asks the receipt, a failure is told by the next `flush`, or when the block is left: to
         `on_undelivered`, or by `DeliveryFailed`. See `Receipt`.
         """
         ticket = next(self._tickets)
@@ -693,7 +693,7 @@ def open_producer(
             what the producer may be given.
         instruments: objects of `Instrument`, whose hooks are called when something happens.
         on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
-            For a message with a `Receipt` that nobody has asked, it is called when the block is left.
+            For a message with a `Receipt` that no task has asked, it is called when the block is left.
             It runs in the loop of the user, must not block, and may call `Producer.send_nowait`, also while
             the block is being left: what it sends then is delivered within the same `shutdown_timeout`. Once
             that has passed, or after `Producer.abort`, it gets `ProducerClosed`. If it raises, the error is

@@ -28,7 +28,7 @@ class Receipt:
     `RecordMetadata` or raises `DeliveryFailed`. Any number of tasks may await it, any number of times, also
     after the block; all get the same outcome. It is always a checkpoint, and cancelling it changes nothing.
 
-    Nobody has to look at a receipt. A failure that nobody has asked it for is told by the next `flush`, or at
+    You need not look at a receipt. A failure that no task has asked it for is told by the next `flush`, or at
     the end of the block. One that a receipt has told of is not told there again.
 
     Raises:

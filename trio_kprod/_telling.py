@@ -240,7 +240,7 @@ class Teller:
                 self.take_back(failure)
 
     def expect_no_receipts(self) -> None:
-        """The scope is being left: whoever wants to ask a receipt has done so, or waits."""
+        """The scope is being left. From now on only tasks that wait already are told by a receipt."""
         self._receipts_expected = False
         for failure in self._for_receipts:
             insort(self._for_flushes, failure)
@@ -248,7 +248,7 @@ class Teller:
         self.pass_on()
 
     def take_back(self, failure: Failure) -> None:
-        """Keep it no longer, if it is still kept: it is told. What the end of the scope told of stays."""
+        """Stop keeping this failure, because it was told. After the end of the scope, what is kept stays."""
         for kept in self._kept:
             if not self._ended and _contains(kept, failure):
                 del kept[bisect_left(kept, failure[:2])]
