@@ -20,6 +20,7 @@ import pytest
 import trio_kprod
 from tests.kafka.cluster import Kafka, some_kafka
 from tests.kafka.jars import Unavailable
+from tests.kafka.java import QUICK_START
 from tests.modes import OpenProducer, as_with_a_thread
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -78,7 +79,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def kafka() -> Iterator[Kafka]:
     """A real Apache Kafka with one node; skips, saying why, where there is none to be had."""
     try:
-        with some_kafka() as running:
+        with some_kafka(java_options=QUICK_START) as running:
             yield running
     except Unavailable as error:
         without_kafka(str(error))

@@ -17,15 +17,20 @@ import struct
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.structs import TopicPartition
 
-from tests.kafka.jars import Unavailable, kafka_jars
-from tests.kafka.node import Node, Ports, free_ports
+from tests.kafka.jars import KAFKA_VERSION, Unavailable, kafka_jars
+from tests.kafka.java import QUICK_START, Java
+from tests.kafka.listeners import Listener, dotted, free_ports
+from tests.kafka.node import CONTROLLER, Node, ZooKeeper
+from tests.kafka.process import Process
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,8 +61,7 @@ class Kafka:
     def new_topic(self, partitions: int = 1, replication_factor: int = 1, **config: str) -> str:
         """Make a topic under a name nobody has; in `config`, ``_`` stands for Kafka's ``.``."""
         name = f"test-{uuid.uuid4().hex[:12]}"
-        settings = {key.replace("_", "."): value for key, value in config.items()}
-        self.create_topic(name, partitions, replication_factor, settings)
+        self.create_topic(name, partitions, replication_factor, dotted(config))
         return name
 
     def create_topic(
@@ -73,12 +77,12 @@ class Kafka:
             "replication_factor": replication_factor,
             "configs": config or {},
         }
-        with self._admin() as admin:
+        with self.admin() as admin:
             admin.create_topics({name: wanted}, wait_for_metadata=True)
 
     def delete_topic(self, name: str) -> None:
         """Remove a topic; its space on the disk is freed a while later."""
-        with self._admin() as admin:
+        with self.admin() as admin:
             admin.delete_topics([name])
 
     def end_offsets(self, topic: str) -> dict[int, int]:
@@ -88,7 +92,7 @@ class Kafka:
 
     def log_size(self, topic: str) -> int:
         """Bytes the topic's log takes on disk, all replicas together."""
-        with self._admin() as admin:
+        with self.admin() as admin:
             brokers = admin.describe_log_dirs()
         directories = (directory for broker in brokers for directory in broker["log_dirs"])
         topics = (one for directory in directories for one in directory["topics"] if one["name"] == topic)
@@ -106,7 +110,8 @@ class Kafka:
             consumer.seek_to_beginning()
             return sorted(_read_to(consumer, ends), key=lambda record: record[:2])
 
-    def _admin(self) -> contextlib.closing[KafkaAdminClient]:
+    def admin(self) -> contextlib.closing[KafkaAdminClient]:
+        """kafka-python's administrator of it, for a ``with``."""
         return contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap_servers))
 
     def _consumer(self) -> contextlib.closing[KafkaConsumer]:
@@ -160,24 +165,42 @@ class Cluster(Kafka):
 
     Args:
         nodes (int): how many.
-        pem (Path | None): private key (PKCS 8) and certificate for TLS listeners.
-        **settings: Kafka's settings, with ``_`` for its ``.``.
+        version (str): of Kafka. Before 3.3 there is a ZooKeeper beside the nodes.
+        listeners: more than the plain one, by the names that `servers` knows them by.
+        data: where nodes keep their topics, by their number; others keep them with the rest of their files.
+        java_options: those of the Java machines.
+        **settings: Kafka's settings, with ``_`` for its ``.``, or with its own names.
 
     Raises:
         Unavailable: no Java, no Maven, or no network.
     """
 
-    def __init__(self, nodes: int = 1, *, pem: Path | None = None, **settings: str) -> None:
-        jars = kafka_jars()
+    def __init__(
+        self,
+        nodes: int = 1,
+        *,
+        version: str = KAFKA_VERSION,
+        listeners: Mapping[str, Listener] = MappingProxyType({}),
+        data: Mapping[int, Path] = MappingProxyType({}),
+        java_options: Sequence[str] = QUICK_START,
+        **settings: str,
+    ) -> None:
+        self._jars = kafka_jars(version)
+        self._java_options = java_options
         self._directory = Path(tempfile.mkdtemp(prefix="trio_kprod-kafka-"))
         atexit.register(self.stop)
-        dotted = {key.replace("_", "."): value for key, value in settings.items()}
-        ports = free_ports(nodes)
-        self.nodes = [self._make(jars, number, ports, pem, dotted) for number in range(1, nodes + 1)]
-        super().__init__(_addresses(node.ports.plaintext for node in self.nodes))
-        self.sasl_servers = _addresses(node.ports.sasl for node in self.nodes)
-        self.tls_servers = _addresses(node.ports.tls for node in self.nodes)
+        self._listeners = {"PLAINTEXT": Listener(), **listeners}
+        self._zookeeper = self._make_zookeeper() if _needs_zookeeper(version) else None
+        ports = free_ports([*self._listeners, CONTROLLER], nodes)
+        self.nodes = [
+            self._make(number, ports, data.get(number), dotted(settings)) for number in range(1, nodes + 1)
+        ]
+        super().__init__(self.servers("PLAINTEXT"))
         self._start_all()
+
+    def servers(self, listener: str) -> str:
+        """The bootstrap servers of the listener of this name."""
+        return ",".join(f"127.0.0.1:{node.ports[listener]}" for node in self.nodes)
 
     def kill(self, number: int = 1) -> None:
         """End node `number` at once, as kill -9 does."""
@@ -193,42 +216,36 @@ class Cluster(Kafka):
 
     def start(self, number: int = 1) -> None:
         """Start node `number` again where it was, with the data it had; it is not ready yet."""
-        self.nodes[number - 1].start()
+        node = self.nodes[number - 1]
+        wait_until(lambda: not node.believed_alive, f"the death of node {number} is noticed")
+        node.start()
 
     def restore(self) -> None:
         """Make every node run again, and wait until all are ready."""
-        for node in self.nodes:
+        for number, node in enumerate(self.nodes, 1):
             if node.running:
                 node.resume()
             else:
-                node.start()
+                self.start(number)
         self.wait_until_ready()
 
     def leader(self, topic: str, partition: int = 0) -> int:
         """The number of the node that leads a partition."""
-        with self._admin() as admin:
+        with self.admin() as admin:
             return wait_until(lambda: _leader(admin, topic, partition), f"{topic} has a leader")
-
-    def limit_client(self, client_id: str, bytes_per_second: int) -> None:
-        """Let producers of this client id write so much, and throttle them (KIP-13, KIP-219)."""
-        self.nodes[0].configure(
-            self.bootstrap_servers,
-            *("--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"),
-            *("--entity-type", "clients", "--entity-name", client_id),
-        )
 
     def wait_until_ready(self) -> None:
         """Wait until every node says that all nodes are there."""
         try:
             wait_until(self._ready, f"Kafka at {self.bootstrap_servers} answers with all brokers")
         except Exception as error:
-            logged = "\n".join(node.tail() for node in self.nodes)
+            logged = "\n".join(node.java.tail() for node in self.nodes)
             raise RuntimeError(f"Kafka did not become ready: {error}\n{logged}") from error
 
     def stop(self) -> None:
         """End all processes and remove their data; no harm if that was done."""
-        for node in self.nodes:
-            node.kill()
+        for process in self._processes():
+            process.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
         atexit.unregister(self.stop)
 
@@ -238,29 +255,47 @@ class Cluster(Kafka):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _make_zookeeper(self) -> ZooKeeper:
+        java = self._java("zookeeper")
+        ((port,),) = [ports.values() for ports in free_ports(["zookeeper"], 1)]
+        return ZooKeeper(java, port)
+
     def _make(
-        self, jars: Path, number: int, ports: list[Ports], pem: Path | None, settings: dict[str, str]
+        self, number: int, ports: list[dict[str, int]], data: Path | None, settings: dict[str, str]
     ) -> Node:
-        directory = self._directory / str(number)
+        java = self._java(str(number))
+        data = data or java.directory / "data"
+        return Node(java, data, number, self._listeners, ports, self._zookeeper, settings)
+
+    def _java(self, name: str) -> Java:
+        directory = self._directory / name
         directory.mkdir()
-        return Node(jars, directory, number, ports, pem, settings)
+        return Java(self._jars, directory, self._java_options)
+
+    def _processes(self) -> list[Process]:
+        return [*self.nodes, *([self._zookeeper] if self._zookeeper else [])]
 
     def _start_all(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         try:
-            for node in self.nodes:
-                node.format(cluster_id)
-            for node in self.nodes:
-                node.start()
+            if self._zookeeper is None:
+                self._format_all()
+            for process in reversed(self._processes()):
+                process.start()
             self.wait_until_ready()
         except BaseException:
             self.stop()
             raise
 
+    def _format_all(self) -> None:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        with ThreadPoolExecutor() as at_once:
+            for formatted in [at_once.submit(node.format, cluster_id) for node in self.nodes]:
+                formatted.result()
+
     def _ready(self) -> bool:
         if not all(node.running for node in self.nodes):
             raise RuntimeError("a node has ended")
-        return all(brokers_seen_by(node.ports.plaintext) == len(self.nodes) for node in self.nodes)
+        return all(brokers_seen_by(node.ports["PLAINTEXT"]) == len(self.nodes) for node in self.nodes)
 
 
 def _leader(admin: KafkaAdminClient, topic: str, partition: int) -> int:
@@ -270,8 +305,8 @@ def _leader(admin: KafkaAdminClient, topic: str, partition: int) -> int:
     return next((max(one["leader_id"], 0) for one in partitions if one["partition_index"] == partition), 0)
 
 
-def _addresses(ports: Iterable[int]) -> str:
-    return ",".join(f"127.0.0.1:{port}" for port in ports)
+def _needs_zookeeper(version: str) -> bool:
+    return tuple(map(int, version.split(".")))[:2] < (3, 3)
 
 
 def brokers_seen_by(port: int) -> int:
@@ -293,20 +328,22 @@ def brokers_seen_by(port: int) -> int:
 
 
 @contextlib.contextmanager
-def some_kafka(bootstrap_servers: str | None = None) -> Generator[Kafka, None, None]:
+def some_kafka(
+    bootstrap_servers: str | None = None, java_options: Sequence[str] = ()
+) -> Generator[Kafka, None, None]:
     """The Kafka at `bootstrap_servers`, or at ``KAFKA_BOOTSTRAP_SERVERS``, or else one started here."""
     given = bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
         yield Kafka(given)
         return
-    with Cluster() as cluster:
+    with Cluster(java_options=java_options) as cluster:
         yield cluster
 
 
 def main() -> None:
     """Run a Kafka until Ctrl-C and say where it is."""
     try:
-        with Cluster() as cluster, contextlib.suppress(KeyboardInterrupt):
+        with Cluster(java_options=()) as cluster, contextlib.suppress(KeyboardInterrupt):
             print(cluster.bootstrap_servers, flush=True)
             while True:
                 time.sleep(3600)

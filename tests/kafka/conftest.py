@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.conftest import mark_kafka, without_kafka
 from tests.kafka.cluster import Cluster
 from tests.kafka.jars import Unavailable
+from tests.kafka.listeners import sasl, tls
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -28,7 +30,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture(scope="module")
 def own_cluster() -> Iterator[Cluster]:
     """One node of our own, apart from the one all other tests share."""
-    yield from _cluster(nodes=1)
+    yield from own()
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def breakable(own_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[Cluster]:
     """Three nodes, of which a test may kill or freeze one."""
-    yield from _cluster(nodes=3)
+    yield from own(3)
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +55,23 @@ def authority() -> trustme.CA:
 @pytest.fixture(scope="module")
 def secured(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One node that also listens with TLS and with SASL."""
-    yield from _cluster(nodes=1, pem=_key_and_certificate(authority, tmp_path_factory.mktemp("tls")))
+    pem = key_and_certificate(authority, tmp_path_factory.mktemp("tls"))
+    yield from own(listeners={"TLS": tls(pem), "SASL": sasl("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")})
 
 
-def _cluster(nodes: int, pem: Path | None = None) -> Iterator[Cluster]:
+def own(nodes: int = 1, **options: Any) -> Iterator[Cluster]:
+    """A `Cluster` with these options, for a fixture; skips, saying why, where there is none to be had."""
     if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         pytest.skip("KAFKA_BOOTSTRAP_SERVERS names someone else's Kafka, which is not ours to break")
     try:
-        cluster = Cluster(nodes, pem=pem)
+        cluster = Cluster(nodes, **options)
     except Unavailable as error:
         without_kafka(str(error))
     with cluster:
         yield cluster
 
 
-def _key_and_certificate(authority: trustme.CA, directory: Path) -> Path:
+def key_and_certificate(authority: trustme.CA, directory: Path) -> Path:
     """One PEM file as Kafka reads it: the key must be PKCS 8, which trustme's is not."""
     issued = authority.issue_cert("127.0.0.1", "localhost")
     key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)

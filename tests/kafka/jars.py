@@ -1,4 +1,4 @@
-"""Apache Kafka's own jars, fetched once by Maven and kept in the user's cache.
+"""Apache Kafka's own jars, fetched once by Maven and kept in the user's cache, one directory a version.
 
 They are fetched into a directory beside the final one and renamed, under a lock: two runs at the same time
 fetch once, and a run that is killed leaves nothing that looks complete.
@@ -18,11 +18,17 @@ from pathlib import Path
 
 KAFKA_VERSION = "4.1.0"
 
-#: The binding is what makes Kafka's slf4j loggers write through log4j; the jars alone log nothing.
-_DEPENDENCIES = (
-    ("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
-    ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
-)
+#: What makes the loggers of every Kafka write through log4j 2: those of slf4j, and those of log4j 1, which
+#: Kafka has used by itself until 4.0. The jars alone log nothing.
+_LOGGING = {"log4j-slf4j-impl": "2.24.3", "log4j-1.2-api": "2.24.3"}
+
+#: They would take the place of those two.
+_EXCLUDED = {
+    "log4j": "log4j",
+    "reload4j": "ch.qos.reload4j",
+    "slf4j-log4j12": "org.slf4j",
+    "slf4j-reload4j": "org.slf4j",
+}
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _FETCH_TIMEOUT = 600
 
@@ -31,15 +37,15 @@ class Unavailable(Exception):
     """There is no Kafka to be had here; the message says what is missing."""
 
 
-def kafka_jars() -> Path:
-    """The directory of Kafka's jars, fetched if need be; raises `Unavailable`."""
+def kafka_jars(version: str = KAFKA_VERSION) -> Path:
+    """The directory of the jars of Kafka `version`, fetched if need be; raises `Unavailable`."""
     check_java()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trio_kprod"
-    jars = cache / f"kafka-{KAFKA_VERSION}"
+    jars = cache / f"kafka-jars-{version}"
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(jars.with_suffix(".lock")):
+    with _locked(cache / f"{jars.name}.lock"):
         if not jars.is_dir():
-            _fetch(jars)
+            _fetch(version, jars)
     return jars
 
 
@@ -60,12 +66,12 @@ def _locked(path: Path) -> Generator[None, None, None]:
         yield
 
 
-def _fetch(jars: Path) -> None:
+def _fetch(version: str, jars: Path) -> None:
     if shutil.which("mvn") is None:
         raise Unavailable("no mvn on the PATH; Maven fetches Apache Kafka's jars")
     with tempfile.TemporaryDirectory(dir=jars.parent, prefix="fetching-") as directory:
         pom = Path(directory, "pom.xml")
-        pom.write_text(_pom(), encoding="utf-8")
+        pom.write_text(_pom(version), encoding="utf-8")
         fetched = Path(directory, "jars")
         _run_maven(pom, fetched)
         fetched.rename(jars)
@@ -92,13 +98,27 @@ def _run_maven(pom: Path, output: Path) -> None:
         raise Unavailable(f"Maven could not fetch Kafka's jars: {reason[:500]}")
 
 
-def _pom() -> str:
-    dependencies = "".join(
-        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-        for group, artifact, version in _DEPENDENCIES
+def _pom(version: str) -> str:
+    exclusions = "".join(
+        f"<exclusion><groupId>{group}</groupId><artifactId>{artifact}</artifactId></exclusion>"
+        for artifact, group in _EXCLUDED.items()
     )
+    kafka = _dependency("org.apache.kafka", _artifact(version), version, exclusions)
+    logging = [_dependency("org.apache.logging.log4j", *one) for one in _LOGGING.items()]
     return (
         '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
         "<groupId>trio-kprod</groupId><artifactId>kafka-jars</artifactId><version>1</version>"
-        f"<dependencies>{dependencies}</dependencies></project>\n"
+        f"<dependencies>{kafka}{''.join(logging)}</dependencies></project>\n"
+    )
+
+
+def _artifact(version: str) -> str:
+    """Kafka's name has that of its Scala, which was 2.11 at first, and has been 2.13 since 2.4."""
+    return "kafka_2.11" if version.startswith(("0.", "1.", "2.0")) else "kafka_2.13"
+
+
+def _dependency(group: str, artifact: str, version: str, exclusions: str = "") -> str:
+    return (
+        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>"
+        f"<version>{version}</version><exclusions>{exclusions}</exclusions></dependency>"
     )

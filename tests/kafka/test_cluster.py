@@ -10,7 +10,7 @@ import trustme
 from kafka import KafkaProducer
 
 from tests.kafka.cluster import Cluster, Kafka, Record, brokers_seen_by, wait_until
-from tests.kafka.node import PASSWORD, USER
+from tests.kafka.listeners import PASSWORD, USER
 
 
 def produce(bootstrap_servers: str, topic: str, count: int, **config: Any) -> None:
@@ -52,7 +52,7 @@ def test_two_nodes_go_on_when_the_third_is_killed(three_nodes: Cluster) -> None:
     leader = three_nodes.leader(topic)
     three_nodes.kill(leader)
     alive = next(node for node in three_nodes.nodes if node.running)
-    wait_until(lambda: brokers_seen_by(alive.ports.plaintext) == 2, "the death is noticed")
+    wait_until(lambda: brokers_seen_by(alive.ports["PLAINTEXT"]) == 2, "the death is noticed")
     three_nodes.restore()
     assert three_nodes.leader(topic) != leader
     assert three_nodes.end_offsets(topic) == {0: 5}
@@ -62,7 +62,7 @@ def test_two_nodes_go_on_when_the_third_is_killed(three_nodes: Cluster) -> None:
 def test_sasl(secured: Cluster, mechanism: str) -> None:
     topic = secured.new_topic()
     produce(
-        secured.sasl_servers,
+        secured.servers("SASL"),
         topic,
         1,
         security_protocol="SASL_PLAINTEXT",
@@ -76,5 +76,5 @@ def test_sasl(secured: Cluster, mechanism: str) -> None:
 def test_tls(secured: Cluster, authority: trustme.CA) -> None:
     topic = secured.new_topic()
     with authority.cert_pem.tempfile() as cafile:
-        produce(secured.tls_servers, topic, 1, security_protocol="SSL", ssl_cafile=cafile)
+        produce(secured.servers("TLS"), topic, 1, security_protocol="SSL", ssl_cafile=cafile)
     assert secured.end_offsets(topic) == {0: 1}

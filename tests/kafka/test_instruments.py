@@ -10,6 +10,7 @@ import pytest
 import trio
 
 import trio_kprod
+from tests.kafka.admin import limit_client
 from tests.kafka.cluster import PATIENCE, Cluster, Kafka
 from tests.kafka.helpers import until
 from trio_kprod._instruments import HOOKS
@@ -203,7 +204,7 @@ async def test_a_broker_that_freezes_dies_and_comes_back(breakable: Cluster, rec
 
 async def test_a_quota(own_cluster: Cluster, recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     """Obeyed, told, counted and logged."""
-    own_cluster.limit_client("greedy", 20_000)
+    limit_client(own_cluster, "greedy", 20_000)
     topic = own_cluster.new_topic()
     async with trio_kprod.open_producer(
         own_cluster.bootstrap_servers, instruments=(recorder,), client_id="greedy", delivery_threshold=1

@@ -8,7 +8,7 @@ import trustme
 import trio_kprod
 from tests.kafka.cluster import Cluster
 from tests.kafka.helpers import assert_once_in_order, produce_numbers
-from tests.kafka.node import PASSWORD, USER
+from tests.kafka.listeners import PASSWORD, USER
 
 MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -17,7 +17,7 @@ async def test_tls(secured: Cluster, authority: trustme.CA) -> None:
     topic = secured.new_topic()
     with authority.cert_pem.tempfile() as cafile:
         await produce_numbers(
-            secured.tls_servers, topic, range(5_000), security_protocol="SSL", ssl_cafile=cafile
+            secured.servers("TLS"), topic, range(5_000), security_protocol="SSL", ssl_cafile=cafile
         )
     assert_once_in_order(secured.read(topic), range(5_000))
 
@@ -27,7 +27,7 @@ async def test_a_certificate_nobody_trusts(secured: Cluster) -> None:
         trustme.CA().cert_pem.tempfile() as cafile,
         pytest.raises(trio_kprod.ConnectFailed, match="certificate"),
     ):
-        await produce_numbers(secured.tls_servers, "topic", [], security_protocol="SSL", ssl_cafile=cafile)
+        await produce_numbers(secured.servers("TLS"), "topic", [], security_protocol="SSL", ssl_cafile=cafile)
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -45,7 +45,7 @@ async def test_a_wrong_password(secured: Cluster, mechanism: str) -> None:
 
 async def _produce_with(cluster: Cluster, mechanism: str, password: str, topic: str) -> None:
     await produce_numbers(
-        cluster.sasl_servers,
+        cluster.servers("SASL"),
         topic,
         range(5_000),
         security_protocol="SASL_PLAINTEXT",

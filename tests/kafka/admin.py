@@ -1,0 +1,78 @@
+"""What an administrator does to a Kafka that runs: topics, where their replicas are, and who may do what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ConfigResource,
+    ConfigResourceType,
+    ResourcePattern,
+    ResourceType,
+)
+from kafka.structs import TopicPartition
+
+from tests.kafka.cluster import Cluster, Kafka, wait_until
+from tests.kafka.listeners import USER, dotted
+
+
+def create_partitions(kafka: Kafka, topic: str, total: int) -> None:
+    """Let the topic have so many partitions, more than it has."""
+    with kafka.admin() as admin:
+        admin.create_partitions({topic: total})
+
+
+def configure_topic(kafka: Kafka, topic: str, **config: str) -> None:
+    """Change the topic's settings; in `config`, ``_`` stands for Kafka's ``.``."""
+    with kafka.admin() as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=dotted(config))])
+
+
+def move(kafka: Kafka, topic: str, partition: int, nodes: Sequence[int]) -> None:
+    """Let `nodes` have the partition's replicas, the first as preferred leader, and wait until they do."""
+    one = TopicPartition(topic, partition)
+    with kafka.admin() as admin:
+        admin.alter_partition_reassignments({one: list(nodes)})
+        wait_until(lambda: not admin.list_partition_reassignments([one]), f"{topic} has moved")
+
+
+def elect_preferred(kafka: Kafka, topic: str, partition: int = 0) -> None:
+    """Let the first of the partition's replicas lead it; no harm if it does."""
+    with kafka.admin() as admin:
+        admin.elect_leaders("PREFERRED", {topic: [partition]})
+
+
+def allow(kafka: Kafka, operation: str, topic: str | None = None, user: str = USER) -> None:
+    """Let `user` do `operation` (such as ``WRITE``) to the topic, or to the cluster if none is named."""
+    with kafka.admin() as admin:
+        created = admin.create_acls([_right(operation, topic, user)])
+        if created["failed"]:
+            raise RuntimeError(f"could not allow {operation}: {created['failed']}")
+
+
+def forbid(kafka: Kafka, operation: str, topic: str | None = None, user: str = USER) -> None:
+    """Take from `user` what `allow` gave."""
+    with kafka.admin() as admin:
+        admin.delete_acls([_right(operation, topic, user)])
+
+
+def limit_client(cluster: Cluster, client_id: str, bytes_per_second: int) -> None:
+    """Let producers of this client id write so much, and throttle them (KIP-13, KIP-219)."""
+    cluster.nodes[0].java.run(
+        "kafka.admin.ConfigCommand",
+        *("--bootstrap-server", cluster.bootstrap_servers),
+        *("--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"),
+        *("--entity-type", "clients", "--entity-name", client_id),
+    )
+
+
+def _right(operation: str, topic: str | None, user: str) -> ACL:
+    resource = (
+        ResourcePattern(ResourceType.TOPIC, topic)
+        if topic is not None
+        else ResourcePattern(ResourceType.CLUSTER, "kafka-cluster")
+    )
+    return ACL(f"User:{user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, resource)

@@ -1,0 +1,194 @@
+"""What was accepted, what was told undelivered, and what is in the log: whether all three agree.
+
+Every test against a real Kafka ends with `History.check`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import Any, Literal, NamedTuple
+
+import trio_kprod
+from tests.kafka.cluster import Kafka, Record, wait_until
+
+#: What may go wrong with ``acks`` of 0 or 1, and only there.
+MayBe = Literal["lost", "duplicates", "out_of_order"]
+
+
+class Verdict(NamedTuple):
+    """How many messages of a topic fared how.
+
+    `told` were told undelivered. `lost` are not in the log, and were not told. `untold` have no outcome, of
+    whichever topic: neither did their producer count them as delivered, nor was the history told of them.
+    `duplicates` are in the log again. `out_of_order` come in the log after one that the same producer
+    accepted later, in the same partition and both with a key or both without.
+    """
+
+    sent: int
+    in_log: int
+    told: int
+    lost: int
+    untold: int
+    duplicates: int
+    out_of_order: int
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in self._asdict().items())
+
+
+class _Sent(NamedTuple):
+    """An accepted message: its topic, and who must keep it in order with which others."""
+
+    topic: str
+    line: tuple[int, bool]
+
+
+class History:
+    """The numbered messages of one test, through any number of producers and to any number of topics.
+
+    Args:
+        name (str): the scenario's, for the line that `check` prints.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+        self._number = 0
+        self._sent: dict[int, _Sent] = {}
+        self._told: dict[int, trio_kprod.Undelivered] = {}
+        self._producers: list[trio_kprod.Producer] = []
+        self._excused: dict[str, int] = {}
+
+    @property
+    def sent(self) -> int:
+        """How many messages were accepted so far."""
+        return len(self._sent)
+
+    @property
+    def told(self) -> list[trio_kprod.Undelivered]:
+        """All that the history was told of."""
+        return list(self._told.values())
+
+    async def send(
+        self,
+        producer: trio_kprod.Producer,
+        topic: str,
+        key: bytes | None = None,
+        *,
+        size: int = 0,
+        **options: Any,
+    ) -> int:
+        """Send the next message, of at least `size` bytes; return its number."""
+        number = self._next()
+        await producer.send(topic, b"%0*d" % (size, number), key=key, **options)
+        self._remember(number, producer, topic, key)
+        return number
+
+    def send_nowait(
+        self,
+        producer: trio_kprod.Producer,
+        topic: str,
+        key: bytes | None = None,
+        *,
+        size: int = 0,
+        **options: Any,
+    ) -> int:
+        """As `send`, or raise as `Producer.send_nowait` does."""
+        number = self._next()
+        producer.send_nowait(topic, b"%0*d" % (size, number), key=key, **options)
+        self._remember(number, producer, topic, key)
+        return number
+
+    def undelivered(self, told: Iterable[trio_kprod.Undelivered]) -> None:
+        """Note what was told, by `DeliveryFailed.undelivered` for example."""
+        for one in told:
+            self.note(one)
+
+    def note(self, told: trio_kprod.Undelivered) -> None:
+        """Note one that was told; made to be a producer's `on_undelivered`."""
+        self._told[int(told.message.value or b"")] = told
+
+    def excuse_loss(self, topic: str) -> None:
+        """Whatever was sent to the topic so far may be gone: it was deleted, or its log was cut."""
+        self._excused[topic] = self._number
+
+    def check(
+        self, kafka: Kafka, topic: str, acks: Literal[0, 1, "all"] = "all", may_be: Collection[MayBe] = ()
+    ) -> Verdict:
+        """Read the topic back and assert that nothing was lost, doubled, moved or told falsely.
+
+        Args:
+            kafka: where to read.
+            topic (str): what to read.
+            acks: that of the producers.
+            may_be: what may have happened; with ``acks`` of "all" nothing may.
+        """
+        assert acks != "all" or not may_be, "with acks='all' nothing may go wrong"
+        expected = sum(self._must_be_in(number, topic) for number in self._sent)
+        if not may_be:
+            # With acks=0, and with acks=1 where a follower is behind, it may become readable a little later.
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: sum(kafka.end_offsets(topic).values()) >= expected, "the log is complete")
+        verdict = self.judge(topic, kafka.read(topic), may_be)
+        print(f"{self._name or topic}, acks={acks}: {verdict}")
+        return verdict
+
+    def judge(self, topic: str, records: Iterable[Record], may_be: Collection[MayBe] = ()) -> Verdict:
+        """What `check` does, with the log at hand."""
+        log = [(int(record.value or b""), record.partition) for record in records]
+        written = {number for number, _ in log}
+        of_topic = {number for number, sent in self._sent.items() if sent.topic == topic}
+        missing = {number for number in of_topic - written if self._must_be_in(number, topic)}
+        verdict = Verdict(
+            sent=len(of_topic),
+            in_log=len(log),
+            told=len(of_topic & self._told.keys()),
+            lost=len(missing),
+            untold=self._untold(),
+            duplicates=len(log) - len(written),
+            out_of_order=self._out_of_order(log),
+        )
+        self._assert_nothing_false(of_topic, written)
+        wrong = {"lost", "untold", "duplicates", "out_of_order"} - set(may_be)
+        assert not any(getattr(verdict, name) for name in wrong), f"{verdict}; missing {sorted(missing)[:5]}"
+        return verdict
+
+    def _assert_nothing_false(self, of_topic: set[int], written: set[int]) -> None:
+        falsely = {one for one in self._told.keys() & written if not self._told[one].maybe_written}
+        assert not falsely, f"told as not written, and in the log: {sorted(falsely)[:5]}"
+        assert written <= of_topic, f"in the log, and never accepted: {sorted(written - of_topic)[:5]}"
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _remember(self, number: int, producer: trio_kprod.Producer, topic: str, key: bytes | None) -> None:
+        if producer not in self._producers:
+            self._producers.append(producer)
+        self._sent[number] = _Sent(topic, (self._producers.index(producer), key is None))
+
+    def _must_be_in(self, number: int, topic: str) -> bool:
+        return (
+            self._sent[number].topic == topic
+            and number not in self._told
+            and number > self._excused.get(topic, 0)
+        )
+
+    def _untold(self) -> int:
+        now = [producer.statistics() for producer in self._producers]
+        return sum(one.accepted - one.delivered for one in now) - len(self._told)
+
+    def _out_of_order(self, log: Iterable[tuple[int, int]]) -> int:
+        """How many come behind a later one; a duplicate is not counted here."""
+        last: dict[tuple[int, tuple[int, bool]], int] = defaultdict(int)
+        seen: set[int] = set()
+        moved = 0
+        for number, partition in log:
+            if number in seen or number not in self._sent:
+                continue
+            seen.add(number)
+            line = (partition, self._sent[number].line)
+            moved += number < last[line]
+            last[line] = max(last[line], number)
+        return moved
