@@ -18,6 +18,8 @@ from kafka.structs import TopicPartition
 from tests.kafka.cluster import Cluster, Kafka, wait_until
 from tests.kafka.listeners import USER, dotted
 
+_PREFERRED = 0  # of Kafka's kinds of elections
+
 
 def create_partitions(kafka: Kafka, topic: str, total: int) -> None:
     """Let the topic have so many partitions, more than it has."""
@@ -42,7 +44,7 @@ def move(kafka: Kafka, topic: str, partition: int, nodes: Sequence[int]) -> None
 def elect_preferred(kafka: Kafka, topic: str, partition: int = 0) -> None:
     """Let the first of the partition's replicas lead it; no harm if it does."""
     with kafka.admin() as admin:
-        admin.elect_leaders("PREFERRED", {topic: [partition]})
+        admin.elect_leaders(_PREFERRED, {topic: [partition]})
 
 
 def allow(kafka: Kafka, operation: str, topic: str | None = None, user: str = USER) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import trustme
 from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 
+from tests.kafka.admin import configure_topic, create_partitions, elect_preferred, move
 from tests.kafka.cluster import Cluster, Kafka, Record, brokers_seen_by, wait_until
 from tests.kafka.listeners import PASSWORD, USER
 
@@ -78,3 +80,28 @@ def test_tls(secured: Cluster, authority: trustme.CA) -> None:
     with authority.cert_pem.tempfile() as cafile:
         produce(secured.servers("TLS"), topic, 1, security_protocol="SSL", ssl_cafile=cafile)
     assert secured.end_offsets(topic) == {0: 1}
+
+
+def test_topics_are_changed(own_cluster: Cluster) -> None:
+    topic = own_cluster.new_topic()
+    create_partitions(own_cluster, topic, 2)
+    wait_until(lambda: own_cluster.end_offsets(topic) == {0: 0, 1: 0}, "there are two partitions")
+    configure_topic(own_cluster, topic, max_message_bytes="12345")
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    with own_cluster.admin() as admin:
+        told = admin.describe_configs([resource])["topic"][topic]
+    assert told["max.message.bytes"]["value"] == "12345"
+    own_cluster.delete_topic(topic)
+    with own_cluster.admin() as admin:
+        wait_until(lambda: topic not in admin.list_topics(), "the topic is gone")
+
+
+def test_partitions_are_moved(three_nodes: Cluster) -> None:
+    topic = three_nodes.new_topic()
+    produce(three_nodes.bootstrap_servers, topic, 5)
+    move(three_nodes, topic, 0, [2, 3])
+    elect_preferred(three_nodes, topic)
+    wait_until(lambda: three_nodes.leader(topic) == 2, "the first of the two leads")
+    move(three_nodes, topic, 0, [3])
+    wait_until(lambda: three_nodes.leader(topic) == 3, "the only one leads")
+    assert three_nodes.end_offsets(topic) == {0: 5}
