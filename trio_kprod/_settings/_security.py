@@ -115,16 +115,44 @@ def _load_certificate(context: ssl.SSLContext, values: Mapping[str, Any]) -> Non
                 raise ValueError(f"{name} has no effect without ssl_certfile")
         return
 
+    is_encrypted = False
+
     def password() -> str | bytes:
         # Without this OpenSSL would ask on the terminal, and wait.
+        nonlocal is_encrypted
+        is_encrypted = True
         if values["ssl_password"] is None:
             raise ValueError(f"the private key in {keyfile or certfile!r} is encrypted: give ssl_password")
         return values["ssl_password"]  # type: ignore[no-any-return]
 
     with _reading("ssl_keyfile", keyfile):
         pass
-    with _reading("ssl_certfile", certfile, f" with ssl_keyfile={keyfile!r}" if keyfile else ""):
-        context.load_cert_chain(certfile, keyfile, password)
+    with _reading("ssl_certfile", certfile):
+        try:
+            context.load_cert_chain(certfile, keyfile, password)
+        except ssl.SSLError as error:
+            raise ValueError(_certificate_fault(certfile, keyfile, error, is_encrypted)) from error
+
+
+def _certificate_fault(certfile: str, keyfile: str | None, error: ssl.SSLError, is_encrypted: bool) -> str:
+    """What is wrong with our own certificate: of most faults OpenSSL says no more than "PEM lib"."""
+    key = f"ssl_keyfile={keyfile!r}" if keyfile else f"ssl_certfile={certfile!r}"
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"{key} cannot be used: its private key belongs to another certificate than ssl_certfile has"
+    if is_encrypted:
+        return f"{key} cannot be used: ssl_password does not open its private key"
+    if not _has(certfile, b"CERTIFICATE-----"):
+        return f"ssl_certfile={certfile!r} cannot be used: it has no certificate in PEM"
+    if not _has(keyfile or certfile, b"PRIVATE KEY-----"):
+        advice = "" if keyfile else ": if the key is in another file, give ssl_keyfile"
+        return f"{key} cannot be used: it has no private key in PEM{advice}"
+    beside = f" with {key}" if keyfile else ""
+    return f"ssl_certfile={certfile!r}{beside} cannot be used: {error.reason or 'one of them is damaged'}"
+
+
+def _has(filename: str, mark: bytes) -> bool:
+    with open(filename, "rb") as file:
+        return mark in file.read()
 
 
 def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
@@ -135,7 +163,7 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
 
 
 @contextmanager
-def _reading(name: str, filename: str | None, beside: str = "") -> Generator[None, None, None]:
+def _reading(name: str, filename: str | None) -> Generator[None, None, None]:
     """Turn an error about a file into one that names the file and the option: `ssl` names neither."""
     try:
         if filename is not None:
@@ -144,7 +172,7 @@ def _reading(name: str, filename: str | None, beside: str = "") -> Generator[Non
         yield
     except OSError as error:  # ssl.SSLError is one as well
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise ValueError(f"{name}={filename!r}{beside} cannot be used: {reason or error}") from error
+        raise ValueError(f"{name}={filename!r} cannot be used: {reason or error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------
