@@ -15,6 +15,7 @@ from trio_kprod._core._actions import (
     RequestMetadata,
     RequestProducerId,
     Send,
+    Shrunk,
     Troubled,
     Untroubled,
     Withdraw,
@@ -111,6 +112,7 @@ class Bench:
         self.requests: list[Request] = []  # sent and not answered yet
         self.settled: list[Settled] = []
         self.troubles: list[Troubled | Untroubled] = []
+        self.limits: list[Shrunk] = []
         self.reports: list[Report] = []
         self.asked: list[tuple[str, ...]] = []  # questions for metadata, not answered yet
         self.ids_asked = 0
@@ -156,6 +158,8 @@ class Bench:
             self.ids_asked += 1
         elif isinstance(action, Troubled | Untroubled):
             self.troubles.append(action)
+        elif isinstance(action, Shrunk):
+            self.limits.append(action)
         else:
             self.reports.append(action)
             if isinstance(action, Settled):

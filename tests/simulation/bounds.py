@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.simulation.cluster import Piece, Place
 from tests.simulation.history import Broken
-from tests.simulation.log import Sealed
+from tests.simulation.log import SEQUENCES, Sealed
 from tests.simulation.setting import MESSAGE_SIZE
 from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._shared import Rules
@@ -113,8 +113,25 @@ class Bounds:
         """By distance: what is already appended counts until the client knows."""
         sealed = piece.sealed
         chain = self._chains.setdefault((piece.place, sealed.producer_id, sealed.epoch), [])
-        if any(one is sealed for one in chain[-_IN_FLIGHT:]):
-            return
-        chain.append(sealed)
-        if len(chain) > _IN_FLIGHT and chain[-1 - _IN_FLIGHT].values[0] not in self._told:
-            raise Broken(f"{sealed} before {chain[-1 - _IN_FLIGHT]} is settled")
+        place = _put(chain, sealed)
+        ahead = chain[place - _IN_FLIGHT] if place >= _IN_FLIGHT else None
+        if ahead is not None and ahead.values[0] not in self._told:
+            raise Broken(f"{sealed} before {ahead} is settled")
+
+
+def _put(chain: list[Sealed], sealed: Sealed) -> int:
+    """Put a batch into its place among the latest of its chain, instead of those that it is a part of, or
+    consists of; return the place."""
+    place = len(chain)
+    while place and _distance(sealed, chain[place - 1]) < len(chain[place - 1].values):
+        place -= 1
+    end = place
+    while end < len(chain) and _distance(chain[end], sealed) < len(sealed.values):
+        end += 1
+    chain[place:end] = [sealed]
+    return place
+
+
+def _distance(later: Sealed, earlier: Sealed) -> int:
+    """By how many sequence numbers one begins after the other; less than 0 if it begins before it."""
+    return (later.sequence - earlier.sequence + SEQUENCES // 2) % SEQUENCES - SEQUENCES // 2

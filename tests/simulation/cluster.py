@@ -129,9 +129,13 @@ class Cluster:
         self.bad: set[bytes] = set()  # records that are refused while `validating`
         self.validating = False
         self.size_limit = 10_000  # message.max.bytes
-        self.frame_limit = 100_000  # socket.request.max.bytes
+        self.frame_limits = dict.fromkeys(self.nodes, self.largest_frame)  # socket.request.max.bytes
         self.trouble = 0.0  # how often an append ends in an error
         self._views: list[dict[str, TopicMetadata]] = [{}]
+
+    @property
+    def largest_frame(self) -> int:
+        return self.setting.lasting_limit or 100_000
 
     # ---- topics ------------------------------------------------------------------------------------------
 
@@ -166,7 +170,8 @@ class Cluster:
         self.trouble = 0.0
         self.down.clear()
         self.denied.clear()
-        self.size_limit = self.frame_limit = 100_000
+        self.size_limit = 100_000
+        self.frame_limits = dict.fromkeys(self.nodes, self.largest_frame)
         for partition in self.partitions():
             partition.few_replicas = partition.frozen_follower = False
             partition.replicate()

@@ -11,7 +11,7 @@ from math import inf
 
 from tests.simulation.dice import Dice
 from tests.simulation.network import Connection
-from tests.simulation.setting import MESSAGE_SIZE, PRODUCER_ID_EXPIRATION, TOPICS
+from tests.simulation.setting import FRAME_LIMITS, LARGE, MESSAGE_SIZE, PRODUCER_ID_EXPIRATION, TOPICS
 from tests.simulation.world import World
 from trio_kprod._messages import Entry
 
@@ -42,7 +42,8 @@ def _message(world: World, dice: Dice, value: bytes) -> Entry:
     if world.setting.forgetful and dice.random() < 0.97:
         timestamp -= 2 * PRODUCER_ID_EXPIRATION
     stamp, accepted_at = int(timestamp * 1000), world.now - waited
-    return topic, value, key, (), partition, stamp, MESSAGE_SIZE, accepted_at, None, 0
+    size = LARGE if dice.random() < 0.04 else MESSAGE_SIZE
+    return topic, value, key, (), partition, stamp, size, accepted_at, None, 0
 
 
 def warm_up(world: World, dice: Dice) -> None:
@@ -130,6 +131,23 @@ def cut(world: World, dice: Dice) -> None:
     world.disconnect(connection)
 
 
+def cut_again_and_again(world: World, dice: Dice) -> None:
+    """Each connection to a broker ends, at any byte; perhaps it has processed something before."""
+    connection = _some_connection(world, dice)
+    for _ in range(dice.choice((3, 5, 8))):
+        if connection is None:
+            return
+        _transfer(world, connection, dice)
+        if dice.random() < 0.5:
+            world.work(connection)
+        if world.connections.get(connection.node) is connection:
+            world.disconnect(connection)
+        world.step()
+        connect(world, dice)
+        world.step()
+        connection = world.connections.get(connection.node)
+
+
 def thaw(world: World, dice: Dice) -> None:
     """A broker processes what it had received on a connection that has ended."""
     if world.orphans:
@@ -209,8 +227,11 @@ def limit_sizes(world: World, dice: Dice) -> None:
     if dice.random() < 0.7:
         world.cluster.size_limit = dice.choice((140, 300, 700, 10_000))
     else:
-        world.cluster.frame_limit = dice.choice((200, 500, 1200, 100_000))
-    world.say("batches to %d, requests to %d bytes", world.cluster.size_limit, world.cluster.frame_limit)
+        for node in world.cluster.nodes:
+            if dice.random() < 0.7:
+                limit = dice.choice((*FRAME_LIMITS, 100_000))
+                world.cluster.frame_limits[node] = min(limit, world.cluster.largest_frame)
+    world.say("batches to %d, requests to %s bytes", world.cluster.size_limit, world.cluster.frame_limits)
 
 
 def validate(world: World, dice: Dice) -> None:
@@ -283,6 +304,7 @@ USUAL: dict[Event, float] = {
     producer_id: 4,
     wait: 5,
     cut: 4,
+    cut_again_and_again: 0.5,
     thaw: 3,
     throttle: 0.5,
     elect: 3,

@@ -80,6 +80,7 @@ class History:
         self.missing_since: dict[str, float] = {}  # or told of as it was, not as it is
         self.doubted: set[str] = set()  # topics of which only old news was told for long
         self.late: set[bytes] = set()  # processed after the client had lost the connection
+        self.losses: Counter[bytes] = Counter()  # connections that ended while it was under way
         self.gaps: set[Place] = set()  # where a batch was given up that may have been written
         self.excused: Counter[str] = Counter()
         self.before = 0.0  # when the client was last told the time
@@ -103,6 +104,10 @@ class History:
             self.refusals.setdefault(value, set()).add(code)
         if code in _TOO_LARGE and len(values) == 1:
             self.refused_alone.add(values[0])
+
+    def lost(self, values: Iterable[bytes]) -> None:
+        """A connection ended over which they were sent, and no answer came."""
+        self.losses.update(values)
 
     def described(self, name: str, metadata: TopicMetadata | None, now: float) -> None:
         """A broker's word about a topic reached the client."""
@@ -146,7 +151,7 @@ class History:
         elif isinstance(error, DeliveryTimedOut):
             good = now >= min(entry[ACCEPTED_AT] for entry in settled.entries) + rules.delivery_timeout
         elif isinstance(error, RetriesExhausted):
-            good = rules.max_retries >= 0
+            good = rules.max_retries >= 0 or self._may_end_connections(settled)
         elif isinstance(error, DeliveryAborted):
             good = self.stopped
         elif isinstance(error, UnknownTopic):
@@ -162,6 +167,13 @@ class History:
             raise Broken(f"given up without reason: {_texts(settled)}: {error!r}")
         if settled.maybe_written:
             self.gaps.add(place)
+
+    def _may_end_connections(self, settled: Settled) -> bool:
+        """Whether it was lost so often that this may be its fault: a message by itself, or a batch of which
+        a part was out of order."""
+        values = [entry[VALUE] or b"" for entry in settled.entries]
+        alone = len(values) == 1 or _OUT_OF_ORDER in self.refusals.get(values[0], ())
+        return alone and all(self.losses[value] >= self.setting.losses[1] for value in values)
 
     def _made_anew(self, name: str) -> bool:
         return sum(topic.name == name for topic in self.cluster.history) > 1

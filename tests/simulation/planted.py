@@ -246,21 +246,64 @@ def the_chain_is_dropped_when_metadata_lacks_the_topic() -> AbstractContextManag
 @_bug()
 def a_wrong_sequence_after_a_split() -> AbstractContextManager[object]:
     """The second half takes the first one's sequences, and for its duplicate: acknowledged, and lost."""
-    original, original_replace = Partition.seal, Partition.replace
-    halves: list[Batch] = []
+    original = Batch.part
 
-    def replace(self: Partition, batch: Batch, parts: Iterable[Sequence[Entry]]) -> None:
-        before = list(self.batches)
-        original_replace(self, batch, parts)
-        halves[:] = [each for each in self.batches if each not in before][:1]
+    def part(self: Batch, start: int, stop: int) -> Batch:
+        made = original(self, start, stop)
+        made.sequence = self.sequence
+        return made
 
-    def seal(self: Partition, batch: Batch) -> None:
-        sealed = batch.data is not None
-        original(self, batch)
-        if batch in halves and not sealed and self.chain is not None:
-            self.chain.next_sequence = batch.sequence
+    return patch.object(Batch, "part", part)
 
-    return _both(patch.object(Partition, "replace", replace), patch.object(Partition, "seal", seal))
+
+@_bug()
+def halved_under_a_new_epoch() -> AbstractContextManager[object]:
+    """What ended its connections is sealed anew in halves although it may be in the log: duplicates."""
+    original = Partition.halve
+
+    def halve(self: Partition, batch: Batch) -> Batch:
+        batch.pinned = False
+        first = original(self, batch)
+        self.restart()
+        return first
+
+    return patch.object(Partition, "halve", halve)
+
+
+@_bug()
+def a_part_out_of_order_is_believed() -> AbstractContextManager[object]:
+    """The log has the whole, not the part, and the part is sealed anew under the next epoch: duplicates."""
+
+    def join(self: Partition, first: Batch) -> bool:
+        first.whole = first.rest = None
+        return False
+
+    return patch.object(Partition, "join", join)
+
+
+@_bug(within=None)
+def a_part_that_may_be_there_is_forgotten() -> AbstractContextManager[object]:
+    """Both the whole and its first part were lost; the part lands late, and its messages once more."""
+    original = Partition.join
+
+    def join(self: Partition, first: Batch) -> bool:
+        first.unanswered = first.may_be_there_in_part = False
+        return original(self, first)
+
+    return patch.object(Partition, "join", join)
+
+
+@_bug()
+def the_rest_is_cleared_before_the_first_part_is_there() -> AbstractContextManager[object]:
+    """It is told as not written although the whole is in the log, or sealed anew: duplicates."""
+    original = Partition.halve
+
+    def halve(self: Partition, batch: Batch) -> Batch:
+        first = original(self, batch)
+        first.shows_what_is_behind()
+        return first
+
+    return patch.object(Partition, "halve", halve)
 
 
 @_bug(within=None)
@@ -323,14 +366,13 @@ def an_outcome_is_dropped() -> AbstractContextManager[object]:
 @_bug()
 def an_odd_split_loses_its_middle() -> AbstractContextManager[object]:
     """Neither half has it: its caller waits for ever."""
-    original = Partition.replace
+    original = Batch.part
 
-    def replace(self: Partition, batch: Batch, parts: Sequence[Sequence[Entry]]) -> None:
-        if len(parts) == 2 and len(parts[1]) > len(parts[0]):
-            parts = [parts[0], parts[1][1:]]
-        original(self, batch, parts)
+    def part(self: Batch, start: int, stop: int) -> Batch:
+        odd = start and len(self.entries) % 2
+        return original(self, start + 1 if odd and stop - start > 1 else start, stop)
 
-    return patch.object(Partition, "replace", replace)
+    return patch.object(Batch, "part", part)
 
 
 @_bug()

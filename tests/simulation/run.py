@@ -13,9 +13,9 @@ from unittest.mock import patch
 from tests.simulation import faults
 from tests.simulation.history import Broken as Broken
 from tests.simulation.log import Sealed
-from tests.simulation.setting import Setting
+from tests.simulation.setting import MESSAGE_SIZE, Setting
 from tests.simulation.world import World
-from trio_kprod._core import _keyless, _partition
+from trio_kprod._core import _core, _keyless, _limits, _partition, _responses
 from trio_kprod._core._batch import LAST_EPOCH, Chain
 from trio_kprod._messages import BATCH_OVERHEAD, SIZE, TIMESTAMP_MS, VALUE, Entry
 
@@ -145,6 +145,11 @@ def _conditions(setting: Setting) -> Iterator[None]:
         if setting.last_epoch != LAST_EPOCH:
             stack.enter_context(patch.object(_partition, "LAST_EPOCH", setting.last_epoch))
         stack.enter_context(patch.object(_keyless, "_CANDIDATES", setting.candidates))
+        halved, given_up = setting.losses
+        stack.enter_context(patch.object(_responses, "LOSSES_UNTIL_HALVED", halved))
+        stack.enter_context(patch.object(_core, "LOSSES_UNTIL_HALVED", halved))
+        stack.enter_context(patch.object(_responses, "_LOSSES_UNTIL_GIVEN_UP", given_up))
+        stack.enter_context(patch.object(_limits, "SMALLEST_LIMIT", 2 * MESSAGE_SIZE))
         yield
 
 

@@ -13,8 +13,15 @@ from random import Random
 from trio_kprod._core._batch import LAST_EPOCH
 from trio_kprod._core._shared import Rules
 
-#: What a message counts as, and how far apart in bytes a batch's size and its records' sizes are.
+#: What a message counts as, mostly; some are larger.
 MESSAGE_SIZE = 100
+LARGE = 300
+
+#: How many losses in a row make a request smaller, and a message given up: as in the core, and sooner.
+PATIENCE_OF_LOSSES = ((6, 32), (3, 8), (3, 32))
+
+#: What a broker reads in one request, where it reads less than clients send. A large message is more.
+FRAME_LIMITS = (200, 300, 500, 1200)
 
 TOPICS = ("a", "b", "c")
 
@@ -40,6 +47,8 @@ class Setting:
     last_epoch: int  # so that epochs run out soon
     request_timeout: float
     candidates: int  # how many partitions compete for messages without key
+    losses: tuple[int, int]  # how many in a row make a request smaller, and a message given up
+    lasting_limit: int | None  # brokers read no larger requests, also after all faults have ended
     rules: Rules
     weights: tuple[float, ...]  # how often each event of `faults` happens
 
@@ -70,6 +79,8 @@ class Setting:
             last_epoch=choice((1, 3)) if chance() < 0.1 else LAST_EPOCH,
             request_timeout=choice((0.5, 2.0, 30.0)),
             candidates=choice((1, 2, 32)),
+            losses=choice(PATIENCE_OF_LOSSES),
+            lasting_limit=choice(FRAME_LIMITS) if chance() < 0.1 else None,
             rules=_rules(random, acks),
             weights=tuple(weight * choice((0.0, 0.2, 1, 1, 1, 4)) for weight in usual),
         )

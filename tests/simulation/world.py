@@ -175,6 +175,8 @@ class World:
             self._orphan(connection)
         for frame in frames:
             frame.client_waits = False
+            if frame.request.write_started:
+                self.history.lost(value for piece in frame.pieces for value in piece.sealed.values)
             self.bounds.ended(frame.pieces, {}, write_started=frame.request.write_started)
         requests = [frame.request for frame in frames]
         self.core.lost(connection.node, requests, ConnectionLost("lost"))
@@ -203,7 +205,7 @@ class World:
 
     def _begin(self, connection: Connection) -> None:
         frame = connection.inbox.popleft()
-        if frame.size > self.cluster.frame_limit:
+        if frame.size > self.cluster.frame_limits[connection.node]:
             # The broker closes the connection without an answer, and reads nothing that is behind.
             self.say("node %d refuses to read %d bytes", connection.node, frame.size)
             connection.inbox.appendleft(frame)

@@ -19,7 +19,7 @@ from ._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceExchange
 from ._protocol import ProduceOutcome
 
 if TYPE_CHECKING:
-    from .._core import ProduceCore, Request
+    from .._core import ProduceCore, Request, Shrunk
     from .._settings import Settings
     from ._steps import Reporter, Steps
     from ._transport import Fence, Network
@@ -75,6 +75,15 @@ class Brokers:
         connection = self._produce.get(request.node)
         if connection is not None:
             connection.withdraw(request)
+
+    def tell_shrunk(self, told: Shrunk) -> None:
+        """Requests to a node are made smaller. That costs speed, so it is told."""
+        address = self._endpoints.addresses.get(told.node)
+        self._endpoints.log.event(
+            f"node {told.node}" if address is None else name_of(address),
+            f"ends the connection at each request of {told.size} bytes, so requests are kept to {told.limit} "
+            f"bytes; perhaps its socket.request.max.bytes is lower than batch_size or max_request_size",
+        )
 
     def trouble(self) -> ConnectionLost | None:
         """What is wrong with brokers just now."""

@@ -30,6 +30,7 @@ from .._core import (
     Rules,
     Send,
     Settled,
+    Shrunk,
     Troubled,
     Untroubled,
     Withdraw,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 _PER_STEP = 1000
 
 #: What the core wants done. Its other actions are reports for the user's loop.
-Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled
+Order = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled | Shrunk
 _ORDERS = frozenset(get_args(Order))
 
 #: What a step has decided: what to do, and when the next step is due.
@@ -254,6 +255,8 @@ class Client:
         elif isinstance(order, Untroubled):
             how = "messages are acknowledged again" if order.recovered else ""
             self._log.over(topic_subject(order.topic), how)
+        elif isinstance(order, Shrunk):
+            self._brokers.tell_shrunk(order)
         else:
             self._brokers.any_broker.request_producer_id()
 

@@ -19,6 +19,7 @@ table, actions come back up; only what is named below it is for others.
 `_records`       a batch in bytes
 `_partitioners`  which partition a key belongs to
 `_actions`       what the core wants done
+`_limits`        how large a request each node takes
 `_gathering`     what comes while a request is in flight to a broker leaves together
 `_outbox`        where topics and partitions leave actions and timers
 `_shared`        the rules, and what all parts of one core share
@@ -32,6 +33,7 @@ from ._actions import (
     RequestMetadata as RequestMetadata,
     RequestProducerId as RequestProducerId,
     Send as Send,
+    Shrunk as Shrunk,
     Troubled as Troubled,
     Untroubled as Untroubled,
     Withdraw as Withdraw,

@@ -61,4 +61,13 @@ class Untroubled(NamedTuple):
     recovered: bool
 
 
-Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Troubled | Untroubled | Report
+class Shrunk(NamedTuple):
+    """Requests of `size` bytes end each connection to a node, so they are made smaller. For the log."""
+
+    node: int
+    size: int
+    limit: int
+
+
+Notice = Troubled | Untroubled | Shrunk
+Action = Send | Withdraw | Connect | RequestMetadata | RequestProducerId | Notice | Report

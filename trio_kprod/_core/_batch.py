@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .._messages import Entry
+from .._messages import Entry, total_size
 
 if TYPE_CHECKING:
     from ._partition import Partition
 
-_SEQUENCES = 2**31
+_SEQUENCES = 2**31  # they wrap around
 LAST_EPOCH = 2**15 - 1
+
+
+def sequence_after(first: int, records: int) -> int:
+    """The sequence number that follows on `records` from `first`; without idempotence all are -1."""
+    return (first + records) % _SEQUENCES if first >= 0 else first
 
 
 class Chain:
@@ -36,20 +41,23 @@ class Chain:
     def take(self, records: int) -> int:
         """The first sequence number of a batch of that many records."""
         first = self.next_sequence
-        if first >= 0:
-            self.next_sequence = (first + records) % _SEQUENCES
+        self.next_sequence = sequence_after(first, records)
         return first
 
 
 class Batch:
-    """Messages that travel together; from its first transmission on always as the same bytes.
+    """Messages that travel together; from its first transmission on always under the same sequence numbers.
 
-    `maybe_written`: some attempt may have been appended, because it was not refused before the append. Never
-    cleared; such a batch is not split, and never reported as not written.
+    `maybe_written`: some attempt may have been appended, because it was not refused before the append. Such a
+    batch is never reported as not written. Of what was only sent as a part of a larger batch, the
+    acknowledgement of the part ahead clears it (`shows_what_is_behind`); nothing else does.
 
     `pinned`: it may be in the log under its present chain, so encoding it under another could duplicate it.
     Set together with `maybe_written`; cleared when the log is shown to lack the batch and to take no old
     copy.
+
+    `whole` and `rest`: it is the first part of that batch, which may be in the log as a whole, and that is
+    the second part (`Partition.halve`).
     """
 
     __slots__ = (
@@ -58,18 +66,24 @@ class Batch:
         "data",
         "entries",
         "failures",
+        "indivisible",
         "limited_failures",
+        "may_be_there_in_part",
         "maybe_written",
+        "maybe_written_before",
         "number",
         "out_of_order",
         "partition",
         "pinned",
         "request",
+        "rest",
         "retry_at",
         "sequence",
         "size",
+        "unanswered",
         "wait_for_connection",
         "wait_for_metadata",
+        "whole",
     )
 
     def __init__(self, partition: Partition, entries: Sequence[Entry], size: int) -> None:
@@ -80,15 +94,21 @@ class Batch:
         # again.
         self.data: bytearray | None = None
         self.number = -1  # its place in the chain
-        self.sequence = -1
+        self.sequence = -1  # of its first record; the parts of a batch have theirs before they are sealed
+        self.whole: Batch | None = None
+        self.rest: Batch | None = None
+        self.indivisible = False  # a part of it was out of order, so perhaps it is in the log as a whole
         # The request that carries it now. A response to any other tells nothing that we still wait for.
         self.request: Request | None = None
+        self.may_be_there_in_part = False  # a first part of it was sent, and that did not end in a refusal
         self.maybe_written = False
+        self.maybe_written_before = False  # under a former chain
+        self.unanswered = False  # it was sent as it is, and that did not end in a refusal before the append
         self.pinned = False
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
         self.limited_failures = 0  # responses with a code that is retried a few times only
-        self.connections_lost = 0  # connections that died under it
+        self.connections_lost = 0  # connections, in a row, that ended while it was the first to be answered
         self.out_of_order = 0  # responses "out of order" at the head of the chain, in a row
         self.wait_for_metadata = 0  # the number of the topic's metadata request whose response it waits for
         self.retry_at = 0.0
@@ -99,19 +119,55 @@ class Batch:
         return f"<Batch {self.number} of {where}: {len(self.entries)} from sequence {self.sequence}>"
 
     @property
+    def is_divisible(self) -> bool:
+        """Whether it may be sent in parts."""
+        return len(self.entries) > 1 and not self.indivisible
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether what is behind it in its chain follows on its sequence numbers."""
+        return self.data is not None or self.sequence >= 0
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of its messages as a batch of their own, under the same sequence numbers."""
+        entries = self.entries[start:stop]
+        part = Batch(self.partition, entries, total_size(entries))
+        part.sequence = sequence_after(self.sequence, start)
+        part.maybe_written, part.pinned = self.maybe_written, self.pinned
+        part.maybe_written_before = self.maybe_written_before
+        part.attempts, part.connections_lost = self.attempts, self.connections_lost
+        part.retry_at, part.wait_for_connection = self.retry_at, self.wait_for_connection
+        return part
+
+    @property
     def is_being_written(self) -> bool:
         """Whether a request carries it of which a byte may have reached a socket."""
         return self.request is not None and self.request.write_started
 
     def mark_maybe_written(self) -> None:
         """A transmission of it did not end in a refusal before the append."""
-        self.maybe_written = self.pinned = True
+        self.maybe_written = self.pinned = self.unanswered = True
+
+    def shows_what_is_behind(self) -> None:
+        """It was acknowledged, so no batch that it is a part of is in the log, or can still get there.
+
+        So what follows it in those, and was not sent by itself, is not there either.
+        """
+        part: Batch | None = self
+        while part is not None and part.rest is not None:
+            rest = part.rest
+            if not rest.unanswered:
+                rest.maybe_written, rest.pinned = rest.maybe_written_before, False
+            part = part.whole
 
     def unseal(self, number: int) -> None:
         """Make it ready to be sealed under a new chain. That ends no pause after an error."""
         self.data = None
         self.number = number
-        self.pinned = False
+        self.sequence = -1
+        self.whole = self.rest = None
+        self.indivisible = self.pinned = self.unanswered = self.may_be_there_in_part = False
+        self.maybe_written_before = self.maybe_written
         self.out_of_order = 0
         self.wait_for_metadata = 0
 

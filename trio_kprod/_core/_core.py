@@ -17,7 +17,7 @@ from ._batch import Batch, Request
 from ._error_codes import PartitionResponse
 from ._metadata import TopicMetadata
 from ._partition import Partition
-from ._responses import LOSSES_UNTIL_ALONE, delivered, no_response, responded
+from ._responses import LOSSES_UNTIL_ALONE, LOSSES_UNTIL_HALVED, blame, delivered, no_response, responded
 from ._shared import Rules, Shared
 from ._topic import Topic
 
@@ -129,7 +129,7 @@ class ProduceCore:
         for partition in self._led_by(node):
             partition.topic.troubles.reached(partition.index)
             for batch in partition.batches:
-                if batch.wait_for_connection and batch.connections_lost < LOSSES_UNTIL_ALONE:
+                if batch.wait_for_connection and batch.connections_lost < LOSSES_UNTIL_HALVED:
                     batch.retry_at = self.now
         self._outbox.wake(self._led_by(node))
 
@@ -149,10 +149,18 @@ class ProduceCore:
         """A connection ended. `Request.write_started` says whether any byte may have left."""
         self._usable.discard(node)
         self._shared.gathering.lost(node)
+        # A broker answers one request after the other, so if one ended the connection, it is the first.
+        blamed: list[Batch] = []
         for request in requests:
-            for batch in list(request.batches):
-                if batch.request is request:
-                    no_response(batch, cause, write_started=request.write_started)
+            carried = [batch for batch in request.batches if batch.request is request]
+            for batch in carried:
+                no_response(batch, cause, write_started=request.write_started)
+            if request.write_started and not blamed:
+                blamed = carried
+        if blamed:
+            blame(node, blamed, cause)
+        else:
+            self._shared.limits.connection_ended(node, LOSSES_UNTIL_ALONE)
         # A broker that leads no more closes the connection; with acks=0 it cannot say so in any other way.
         for partition in self._led_by(node):
             self._outbox.refresh(partition.topic)
@@ -161,6 +169,7 @@ class ProduceCore:
     def sent(self, request: Request) -> None:
         """With ``acks=0``: the whole request is written, which settles it."""
         self._shared.gathering.end(request)
+        self._shared.limits.written(request.node, sum(batch.size for batch in request.batches))
         for batch in request.batches:
             if batch.request is request:
                 batch.request = None
@@ -296,7 +305,8 @@ class ProduceCore:
                 continue
             open_request = open_for.get(node)
             if open_request is None or not open_request.add(batch, limit):
-                open_request = open_for[node] = _OpenRequest(self._shared.rules.request_overhead, batch)
+                overhead, most = self._shared.rules.request_overhead, self._shared.limits.of(node)
+                open_request = open_for[node] = _OpenRequest(overhead, batch, most)
                 requests.append(Request(node, open_request.batches))
         for request in requests:
             self._shared.gathering.begin(request)
@@ -375,10 +385,11 @@ def _forget_unsent(partition: Partition) -> None:
 class _OpenRequest:
     """A request that more batches may join, and its size in bytes at the most."""
 
-    __slots__ = ("_size", "_topics", "batches")
+    __slots__ = ("_room", "_size", "_topics", "batches")
 
-    def __init__(self, overhead: int, first: Batch) -> None:
+    def __init__(self, overhead: int, first: Batch, most: float) -> None:
         topic = first.partition.topic
+        self._room = most - first.size  # by what its node takes
         self.batches = [first]
         self._topics = {topic}
         self._size = overhead + topic.request_overhead + PARTITION_OVERHEAD + len(first.data or b"")
@@ -389,8 +400,9 @@ class _OpenRequest:
         size = self._size + PARTITION_OVERHEAD + len(batch.data or b"")
         if topic not in self._topics:
             size += topic.request_overhead
-        if size > limit:
+        if size > limit or batch.size > self._room:
             return False
+        self._room -= batch.size
         self._topics.add(topic)
         self._size = size
         self.batches.append(batch)

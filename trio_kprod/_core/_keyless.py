@@ -68,7 +68,7 @@ class Keyless:
         open_to = [one for one in in_turn if one not in taken and may_send_to(one.leader)]
         for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):
             if self.messages and partition.may_form(self.size):
-                entries, size = take(self.messages, topic.batch_limit)
+                entries, size = take(self.messages, partition.batch_limit)
                 self.size -= size
                 topic.placeless.move_on(outbox.now, still_waits=topic.has_placeless)
                 partition.progress.begin_to_wait(outbox.now)

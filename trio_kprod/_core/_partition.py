@@ -28,8 +28,9 @@ idempotence there are no epochs: PROBING takes the place of RESTARTING.)
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,11 @@ class Partition:
     def in_flight(self) -> bool:
         return any(batch.request is not None for batch in self.batches)
 
+    @property
+    def batch_limit(self) -> float:
+        """How many bytes a batch may have, as its topic and its leader take them."""
+        return min(self.topic.batch_limit, self.shared.limits.of(self.leader))
+
     # ---- what to send ----------------------------------------------------------------------------------
 
     def next_batch(self) -> Batch | None:
@@ -116,12 +122,13 @@ class Partition:
         if self.leader < 0:
             return None
         if self.phase is Phase.RESTARTING and not self._restart():
-            return self._next_to_prove()
+            proving = self._next_to_prove()
+            return None if proving is None else self._small_enough(proving)
         waiting = self._lowest_unsent()
         if waiting is not None:
-            return waiting if self._may_send(waiting) else None
+            return self._small_enough(waiting) if self._may_send(waiting) else None
         if self.queue and self.may_form(self.queue_bytes):
-            entries, size = take(self.queue, self.topic.batch_limit)
+            entries, size = take(self.queue, self.batch_limit)
             self.queue_bytes -= size
             return self.form(entries, size)
         return None
@@ -136,7 +143,7 @@ class Partition:
             return False
         if self.phase is Phase.STARTING and not self._start_chain():
             return False
-        full = available_bytes >= self.topic.batch_limit - BATCH_OVERHEAD
+        full = available_bytes >= self.batch_limit - BATCH_OVERHEAD
         if not self.batches:
             return full or not self.shared.gathering.must_wait(self)
         if self.phase is Phase.PROBING or self._lowest_unsent() is not None:
@@ -145,18 +152,64 @@ class Partition:
         distance = self.chain.next_number - self.batches[0].number
         return full and distance < self.shared.rules.window
 
-    def replace(self, batch: Batch, parts: Iterable[Sequence[Entry]]) -> None:
-        """Put new batches in the place of one."""
+    def _small_enough(self, batch: Batch) -> Batch:
+        """The batch, or as much of it as its leader takes."""
+        while batch.size > self.shared.limits.of(self.leader) and batch.is_divisible:
+            batch = self.halve(batch)
+        return batch
+
+    def shorten(self, batch: Batch, entries: Sequence[Entry]) -> None:
+        """Keep only these messages of a batch; they have to be sealed under another chain."""
+        shorter = Batch(self, entries, total_size(entries))
+        shorter.attempts = batch.attempts
+        self._put(shorter if entries else None, in_place_of=[batch])
+
+    def halve(self, batch: Batch) -> Batch:
+        """Put two batches in the place of one, under the same sequence numbers, and return the first.
+
+        A broker appends each sequence number of an epoch once, and in order. So the parts of a batch that
+        may be in the log cannot duplicate it, nor can a late copy of it duplicate the parts. What differs is
+        what "out of order" means: see `join`.
+        """
+        cut = _where_to_cut(batch.entries)
+        first = batch.part(0, cut)
+        second = batch.part(cut, len(batch.entries))
+        if batch.pinned and self.shared.rules.idempotent:
+            first.whole, first.rest = batch, second
+            self.probe()  # the rest is not sent before it is known what became of the first part
+        batch.data = None
+        self._put(first, second, in_place_of=[batch])
+        return first
+
+    def join(self, first: Batch) -> bool:
+        """Undo `halve`, to ask whether the log has the whole: only its own sequence numbers tell a duplicate.
+
+        False if it cannot be undone, as the rest was given up.
+        """
+        whole, rest = first.whole, first.rest
+        if whole is None or rest is None or rest not in self.batches:
+            return False
+        whole.indivisible = True
+        whole.may_be_there_in_part |= first.unanswered or first.may_be_there_in_part
+        whole.out_of_order = 1
+        whole.attempts, whole.retry_at = first.attempts, first.retry_at
+        self._put(whole, in_place_of=[first, rest])
+        return True
+
+    def _put(self, *batches: Batch | None, in_place_of: Sequence[Batch]) -> None:
         assert self.chain is not None
-        place, first = self.batches.index(batch), self.batches[0].number
-        self.batches.remove(batch)
-        for step, entries in enumerate(parts):
-            part = Batch(self, entries, total_size(entries))
-            part.attempts = batch.attempts
-            self.batches.insert(place + step, part)
-        for number, each in enumerate(self.batches, first):
-            each.number = number
-        self.chain.next_number = first + len(self.batches)
+        new = [batch for batch in batches if batch is not None]
+        place, number = self.batches.index(in_place_of[0]), in_place_of[0].number
+        for old in in_place_of:
+            self.batches.remove(old)
+        for batch in reversed(new):
+            self.batches.insert(place, batch)
+        for step, batch in enumerate(new):
+            batch.number = number + step
+        more = len(new) - len(in_place_of)
+        for behind in itertools.islice(self.batches, place + len(new), None):
+            behind.number += more
+        self.chain.next_number += more
 
     def form(self, entries: Sequence[Entry], size: int) -> Batch:
         """Make a batch of messages, behind all others."""
@@ -175,7 +228,8 @@ class Partition:
             return
         assert self.chain is not None
         rules = self.shared.rules
-        batch.sequence = self.chain.take(len(batch.entries))
+        if batch.sequence < 0:
+            batch.sequence = self.chain.take(len(batch.entries))
         # This may take long, and meanwhile another thread may give everything up: nothing is half done here.
         data, uncompressed = rules.unlocked(
             partial(
@@ -317,7 +371,19 @@ class Partition:
         self.leader = -1
 
 
-def take(queue: deque[Entry], limit: int) -> tuple[list[Entry], int]:
+def _where_to_cut(entries: Sequence[Entry]) -> int:
+    """The middle; but what may be too large by itself comes last in its part.
+
+    What stands before it can be acknowledged then, which shows that what stands behind it is not in the log.
+    """
+    largest = max(range(len(entries)), key=lambda index: entries[index][SIZE])
+    middle = len(entries) // 2
+    if middle != largest and 2 * entries[largest][SIZE] <= total_size(entries):
+        return middle
+    return min(largest + 1, len(entries) - 1)
+
+
+def take(queue: deque[Entry], limit: float) -> tuple[list[Entry], int]:
     """Take from the left what fits into a batch of `limit` bytes, but at least one message."""
     room = limit - BATCH_OVERHEAD
     count = size = 0

@@ -6,7 +6,7 @@ is no longer in flight, and leaves the partition so that `Partition.next_batch` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .._errors import ConnectionLost, NoResponse, ProducerError, RetriesExhausted
 from .._messages import Entry
@@ -18,7 +18,11 @@ from ._partition import Partition, Phase
 #: A request that loses this many connections is sent as single batches.
 LOSSES_UNTIL_ALONE = 2
 
-#: A batch that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
+#: A batch that loses this many connections in a row, most of them alone, is halved, and so are its parts at
+#: each further loss. By the pace of reconnecting that begins after two seconds.
+LOSSES_UNTIL_HALVED = LOSSES_UNTIL_ALONE + 4
+
+#: A message that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
 #: By the pace of reconnecting that takes half a minute, and all the while the broker took connections.
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
 
@@ -53,36 +57,55 @@ def no_response(batch: Batch, cause: BaseException, *, write_started: bool) -> N
         batch.mark_maybe_written()
         batch.out_of_order = 0
         batch.attempts += 1
+        error = ConnectionLost(str(cause))
+        error.__cause__ = cause
+        _retry_later(batch, error, None)
+        batch.wait_for_connection = True
+    partition.shared.outbox.refresh(partition.topic)
+    partition.shared.outbox.wake([partition])
+
+
+def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
+    """The request that carried these batches was the first to be answered when its connection ended.
+
+    A broker that does not take it closes the connection at it each time. So it is made smaller: first its
+    batches travel alone, then each is halved, and so are its parts. What is sent to this node later is made
+    that small from the start.
+    """
+    for batch in batches:
         batch.connections_lost += 1
         if isinstance(cause, NoResponse):  # it was not the broker that ended this one
             batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
-        error = ConnectionLost(str(cause))
-        error.__cause__ = cause
+    left = [batch for batch in batches if batch.entries]
+    limits = batches[0].partition.shared.limits
+    for batch in left:
         if batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
-            give_up(batch, _lost_too_often(batch, error))
-        else:
-            _retry_later(batch, error, None)
-            batch.wait_for_connection = True
-    partition.shared.outbox.refresh(partition.topic)
-    partition.shared.outbox.wake([partition])
+            limits.message_failed(node, batch.size)
+            give_up(batch, _lost_too_often(batch, cause))
+        elif batch.connections_lost >= LOSSES_UNTIL_HALVED and batch.is_divisible:
+            limits.lower(node, batch.size)
+            batch.partition.halve(batch)
+    if len(left) > 1 and left[0].connections_lost >= LOSSES_UNTIL_ALONE:
+        limits.lower(node, sum(batch.size for batch in left))
 
 
 def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
     """The batch is in the log."""
     partition = batch.partition
     lowest = partition.batches[0] is batch
+    batch.shows_what_is_behind()
     _settle(batch, base_offset=base_offset, timestamp_ms=timestamp_ms)
     partition.heard_at = partition.shared.outbox.now
     if lowest and not partition.in_flight:
         partition.flow()
 
 
-def _lost_too_often(batch: Batch, last: ProducerError) -> ProducerError:
-    times = _LOSSES_UNTIL_GIVEN_UP - LOSSES_UNTIL_ALONE
+def _lost_too_often(batch: Batch, last: BaseException) -> ProducerError:
+    what = "message" if len(batch.entries) == 1 else f"batch of {len(batch.entries)} messages"
     error = RetriesExhausted(
-        f"the broker ended the connection each of the last {times} times "
-        f"that this batch of {len(batch.data or b'')} bytes was sent alone; perhaps it is larger than the "
-        f"broker's socket.request.max.bytes. The last time: {last}"
+        f"the broker ended the connection each of the last {batch.connections_lost} times that this {what} "
+        f"of {len(batch.data or b'')} bytes was sent; perhaps that is more than the broker's "
+        f"socket.request.max.bytes. The last time: {last}"
     )
     error.__cause__ = last
     return error
@@ -92,9 +115,9 @@ def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = 
     """Settle the batch as undelivered. What follows in its partition goes on under the next epoch."""
     if maybe_written is None:
         maybe_written = batch.maybe_written or batch.is_being_written
-    was_sealed = batch.data is not None
+    leaves_gap = batch.is_numbered
     _settle(batch, error=error, maybe_written=maybe_written)
-    if was_sealed:
+    if leaves_gap:
         batch.partition.restart()
 
 
@@ -136,7 +159,7 @@ def _fail_records(batch: Batch, response: PartitionResponse, means: Row) -> None
         detail = response.record_errors[index] or response.message
         _settle_some(batch, [batch.entries[index]], refusal(response.code, detail))
     kept = [entry for index, entry in enumerate(batch.entries) if index not in response.record_errors]
-    partition.replace(batch, [kept] if kept else [])
+    partition.shorten(batch, kept)
     return partition.restart()
 
 
@@ -146,11 +169,11 @@ def _split(batch: Batch, response: PartitionResponse, means: Row) -> None:
     count = len(batch.entries)
     if count == 1:
         topic.restore_batch_limit()
-    if batch.maybe_written or count == 1:
+    if not batch.is_divisible:
         return _refused(batch, response, means)
     topic.lower_batch_limit(batch.size // 2)
-    batch.partition.replace(batch, [batch.entries[: count // 2], batch.entries[count // 2 :]])
-    return batch.partition.restart()
+    batch.partition.halve(batch)
+    return None
 
 
 def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None:
@@ -172,7 +195,9 @@ def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None
         batch.out_of_order = 1
         batch.wait_for_metadata = partition.topic.requests.made + 1
         partition.shared.outbox.refresh(partition.topic)
-    elif batch.number == 0:
+    elif batch.whole is not None and partition.join(batch):
+        pass
+    elif batch.number == 0 and batch.whole is None and not batch.may_be_there_in_part:
         # No chain of ours can be ahead of its own beginning: another client uses our producer id, too.
         partition.spoil_producer_id()
         give_up(batch, refusal(response.code, response.message), maybe_written=True)
@@ -185,7 +210,7 @@ def _unpin(partition: Partition, error: BaseException) -> None:
     """The log lacks what is unsettled. It can take no old copy of it either, unless a batch ahead of it
     was given up of which one may yet arrive."""
     for batch in list(partition.batches):
-        if batch.pinned and partition.absence_proves_nothing:
+        if batch.pinned and (partition.absence_proves_nothing or batch.may_be_there_in_part):
             _settle(batch, error=error, maybe_written=True)
         batch.pinned = False
     partition.restart()

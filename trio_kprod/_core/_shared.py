@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ._gathering import Gathering
+from ._limits import RequestLimits
 from ._outbox import Outbox
 from ._partitioners import Partitioner
 
@@ -75,6 +76,7 @@ class Shared:
         self.random = random
         self.outbox = Outbox(observed=rules.observed)
         self.gathering = Gathering(self.outbox)
+        self.limits = RequestLimits(self.outbox)
         # None until a broker gave one. Without idempotence Kafka wants -1, and none is asked for.
         self.producer_id: int | None = None if rules.idempotent else -1
         self.spoiled_ids: set[int] = set()

@@ -1,0 +1,91 @@
+"""How large a request each node takes, as far as the ends of connections tell.
+
+A broker closes the connection without a response when a request is larger than its
+``socket.request.max.bytes``. So a request that ends one connection after the other is made smaller, and what
+comes after it to the same node is made that small from the start.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from ._actions import Shrunk
+
+if TYPE_CHECKING:
+    from ._outbox import Outbox
+
+#: No limit is lower than this, in bytes: as large as batches of Java's producer are by default. (What ends
+#: connections although it is smaller is halved all the same, each batch by itself.)
+SMALLEST_LIMIT = 16_384
+
+#: A limit is forgotten after so many seconds: perhaps the network was to blame, or the broker takes more now.
+_REMEMBERED = 600.0
+
+#: With ``acks=0``, a connection that ends within so many seconds of a write was perhaps ended by it.
+_SOON = 1.0
+
+
+class RequestLimits:
+    """The limits of all nodes, in bytes of messages, before compression."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._limits: dict[int, tuple[int, float]] = {}  # by node, with the time until which each holds
+        self._unanswerable: dict[int, _Unanswerable] = {}
+
+    def of(self, node: int) -> float:
+        """What one request to a node may have; infinity if nothing is known."""
+        if node not in self._limits:
+            return inf
+        limit, until = self._limits[node]
+        if self._outbox.now >= until:
+            del self._limits[node]
+            return inf
+        return limit
+
+    def lower(self, node: int, size: int, *, until: float | None = None) -> None:
+        """A request of that size has ended one connection after the other: half of it may pass."""
+        limit = max(size // 2, SMALLEST_LIMIT)
+        if limit < min(self.of(node), size):
+            self._limits[node] = limit, self._outbox.now + _REMEMBERED if until is None else until
+            self._outbox.actions.append(Shrunk(node, size, limit))
+
+    def message_failed(self, node: int, size: int) -> None:
+        """A message was given up as it ended connections. If it is no larger than what passes, that was not
+        for its size, and what was learned from it is wrong."""
+        if size <= self.of(node):
+            self._limits.pop(node, None)
+
+    # ---- without responses -------------------------------------------------------------------------------
+
+    def written(self, node: int, size: int) -> None:
+        """A request was written that gets no response."""
+        known = self._unanswerable.setdefault(node, _Unanswerable())
+        known.largest = max(known.largest, size)
+        known.written_at = self._outbox.now
+
+    def connection_ended(self, node: int, losses: int) -> None:
+        """A connection ended on which everything was written. After so many `losses` soon after a write, what
+        was the largest on the last one is taken for the cause.
+
+        That holds for good: to try it again would lose messages again, and nobody would be told.
+        """
+        known = self._unanswerable.get(node)
+        if known is None or not known.largest:
+            return
+        known.losses = known.losses + 1 if self._outbox.now < known.written_at + _SOON else 0
+        if known.losses >= losses:
+            self.lower(node, known.largest, until=inf)
+        known.largest = 0
+
+
+class _Unanswerable:
+    """What was written over the present connection to a node, and how many before it were lost in a row."""
+
+    __slots__ = ("largest", "losses", "written_at")
+
+    def __init__(self) -> None:
+        self.largest = 0
+        self.losses = 0
+        self.written_at = 0.0
