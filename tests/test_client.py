@@ -113,6 +113,16 @@ async def test_a_wrong_password_ends_the_opening_at_once(open_producer: OpenProd
                 pytest.fail("must not be entered")
 
 
+async def test_a_broker_that_is_too_old_ends_the_opening_at_once(open_producer: OpenProducer) -> None:
+    """Here one that tells the versions of Kafka 0.10: opening fails, and not each message later."""
+    with (
+        open_broker(max_versions={"Produce": 2, "Metadata": 2, "ApiVersions": 0}) as broker,
+        pytest.raises(trio_kprod.ConnectFailed, match=r"older than Kafka 0\.11, .*; upgrade it"),
+    ):
+        async with open_producer(broker.bootstrap_servers, connect_timeout=600):
+            pytest.fail("must not be entered")
+
+
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_tls_and_sasl(
     mechanism: str, tmp_path_factory: pytest.TempPathFactory, open_producer: OpenProducer

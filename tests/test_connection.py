@@ -123,19 +123,28 @@ async def test_a_network_that_never_connects(autojump_clock: trio.testing.MockCl
 
 
 @pytest.mark.parametrize(
-    "offered",
-    [{3: (0, 12)}, {3: (0, 12), 0: (0, 2)}, {3: (0, 12), 0: (9, 5)}, {3: (0, 12), 0: (-9, -5)}],
-    ids=["none", "too low", "contradictory", "negative"],
+    ("offered", "why"),
+    [
+        (
+            {},
+            "^it takes no Produce requests; perhaps this is the port of a Kafka controller, not of a broker$",
+        ),
+        ({0: (0, 2)}, r"^this broker is older than Kafka 0\.11, .* 0 to 2, we send 3 to 13; upgrade it$"),
+        ({0: (-9, -5)}, r"^this broker is older than Kafka 0\.11, .* -9 to -5, we send 3 to 13; upgrade it$"),
+        ({0: (14, 16)}, "^this broker is too new .* 14 to 16, we send 3 to 13; upgrade trio_kprod$"),
+        ({0: (9, 5)}, "^no version of Produce requests that we can use: .* 9 to 5, we send 3 to 13$"),
+    ],
+    ids=["none", "too low", "negative", "too high", "contradictory"],
 )
-async def test_a_broker_without_what_is_needed_is_left(offered: dict[int, tuple[int, int]]) -> None:
-    """And its connection is closed."""
+async def test_a_broker_without_what_is_needed_is_left(offered: dict[int, tuple[int, int]], why: str) -> None:
+    """The error says why and what to do, and its connection is closed."""
 
     async def script(peer: Peer) -> None:
-        await peer.versions(offered)
+        await peer.versions({3: (0, 12), **offered})
         await peer.until_closed()
 
     async with client_of(script, needs=[(MetadataRequest, 1), (ProduceRequest, 3)]) as client:
-        with pytest.raises(SetupFailed, match="speaks no version of Produce that we can use") as caught:
+        with pytest.raises(SetupFailed, match=why) as caught:
             await client.connection.open()
         assert caught.value.fatal
         assert_nothing_open(client)

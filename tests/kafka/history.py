@@ -45,6 +45,16 @@ class _Sent(NamedTuple):
     line: tuple[int, bool]
 
 
+def number_of(value: bytes | None) -> int:
+    """Which message this is, by its value."""
+    return int((value or b"")[:20].partition(b".")[0])
+
+
+def _value(number: int, size: int) -> bytes:
+    """Of at least `size` bytes."""
+    return (b"%d" % number).ljust(size, b".")
+
+
 class History:
     """The numbered messages of one test, through any number of producers and to any number of topics.
 
@@ -81,7 +91,7 @@ class History:
     ) -> int:
         """Send the next message, of at least `size` bytes; return its number."""
         number = self._next()
-        await producer.send(topic, b"%0*d" % (size, number), key=key, **options)
+        await producer.send(topic, _value(number, size), key=key, **options)
         self._remember(number, producer, topic, key)
         return number
 
@@ -96,7 +106,7 @@ class History:
     ) -> int:
         """As `send`, or raise as `Producer.send_nowait` does."""
         number = self._next()
-        producer.send_nowait(topic, b"%0*d" % (size, number), key=key, **options)
+        producer.send_nowait(topic, _value(number, size), key=key, **options)
         self._remember(number, producer, topic, key)
         return number
 
@@ -107,7 +117,7 @@ class History:
 
     def note(self, told: trio_kprod.Undelivered) -> None:
         """Note one that was told; made to be a producer's `on_undelivered`."""
-        self._told[int(told.message.value or b"")] = told
+        self._told[number_of(told.message.value)] = told
 
     def excuse_loss(self, topic: str) -> None:
         """Whatever was sent to the topic so far may be gone: it was deleted, or its log was cut."""
@@ -136,7 +146,7 @@ class History:
 
     def judge(self, topic: str, records: Iterable[Record], may_be: Collection[MayBe] = ()) -> Verdict:
         """What `check` does, with the log at hand."""
-        log = [(int(record.value or b""), record.partition) for record in records]
+        log = [(number_of(record.value), record.partition) for record in records]
         written = {number for number, _ in log}
         of_topic = {number for number, sent in self._sent.items() if sent.topic == topic}
         missing = {number for number in of_topic - written if self._must_be_in(number, topic)}

@@ -29,6 +29,10 @@ _EXCLUDED = {
     "slf4j-log4j12": "org.slf4j",
     "slf4j-reload4j": "org.slf4j",
 }
+#: A part of the Java of their time that the Kafkas 0 lack today. (2.0 to 2.3 do not run: their ZooKeeper's
+#: client resolves no address under Java 14 and newer.)
+_OLD_JAVA = ("javax.xml.bind", "jaxb-api", "2.3.1")
+
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _FETCH_TIMEOUT = 600
 
@@ -104,11 +108,13 @@ def _pom(version: str) -> str:
         for artifact, group in _EXCLUDED.items()
     )
     kafka = _dependency("org.apache.kafka", _artifact(version), version, exclusions)
-    logging = [_dependency("org.apache.logging.log4j", *one) for one in _LOGGING.items()]
+    others = [("org.apache.logging.log4j", *one) for one in _LOGGING.items()]
+    if version.startswith("0."):
+        others.append(_OLD_JAVA)
     return (
         '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
         "<groupId>trio-kprod</groupId><artifactId>kafka-jars</artifactId><version>1</version>"
-        f"<dependencies>{kafka}{''.join(logging)}</dependencies></project>\n"
+        f"<dependencies>{kafka}{''.join(_dependency(*one) for one in others)}</dependencies></project>\n"
     )
 
 

@@ -110,8 +110,11 @@ async def test_what_went_with_its_topic_is_no_loss(autojump_clock: MockClock) ->
 
 async def test_other_topics_are_not_missed(autojump_clock: MockClock) -> None:
     history = History()
-    async with open_memory_producer(MemoryBroker()) as producer:
+    broker = MemoryBroker()
+    async with open_memory_producer(broker) as producer:
         await history.send(producer, "t")
-        history.send_nowait(producer, "other")
+        history.send_nowait(producer, "other", size=1_000)
+        await producer.flush()
+        assert broker.records("other")[0].value == b"2".ljust(1_000, b".")
     assert history.sent == 2
     assert history.judge("t", log(1)) == Verdict(1, 1, 0, 0, 0, 0, 0)

@@ -16,13 +16,14 @@ from typing import Any
 
 import trio
 from kafka.protocol.metadata import MetadataRequest
-from kafka.protocol.producer import InitProducerIdRequest
+from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
 from .._core import Reaction, refusal, row
 from .._errors import ConnectFailed, ConnectionLost
 from ._connection import Connection, SetupFailed
 from ._endpoints import Address, Endpoints, Pace, name_of
 from ._exchange import ApiExchange, Exchange
+from ._produce_codec import LOWEST_VERSION
 from ._protocol import (
     LOWEST_METADATA_VERSION,
     ClusterMetadata,
@@ -201,7 +202,8 @@ class AnyBroker:
         while True:
             await pace.wait()
             pace.attempt()
-            needs = ((MetadataRequest, LOWEST_METADATA_VERSION),)
+            # Produce as well: so it is the opening that fails, and not each message, where all are too old.
+            needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, LOWEST_VERSION))
             connection = self._endpoints.make_connection(address, needs=needs)
             try:
                 await connection.open()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: What the broker's statistics show us as. Kafka allows letters, digits, "-" and "." only (KIP-511).
 SOFTWARE_NAME = "trio-kprod"
 
+#: The first with the format of records that we write: version 3 of Produce (KIP-98).
+OLDEST_KAFKA = "0.11"
+
 #: Sends a request of the connection's own, and returns its response.
 Ask = Callable[..., Awaitable[Any]]
 
@@ -152,6 +155,22 @@ class Handshake:
         """The same, but raises `SetupFailed` if there is none, or none from `lowest` on."""
         version = self.version(request_class)
         if version is None or version < lowest:
-            name = request_class.__name__.removesuffix("Request")
-            raise SetupFailed(f"the broker speaks no version of {name} that we can use", fatal=True)
+            offered = self._versions.get(request_class.API_KEY)
+            raise SetupFailed(_unusable(request_class, lowest, offered), fatal=True)
         return version
+
+
+def _unusable(request_class: Any, lowest: int, offered: tuple[int, int] | None) -> str:
+    """Why no version can be used of those that are `offered`, and what to do."""
+    name, highest = request_class.__name__.removesuffix("Request"), request_class.max_version
+    if offered is None:
+        return f"it takes no {name} requests; perhaps this is the port of a Kafka controller, not of a broker"
+    first, last = offered
+    takes = f"it takes {name} requests of version {first} to {last}, we send {lowest} to {highest}"
+    if first > highest:
+        return f"this broker is too new for this version of trio_kprod: {takes}; upgrade trio_kprod"
+    if first <= last < lowest:
+        return (
+            f"this broker is older than Kafka {OLDEST_KAFKA}, the oldest that we can use: {takes}; upgrade it"
+        )
+    return f"no version of {name} requests that we can use: {takes}"
