@@ -362,6 +362,25 @@ def test_lower_leader_epochs_are_believed_when_they_are_told_for_long(topic_id: 
     assert [seen.values for seen in bench.sent[-1]] == ["a", "b"]
 
 
+def test_with_acks_0_old_news_is_asked_about_although_nothing_waits() -> None:
+    """What is sent meanwhile to a leader that leads no more is lost, and no response says so."""
+    bench = Bench(ready=False, idempotent=False, topic_timeout=5.0)
+    bench.submit("a", partition=0)
+    bench.learn(no_ids((1,), 4))
+    bench.core.connected(1)
+    bench.step()
+    bench.core.sent(bench.take())
+    bench.lose(1)  # the broker cannot answer, so it closes
+    for asked in range(20):
+        if not bench.asked:
+            break
+        bench.learn(no_ids((2,), 0))
+        bench.pass_time(1)
+    assert 5 <= asked < 10
+    bench.submit("b", partition=0)
+    assert bench.connects[-1] == 2
+
+
 def test_fewer_partitions_are_believed_when_they_are_told_for_long() -> None:
     bench = made_anew((1,))
     assert bench.outcomes() == [Outcome("b", "PartitioningFailed", False, -1)]

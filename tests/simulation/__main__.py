@@ -1,7 +1,7 @@
 """Run one seed and print what happened, or run many on all cores, and explain the first that fails.
 
 ``python -m tests.simulation 17`` or ``python -m tests.simulation --seeds 1000000 [--first N] [--seconds S]
-[--jobs J]``. The exit code is 1 if a promise was broken.
+[--acks A] [--jobs J]``. The exit code is 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def kind(text: str | None) -> str | None:
     return None if text is None else text.split(":")[1]
 
 
-def explain(seed: int) -> bool:
+def explain(seed: int, acks: int | None = None) -> bool:
     """Print what happened; if it went wrong, how little of it suffices. Tell whether it went well."""
-    setting, schedule = draw(seed)
+    setting, schedule = draw(seed, acks)
     timeline = Timeline()
     wrong = failure(setting, schedule, timeline)
     if wrong is not None:
@@ -74,23 +74,23 @@ def explain(seed: int) -> bool:
 # ---- many seeds ------------------------------------------------------------------------------------------
 
 
-def run_some(seeds: range) -> Tally:
+def run_some(seeds: range, acks: int | None = None) -> Tally:
     excused: Counter[str] = Counter()
     failed: dict[int, str] = {}
     with fast_sealing():
         for seed in seeds:
             try:
-                excused.update(run(seed))
+                excused.update(run(seed, acks))
             except Exception as error:
                 failed[seed] = f"{type(error).__name__}: {error}"
     return Tally(len(seeds), excused, failed)
 
 
-def run_many(first: int, seeds: float, seconds: float, jobs: int) -> Tally:
+def run_many(first: int, seeds: float, seconds: float, jobs: int, acks: int | None = None) -> Tally:
     """Run seeds on all cores until there were enough, or time is up."""
     begun = time.monotonic()
     done, excused, failed, next_line = 0, Counter[str](), dict[int, str](), begun + _PROGRESS_EVERY
-    for tally in _spread(_chunks(first, seeds, begun + seconds), jobs):
+    for tally in _spread(_chunks(first, seeds, begun + seconds), jobs, acks):
         done += tally.seeds
         excused.update(tally.excused)
         failed.update(tally.failed)
@@ -103,15 +103,15 @@ def run_many(first: int, seeds: float, seconds: float, jobs: int) -> Tally:
     return Tally(done, excused, failed)
 
 
-def _spread(chunks: Iterable[range], jobs: int) -> Iterator[Tally]:
+def _spread(chunks: Iterable[range], jobs: int, acks: int | None) -> Iterator[Tally]:
     """Run each chunk in one of so many processes; no more of them wait than keeps those busy."""
     if jobs == 1:
-        yield from map(run_some, chunks)
+        yield from (run_some(chunk, acks) for chunk in chunks)
         return
     with Pool(jobs) as pool:
         waiting: deque[AsyncResult[Tally]] = deque()
         for chunk in chunks:
-            waiting.append(pool.apply_async(run_some, (chunk,)))
+            waiting.append(pool.apply_async(run_some, (chunk, acks)))
             if len(waiting) > 2 * jobs:
                 yield waiting.popleft().get()
         for result in waiting:
@@ -139,17 +139,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=inf, help="stop after so long")
+    parser.add_argument("--acks", type=int, choices=(-1, 0, 1), help="of each run (default: drawn)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     chosen = parser.parse_args(arguments)
     with fast_sealing():
         if chosen.seed is not None:
-            return 0 if explain(chosen.seed) else 1
+            return 0 if explain(chosen.seed, chosen.acks) else 1
     seeds = chosen.seeds or (10_000 if chosen.seconds == inf else inf)
-    failed = run_many(chosen.first, seeds, chosen.seconds, chosen.jobs).failed
+    failed = run_many(chosen.first, seeds, chosen.seconds, chosen.jobs, chosen.acks).failed
     with fast_sealing():
         for seed in sorted(failed)[:_SHOWN]:
             print()
-            explain(seed)
+            explain(seed, chosen.acks)
     return 1 if failed else 0
 
 

@@ -244,7 +244,7 @@ class Cluster:
         values = piece.sealed.values
         if piece.place.topic in self.denied:
             return PartitionResponse(29)
-        if partition.few_replicas and self.setting.acks != 1:
+        if partition.few_replicas and self.setting.acks == -1:
             return PartitionResponse(19)
         if piece.sealed.size > self.size_limit:
             return PartitionResponse(10)
@@ -266,7 +266,7 @@ class Cluster:
     def outcome(self, node: int, waiting: Waiting, *, timed_out: bool) -> PartitionResponse | None:
         """The answer to what was appended, once there is one. A duplicate waits as the original does."""
         partition = waiting.partition
-        if self.setting.acks == 1:
+        if self.setting.acks != -1:
             return PartitionResponse(0, waiting.offset)
         if node not in partition.deposed and (node, waiting.log) != (partition.leader, partition.log):
             return PartitionResponse(6, waiting.offset)

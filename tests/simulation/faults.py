@@ -46,6 +46,11 @@ def _message(world: World, dice: Dice, value: bytes) -> Entry:
     return topic, value, key, (), partition, stamp, size, accepted_at, None, 0
 
 
+def plain_message(world: World, value: bytes, topic: str, partition: int) -> Entry:
+    """One that no broker has anything against."""
+    return topic, value, None, (), partition, int(world.now * 1000), MESSAGE_SIZE, world.now, None, 0
+
+
 def warm_up(world: World, dice: Dice) -> None:
     """The producer has been at work for a while."""
     submit(world, dice)

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
-from tests.simulation.cluster import Cluster, Partition, Place, Topic
+from tests.simulation.cluster import Cluster, Partition, Piece, Place, Topic
 from tests.simulation.log import Lapse
 from tests.simulation.setting import Setting
 from trio_kprod._core._batch import LAST_EPOCH
+from trio_kprod._core._error_codes import PartitionResponse
 from trio_kprod._core._expiry import EXPIRY_PACE
 from trio_kprod._core._metadata import TopicMetadata
 from trio_kprod._core._reports import Settled
@@ -38,6 +39,7 @@ _TOO_LARGE = {10, 18}
 _BAD_RECORDS = {32, 87}
 _FOR_GOOD = {17, 29, 31, *_TOO_LARGE, *_BAD_RECORDS}
 _AFTER_SOME = {-1, 2, 9999}
+_TELL_NOTHING = {56, -1, 9999}
 _OUT_OF_ORDER = 45
 
 _ROUNDING = 1e-9  # of sums of seconds
@@ -79,8 +81,10 @@ class History:
         self.stopped = False
         self.missing_since: dict[str, float] = {}  # or told of as it was, not as it is
         self.doubted: set[str] = set()  # topics of which only old news was told for long
-        self.late: set[bytes] = set()  # processed after the client had lost the connection
+        self.sent_over: dict[bytes, object] = {}  # with acks=0: the connection to which it was written
+        self.must_arrive: set[bytes] = set()  # sent when all faults had ended, and the client knew of it
         self.losses: Counter[bytes] = Counter()  # connections that ended while it was under way
+        self.unsure: Counter[bytes] = Counter()  # answers that did not tell whether it was written, or none
         self.gaps: set[Place] = set()  # where a batch was given up that may have been written
         self.excused: Counter[str] = Counter()
         self.before = 0.0  # when the client was last told the time
@@ -98,16 +102,33 @@ class History:
             self.accepted[message[VALUE]] = message
             self.submitted_at[message[VALUE]] = now
 
-    def refused(self, place: Place, values: Sequence[bytes], code: int) -> None:
+    def refused(self, place: Place, values: Sequence[bytes], answer: PartitionResponse) -> None:
         """A broker's answer reached the client."""
+        code = answer.code
         for value in values:
             self.refusals.setdefault(value, set()).add(code)
+        if answer.base_offset >= 0 or code in _TELL_NOTHING:
+            self.unsure.update(values)
         if code in _TOO_LARGE and len(values) == 1:
             self.refused_alone.add(values[0])
 
+    def written(self, pieces: Iterable[Piece], connection: object) -> None:
+        """With acks=0: a request was written whole. All it takes to be told delivered."""
+        for piece in pieces:
+            for value in piece.sealed.values:
+                if value in self.sent_over:
+                    raise Broken(f"written whole a second time: {_text(value)}")
+                self.sent_over[value] = connection
+
     def lost(self, values: Iterable[bytes]) -> None:
         """A connection ended over which they were sent, and no answer came."""
-        self.losses.update(values)
+        lost = list(values)
+        self.losses.update(lost)
+        self.unsure.update(lost)
+
+    def unmentioned(self, values: Iterable[bytes]) -> None:
+        """An answer to their request said nothing of them."""
+        self.unsure.update(values)
 
     def described(self, name: str, metadata: TopicMetadata | None, now: float) -> None:
         """A broker's word about a topic reached the client."""
@@ -129,6 +150,8 @@ class History:
             if value not in self.accepted:
                 raise Broken(f"told, and never accepted: {_text(value)}")
             self.outcomes[value] = Outcome(settled, index)
+            if self.setting.acks == 0 and settled.error is None and value not in self.sent_over:
+                raise Broken(f"told delivered, and not written: {_text(value)}")
         if settled.error is not None:
             self._justify(settled, now)
         if self.setting.rules.delivery_timeout < inf:
@@ -237,15 +260,23 @@ class History:
     def _check_delivered(self, value: bytes, outcome: Outcome, copies: list[Copy]) -> None:
         settled, place = outcome
         if self.setting.acks == 0:
-            return  # told when it was written to the connection
+            return self._check_written(value, copies)
         offset = settled.base_offset + place if settled.base_offset >= 0 else None
         for copy in copies:
             if (copy.topic.name, copy.partition) == settled[:2] and offset in (None, copy.offset):
-                return
-        if self._lost_by_brokers(value, settled):
-            self.excused["cut off"] += 1
-        else:
+                return None
+        if not self._lost_by_brokers(value, settled):
             raise Broken(f"told delivered, and not there: {_text(value)}, offset {offset}")
+        self.excused["cut off"] += 1
+        return None
+
+    def _check_written(self, value: bytes, copies: list[Copy]) -> None:
+        """With acks=0 it was told when it was written; a broker may refuse it, or never read it. But once all
+        is well, and the client has had the time to hear of it, nothing may be lost any more."""
+        if not copies:
+            self.excused["written, and lost"] += 1
+            if value in self.must_arrive:
+                raise Broken(f"lost though all is well: {_text(value)}")
 
     def _lost_by_brokers(self, value: bytes, settled: Settled) -> bool:
         for topic in self.cluster.history:
@@ -257,7 +288,8 @@ class History:
 
     def _check_once(self, value: bytes, copies: list[Copy]) -> None:
         if self.setting.acks != -1:
-            return  # without idempotence a retry may duplicate
+            self._check_transmissions(value, copies)
+            return
         for topic in {copy.topic for copy in copies}:
             here = [copy for copy in copies if copy.topic is topic]
             if len(here) > 1:
@@ -272,6 +304,13 @@ class History:
                     raise Broken(f"{len(here)} times in the log: {_text(value)}")
                 self.excused[f"duplicate, {lapses[0].name.lower()}"] += 1
 
+    def _check_transmissions(self, value: bytes, copies: list[Copy]) -> None:
+        """Without idempotence a retry may duplicate: one for each answer that did not come, or did not tell
+        whether it was written. With acks=0 there is no answer, and no retry of what was written."""
+        if len(copies) > 1 + self.unsure[value] or self.setting.acks == 0:
+            raise Broken(f"{len(copies)} times in the log: {_text(value)}")
+        self.excused["duplicate, without idempotence"] += 1
+
     def _may_take_again(self, copy: Copy, earlier: list[Copy]) -> bool:
         """The next epoch of the same id would have kept it out; a new id, due after the last one, cannot."""
         same_id = all(one.producer_id == copy.producer_id for one in earlier)
@@ -280,6 +319,7 @@ class History:
     def _check_order(self, partition: Partition, copies: dict[bytes, list[Copy]]) -> None:
         """Delivered messages stand as accepted; those without a partition among themselves."""
         last: dict[bool, int] = {True: -1, False: -1}
+        latest: dict[bool, bytes] = {True: b"", False: b""}
         last_lapsed = last.copy()
         seen: set[bytes] = set()
         for sealed, lapse in partition.log.batches:
@@ -295,16 +335,22 @@ class History:
                 if lapse is not None:
                     last_lapsed[keyless] = max(number, last_lapsed[keyless])
                 elif number > last[keyless]:
-                    last[keyless] = number
+                    last[keyless], latest[keyless] = number, value
+                elif self.setting.acks == 0 and self._over_different_connections(value, latest[keyless]):
+                    self.excused["out of order, over another connection"] += 1
                 elif not self._lost_its_place(value, partition, copies[value]):
                     raise Broken(f"out of order: {_text(value)}")
+
+    def _over_different_connections(self, *values: bytes) -> bool:
+        """With acks=0 nobody waits for one connection before writing to another."""
+        return len({id(self.sent_over[value]) for value in values}) > 1
 
     def _lost_its_place(self, value: bytes, partition: Partition, copies: list[Copy]) -> bool:
         """Whether this stands late as the copy in its place was lost, and an old request landed since."""
         if self.setting.acks == -1:
             return value in partition.cut
-        if self.setting.acks == 0 and (value in self.late or partition.epoch):
-            return True  # nobody waits for one connection before sending over another
+        if self.setting.acks == 0:
+            return False
         return value in partition.dropped or len({copy.topic for copy in copies}) > 1
 
 

@@ -27,6 +27,7 @@ from trio_kprod._core._core import ProduceCore
 from trio_kprod._core._error_codes import TABLE, PartitionResponse, Reaction, Row, may_have_appended
 from trio_kprod._core._outbox import Outbox
 from trio_kprod._core._partition import Partition, Phase
+from trio_kprod._core._shared import Rules
 from trio_kprod._core._topic import Topic
 from trio_kprod._messages import Entry
 
@@ -38,11 +39,15 @@ _NAMES, _SAID = 68, 100  # columns of the table
 
 @dataclass(frozen=True)
 class Bug:
-    """One planted bug; `within` so many seeds from 0 on the tests want it found. None if it is rare."""
+    """One planted bug; `within` so many seeds from 0 on the tests want it found. None if it is rare.
+
+    `acks` is that of the runs in which it is looked for.
+    """
 
     name: str
     plant: Plant
     within: int | None
+    acks: int
 
     @property
     def harm(self) -> str:
@@ -52,9 +57,9 @@ class Bug:
 BUGS: dict[str, Bug] = {}
 
 
-def _bug(within: int | None = 1500) -> Callable[[Plant], Plant]:
+def _bug(within: int | None = 1500, acks: int = -1) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
-        BUGS[plant.__name__] = Bug(plant.__name__, plant, within)
+        BUGS[plant.__name__] = Bug(plant.__name__, plant, within, acks)
         return plant
 
     return register
@@ -497,6 +502,67 @@ def a_request_exceeds_its_limit() -> AbstractContextManager[object]:
     return patch.object(ProduceCore, "_pack", pack)
 
 
+# ---- without idempotence -----------------------------------------------------------------------------------
+
+
+@_bug(acks=0)
+def a_leader_that_closes_is_not_asked_about() -> AbstractContextManager[object]:
+    """With acks=0 a deposed leader can say no more than that, and everything sent to it is lost, for ever."""
+    original = ProduceCore.lost
+
+    def lost(self: ProduceCore, *args: Any) -> None:
+        with patch.object(Outbox, "refresh", lambda *_: None):
+            original(self, *args)
+
+    return patch.object(ProduceCore, "lost", lost)
+
+
+@_bug(acks=0)
+def old_news_is_doubted_for_ever() -> AbstractContextManager[object]:
+    """With acks=0 nothing waits, so the topic is not asked about again: everything sent to it is lost."""
+    original = Topic.learn
+
+    def learn(self: Topic, *args: Any) -> None:
+        original(self, *args)
+        self._is_doubting = False
+
+    return patch.object(Topic, "learn", learn)
+
+
+@_bug(acks=0)
+def what_was_written_in_part_is_told_delivered() -> AbstractContextManager[object]:
+    """The rest of the request never leaves, so no broker has any of it."""
+    original = ProduceCore.lost
+
+    def lost(self: ProduceCore, node: int, requests: Iterable[Request], cause: BaseException) -> None:
+        for request in requests:
+            if request.write_started:
+                self.sent(request)
+        original(self, node, requests, cause)
+
+    return patch.object(ProduceCore, "lost", lost)
+
+
+@_bug(acks=1)
+def what_was_acknowledged_is_sent_again() -> AbstractContextManager[object]:
+    """With acks=1 no broker knows a duplicate, so each transmission needs a reason."""
+    original = _responses.delivered
+
+    def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
+        if batch.attempts == 2:
+            batch.retry_at = 0.0
+        else:
+            original(batch, base_offset, timestamp_ms)
+
+    return patch.object(_responses, "delivered", delivered)
+
+
+@_bug(acks=1)
+def without_idempotence_two_are_in_flight() -> AbstractContextManager[object]:
+    """The first fails and is sent again behind the second: out of order."""
+    return patch.object(Rules, "window", 2)
+
+
 # ---- nothing stuck -----------------------------------------------------------------------------------------
 
 
@@ -560,17 +626,17 @@ def hunt(bug: Bug, seeds: Iterable[int]) -> Found:
     with fast_sealing():
         for tried, seed in enumerate(seeds, 1):
             with bug.plant():
-                exception = _attempt(seed)
-            if isinstance(exception, Broken) and _attempt(seed) is None:
+                exception = _attempt(seed, bug.acks)
+            if isinstance(exception, Broken) and _attempt(seed, bug.acks) is None:
                 return Found(tried, str(exception), stumbled, error)
             if exception is not None and not isinstance(exception, Broken) and stumbled == inf:
                 stumbled, error = tried, repr(exception)
     return Found(inf, f"not found in {tried}", stumbled, error)
 
 
-def _attempt(seed: int) -> Exception | None:
+def _attempt(seed: int, acks: int) -> Exception | None:
     try:
-        run(seed)
+        run(seed, acks)
     except Exception as exception:
         return exception
     return None

@@ -25,6 +25,11 @@ PATIENCE = 500.0
 ROUNDS = 5000
 ROUND_TRIP = 0.001
 
+#: So often, and with so many seconds after it, the client sends before nothing may be lost any more. What
+#: looks like old news it believes after `topic_timeout`; what brokers read in a request it learns by losing.
+_ROUNDS_OF_NEWS = 4
+_NEWS = 20.0
+
 
 class Step(NamedTuple):
     """An event and what its dice are loaded with."""
@@ -36,10 +41,10 @@ class Step(NamedTuple):
 Say = Callable[..., None]
 
 
-def draw(seed: int) -> tuple[Setting, list[Step]]:
-    """The conditions and the schedule of a seed."""
+def draw(seed: int, acks: int | None = None) -> tuple[Setting, list[Step]]:
+    """The conditions and the schedule of a seed; `acks` as drawn, too, unless it is given."""
     random = Random(seed)
-    setting = Setting.draw(seed, random, faults.USUAL.values())
+    setting = Setting.draw(seed, random, faults.USUAL.values(), acks)
     beginning = [faults.warm_up] if random.random() < 0.8 else []
     beginning += random.choices(faults.RULES, k=random.randint(0, 4))
     weights = [
@@ -50,9 +55,9 @@ def draw(seed: int) -> tuple[Setting, list[Step]]:
     return setting, [Step(event, random.getrandbits(32)) for event in events]
 
 
-def run(seed: int) -> Counter[str]:
+def run(seed: int, acks: int | None = None) -> Counter[str]:
     """Run one seed, within `fast_sealing`; raise `Broken` if a promise was. Returns what was excused."""
-    setting, schedule = draw(seed)
+    setting, schedule = draw(seed, acks)
     return replay(setting, schedule)
 
 
@@ -84,6 +89,8 @@ def _end(world: World) -> None:
         world.stop([])
         world.step()
     _settle(world)
+    if world.setting.acks == 0 and not stops:
+        _send_when_all_is_well(world)
     world.check_memory()
     world.thaw_all()
 
@@ -103,6 +110,30 @@ def _settle(world: World) -> None:
             world.now = max(world.now, soonest)
         world.step()
     raise Broken(f"never told, though much happens: {_untold(world)}")
+
+
+def _send_when_all_is_well(world: World) -> None:
+    """With acks=0 the first of these may be lost, by which the client learns who leads. But not the last."""
+    more = 2 * world.setting.losses[0] if world.setting.lasting_limit else 0
+    for _ in range(_ROUNDS_OF_NEWS + more):
+        world.history.must_arrive.clear()
+        for name, topic in world.cluster.topics.items():
+            for partition in range(len(topic.partitions)):
+                value = b"m%d" % len(world.history.accepted)
+                world.history.must_arrive.add(value)
+                world.submit([faults.plain_message(world, value, name, partition)])
+                world.step()
+        _settle(world)
+        _let_pass(world, _NEWS)
+
+
+def _let_pass(world: World, seconds: float) -> None:
+    """Time passes, and whatever is due happens."""
+    end = world.now + seconds
+    while world.now < end:
+        if not world.progress():
+            world.now = min(max(world.now + ROUND_TRIP, world.core.deadline), end)
+        world.step()
 
 
 def _next_on_the_wire(world: World) -> float:
@@ -149,7 +180,7 @@ def _conditions(setting: Setting) -> Iterator[None]:
         stack.enter_context(patch.object(_responses, "LOSSES_UNTIL_HALVED", halved))
         stack.enter_context(patch.object(_core, "LOSSES_UNTIL_HALVED", halved))
         stack.enter_context(patch.object(_responses, "_LOSSES_UNTIL_GIVEN_UP", given_up))
-        stack.enter_context(patch.object(_limits, "SMALLEST_LIMIT", 2 * MESSAGE_SIZE))
+        stack.enter_context(patch.object(_limits, "SMALLEST_LIMIT", MESSAGE_SIZE + BATCH_OVERHEAD))
         yield
 
 

@@ -59,9 +59,10 @@ class Setting:
         return ", ".join(named)
 
     @classmethod
-    def draw(cls, seed: int, random: Random, usual: Iterable[float]) -> Setting:
+    def draw(cls, seed: int, random: Random, usual: Iterable[float], acks: int | None = None) -> Setting:
         choice, chance = random.choice, random.random
-        acks = choice((-1,) * 10 + (1, 0))
+        drawn = choice((-1, 1, 0))
+        acks = drawn if acks is None else acks
         topic_ids = chance() < 0.85
         strict_start = chance() < 0.5
         return cls(

@@ -156,7 +156,7 @@ def test_told_too_late() -> None:
 def test_what_nobody_refused_for_good_may_not_be_given_up(error: BaseException) -> None:
     table = Table()
     table.accept("a")
-    table.history.refused(Place("a", 0), [b"a"], 6)
+    table.history.refused(Place("a", 0), [b"a"], PartitionResponse(6))
     with pytest.raises(Broken, match="given up without reason: a"):
         table.tell("a", error=error)
 
@@ -166,8 +166,8 @@ def test_a_refused_message_fails_alone(code: int) -> None:
     table = Table()
     table.accept("ab")
     table.cluster.bad.add(b"b")
-    table.history.refused(Place("a", 0), [b"a", b"b"], code)
-    table.history.refused(Place("a", 0), [b"b"], code)
+    table.history.refused(Place("a", 0), [b"a", b"b"], PartitionResponse(code))
+    table.history.refused(Place("a", 0), [b"b"], PartitionResponse(code))
     table.tell("b", error=Refused(code, "guilty"))
     with pytest.raises(Broken, match="given up without reason: a"):
         table.tell("a", error=Refused(code, "innocent"))

@@ -13,7 +13,7 @@ from tests.simulation.cluster import Cluster, Piece, Place
 from tests.simulation.dice import Dice
 from tests.simulation.history import Broken, History
 from tests.simulation.log import Sealed
-from tests.simulation.network import Connection, Work
+from tests.simulation.network import Connection, Frame, Work
 from tests.simulation.setting import TOPICS, Setting
 from tests.simulation.stalls import Stalls
 from trio_kprod._core._actions import Action, Connect, RequestMetadata, RequestProducerId, Send
@@ -159,6 +159,7 @@ class World:
         if self.setting.acks == 0:
             for frame in connection.written_frames():
                 frame.client_waits = False
+                self.history.written(frame.pieces, connection)
                 self.bounds.ended(frame.pieces, {})
                 self.core.sent(frame.request)
 
@@ -206,15 +207,23 @@ class World:
     def _begin(self, connection: Connection) -> None:
         frame = connection.inbox.popleft()
         if frame.size > self.cluster.frame_limits[connection.node]:
-            # The broker closes the connection without an answer, and reads nothing that is behind.
             self.say("node %d refuses to read %d bytes", connection.node, frame.size)
-            connection.inbox.appendleft(frame)
-            if self.connections.get(connection.node) is connection:
-                self.disconnect(connection, broker_dies=True)
-            connection.inbox.clear()
+            self._hang_up(connection, frame)
             return
         parts = self.cluster.produce(connection.node, frame.pieces)
+        refused = [part for part in parts.values() if isinstance(part, PartitionResponse) and part.code]
+        if self.setting.acks == 0 and refused:
+            self.say("node %d cannot answer %s: %s", connection.node, frame, refused)
+            self._hang_up(connection, frame)
+            return
         connection.work = Work(frame, parts, self.now)
+
+    def _hang_up(self, connection: Connection, frame: Frame) -> None:
+        """The broker closes the connection without an answer, and reads nothing that is behind."""
+        connection.inbox.appendleft(frame)
+        if self.connections.get(connection.node) is connection:
+            self.disconnect(connection, broker_dies=True)
+        connection.inbox.clear()
 
     def _finish(self, connection: Connection, work: Work) -> bool:
         timed_out = self.now >= self.patience_ends(connection)
@@ -252,8 +261,10 @@ class World:
         self.say("hears from node %d: %s", connection.node, told)
         for piece in frame.pieces:
             answer = told.get(piece.place)
-            if answer is not None and answer.code:
-                self.history.refused(piece.place, piece.sealed.values, answer.code)
+            if answer is None:
+                self.history.unmentioned(piece.sealed.values)
+            elif answer.code:
+                self.history.refused(piece.place, piece.sealed.values, answer)
         self.bounds.ended(frame.pieces, told)
         self.core.responded(frame.request, dict[tuple[str, int], PartitionResponse](told.items()))
         return True
@@ -303,6 +314,7 @@ class World:
         moved |= self.answer_producer_id()
         for connection in list(self.connections.values()):
             if connection.under_way:
+                moved = True
                 self.transfer_all(connection)
             while connection.busy and self.work(connection):
                 moved = True
@@ -331,8 +343,6 @@ class World:
         """A broker goes on with what it had received on a connection that has ended."""
         if orphan.work is None and orphan.inbox:
             self.say("node %d comes to process %s", orphan.node, orphan.inbox[0])
-            for piece in orphan.inbox[0].pieces:
-                self.history.late.update(piece.sealed.values)
             self._begin(orphan)
         orphan.work = None  # nobody waits for the answer
         if not orphan.inbox:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .._messages import Entry, total_size
+from .._messages import BATCH_OVERHEAD, Entry, total_size
 
 if TYPE_CHECKING:
     from ._partition import Partition
@@ -117,6 +117,11 @@ class Batch:
     def __repr__(self) -> str:
         where = f"{self.partition.topic.name}-{self.partition.index}"
         return f"<Batch {self.number} of {where}: {len(self.entries)} from sequence {self.sequence}>"
+
+    @property
+    def full_size(self) -> int:
+        """Its bytes before compression; `size` is that of its messages only."""
+        return self.size + BATCH_OVERHEAD
 
     @property
     def is_divisible(self) -> bool:

@@ -160,7 +160,7 @@ class ProduceCore:
         if blamed:
             blame(node, blamed, cause)
         else:
-            self._shared.limits.connection_ended(node, LOSSES_UNTIL_ALONE)
+            self._shared.limits.connection_ended(node, LOSSES_UNTIL_HALVED)
         # A broker that leads no more closes the connection; with acks=0 it cannot say so in any other way.
         for partition in self._led_by(node):
             self._outbox.refresh(partition.topic)
@@ -169,7 +169,7 @@ class ProduceCore:
     def sent(self, request: Request) -> None:
         """With ``acks=0``: the whole request is written, which settles it."""
         self._shared.gathering.end(request)
-        self._shared.limits.written(request.node, sum(batch.size for batch in request.batches))
+        self._shared.limits.written(request.node, sum(batch.full_size for batch in request.batches))
         for batch in request.batches:
             if batch.request is request:
                 batch.request = None
@@ -389,7 +389,7 @@ class _OpenRequest:
 
     def __init__(self, overhead: int, first: Batch, most: float) -> None:
         topic = first.partition.topic
-        self._room = most - first.size  # by what its node takes
+        self._room = most - first.full_size  # by what its node takes
         self.batches = [first]
         self._topics = {topic}
         self._size = overhead + topic.request_overhead + PARTITION_OVERHEAD + len(first.data or b"")
@@ -400,9 +400,9 @@ class _OpenRequest:
         size = self._size + PARTITION_OVERHEAD + len(batch.data or b"")
         if topic not in self._topics:
             size += topic.request_overhead
-        if size > limit or batch.size > self._room:
+        if size > limit or batch.full_size > self._room:
             return False
-        self._room -= batch.size
+        self._room -= batch.full_size
         self._topics.add(topic)
         self._size = size
         self.batches.append(batch)

@@ -27,7 +27,7 @@ _SOON = 1.0
 
 
 class RequestLimits:
-    """The limits of all nodes, in bytes of messages, before compression."""
+    """The limits of all nodes, in bytes of batches, before compression."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -44,9 +44,9 @@ class RequestLimits:
             return inf
         return limit
 
-    def lower(self, node: int, size: int, *, until: float | None = None) -> None:
-        """A request of that size has ended one connection after the other: half of it may pass."""
-        limit = max(size // 2, SMALLEST_LIMIT)
+    def lower(self, node: int, size: int, limit: int, *, until: float | None = None) -> None:
+        """A request of that size has ended one connection after the other; one of `limit` bytes may pass."""
+        limit = max(limit, SMALLEST_LIMIT)
         if limit < min(self.of(node), size):
             self._limits[node] = limit, self._outbox.now + _REMEMBERED if until is None else until
             self._outbox.actions.append(Shrunk(node, size, limit))
@@ -76,7 +76,7 @@ class RequestLimits:
             return
         known.losses = known.losses + 1 if self._outbox.now < known.written_at + _SOON else 0
         if known.losses >= losses:
-            self.lower(node, known.largest, until=inf)
+            self.lower(node, known.largest, known.largest // 2, until=inf)
         known.largest = 0
 
 

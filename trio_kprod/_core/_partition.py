@@ -154,7 +154,7 @@ class Partition:
 
     def _small_enough(self, batch: Batch) -> Batch:
         """The batch, or as much of it as its leader takes."""
-        while batch.size > self.shared.limits.of(self.leader) and batch.is_divisible:
+        while batch.full_size > self.shared.limits.of(self.leader) and batch.is_divisible:
             batch = self.halve(batch)
         return batch
 

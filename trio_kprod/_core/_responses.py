@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .._errors import ConnectionLost, NoResponse, ProducerError, RetriesExhausted
-from .._messages import Entry
+from .._messages import BATCH_OVERHEAD, Entry
 from ._actions import Withdraw
 from ._batch import Batch
 from ._error_codes import PartitionResponse, Reaction, Row, may_have_appended, refusal, row
@@ -80,13 +80,14 @@ def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
     limits = batches[0].partition.shared.limits
     for batch in left:
         if batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
-            limits.message_failed(node, batch.size)
+            limits.message_failed(node, batch.full_size)
             give_up(batch, _lost_too_often(batch, cause))
         elif batch.connections_lost >= LOSSES_UNTIL_HALVED and batch.is_divisible:
-            limits.lower(node, batch.size)
+            limits.lower(node, batch.full_size, batch.size // 2 + BATCH_OVERHEAD)
             batch.partition.halve(batch)
     if len(left) > 1 and left[0].connections_lost >= LOSSES_UNTIL_ALONE:
-        limits.lower(node, sum(batch.size for batch in left))
+        size = sum(batch.full_size for batch in left)
+        limits.lower(node, size, size // 2)
 
 
 def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:

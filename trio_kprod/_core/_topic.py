@@ -55,6 +55,9 @@ class Topic:
         self.awaited = False  # a task waits for the number of partitions
         self.requests = MetadataRequests()
         self._trust = MetadataTrust(shared.rules.topic_timeout)
+        # Brokers tell what looks like old news. We go on asking, though nothing may wait: with acks=0, what
+        # is sent to a leader that leads no more is lost.
+        self._is_doubting = False
         self._former_chains: dict[int, Chain] = {}  # of partitions that the topic has no more
         self.placeless = Part()  # the messages without partition
         self.troubles = Troubles(name, shared.outbox)
@@ -67,7 +70,7 @@ class Topic:
     @property
     def wanted(self) -> bool:
         """Whether its metadata is needed."""
-        return self.unsettled > 0 or self.awaited
+        return self.unsettled > 0 or self.awaited or self._is_doubting
 
     def want_count(self) -> None:
         """A task waits for the number of partitions."""
@@ -182,6 +185,7 @@ class Topic:
     def learn(self, metadata: TopicMetadata, responding_since: float) -> None:
         """Take in what a broker says of this topic; it may be older than what we know."""
         self._end_waits_for_metadata()
+        self._is_doubting = False
         if row(metadata.code).reaction is Reaction.REFUSED:
             error = refusal(metadata.code)
             self.troubles.add(WHOLE_TOPIC, error, final=True)
@@ -196,8 +200,10 @@ class Topic:
             self._trust.settle()
             self._stop_doubting(metadata)
             self._update(metadata)
-        elif metadata.id not in self._trust.former_ids:
-            self._update(metadata)  # of some partitions it may know more than we do
+        else:
+            self._is_doubting = True
+            if metadata.id not in self._trust.former_ids:
+                self._update(metadata)  # of some partitions it may know more than we do
 
     @property
     def unresolved(self) -> bool:
