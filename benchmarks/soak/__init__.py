@@ -1,7 +1,7 @@
 """A real cluster, or the embedded broker, under a random schedule of faults for as long as told.
 
     python -m benchmarks.soak [--minutes N] [--seed S] [--nodes N | --embedded] [--loop | --threads]
-                              [--acks all|1|0] [--rate N] [--results DIRECTORY]
+                              [--acks all|1|0] [--rate N] [--only KIND ...] [--results DIRECTORY]
 
 The seed decides which faults come in which order, and how long each lasts (`schedule`). `real` and
 `embedded` make them. Producers are opened and left all the time, several beside each other (`lives`), and

@@ -27,7 +27,9 @@ from tests.kafka.jars import Unavailable
 def main() -> None:
     """Run, print, keep, judge."""
     given = _parser().parse_args()
-    plan = Plan(given.minutes, given.seed, given.acks, given.own_thread, given.rate, given.patience)
+    plan = Plan(
+        given.minutes, given.seed, given.acks, given.own_thread, given.rate, given.patience, tuple(given.only)
+    )
     log = (given.results or DIRECTORY / SAMPLES) / "soak.log"
     with _place(given) as place:
         print(f"{place.name}, {plan}; warnings go to {log}", flush=True)
@@ -56,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--acks", type=_acks, default="all", choices=("all", 1, 0))
     parser.add_argument("--rate", type=float, default=800.0, help="messages a second, at the most")
     parser.add_argument("--patience", type=float, default=4.0, help="minutes until a stall is called one")
+    kinds = sorted({*RealCluster.kinds, *Embedded.kinds})
+    parser.add_argument("--only", nargs="+", default=[], choices=kinds, metavar="KIND", help=", ".join(kinds))
     parser.add_argument("--results", type=Path, help="a directory for summary and log")
     return parser
 

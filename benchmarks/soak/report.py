@@ -30,6 +30,7 @@ def summary(place: str, plan: Plan, outcome: Outcome, minutes: float) -> dict[st
         "minutes": round(minutes, 1),
         "seed": plan.seed,
         "rate": plan.rate,
+        "only": list(plan.only),
         "faults": dict(sorted(watch.faults.items())),
         "producers": lives.count,
         "ends": dict(sorted(lives.ends.items())),

@@ -28,6 +28,7 @@ class Plan:
     Attributes:
         own_thread: where clients run; None for some here and some there.
         patience: minutes that a message may wait before that is called a stall.
+        only: the kinds of faults there may be; none for all that the place has.
     """
 
     minutes: float
@@ -36,6 +37,7 @@ class Plan:
     own_thread: bool | None = None
     rate: float = 800.0
     patience: float = 4.0
+    only: tuple[str, ...] = ()
 
 
 @dataclass
@@ -87,8 +89,9 @@ def _wrong(verdict: Verdict, plan: Plan, ledger: Ledger) -> list[str]:
 async def make_faults(place: Place, plan: Plan, watch: Watch) -> None:
     """One after the other, until the time is over; none is left half made."""
     over = watch.lives.over
+    kinds = {name: kind for name, kind in place.kinds.items() if name in (plan.only or place.kinds)}
     with trio.move_on_after(plan.minutes * 60):
-        for fault in schedule(plan.seed, place.kinds):
+        for fault in schedule(plan.seed, kinds):
             with trio.move_on_after(fault.pause):
                 await over.wait()
             if over.is_set():
