@@ -371,7 +371,7 @@ def test_with_acks_0_old_news_is_asked_about_although_nothing_waits() -> None:
     bench.step()
     bench.core.sent(bench.take())
     bench.lose(1)  # the broker cannot answer, so it closes
-    for asked in range(20):
+    for asked in range(20):  # noqa: B007 (it is looked at after the loop)
         if not bench.asked:
             break
         bench.learn(no_ids((2,), 0))
