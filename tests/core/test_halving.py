@@ -32,6 +32,12 @@ def out_of_order(bench: Bench) -> None:
         bench.pass_time(0.1)
 
 
+def be_silent(bench: Bench) -> None:
+    bench.core.lost(1, [bench.take()], NoResponse("late"))
+    bench.core.connected(1)
+    bench.pass_time(1)
+
+
 def killing(bench: Bench, values: str, *, times: int = 100) -> None:
     """A broker that ends the connection at each batch with one of these, and takes the others."""
     for _ in range(times):
@@ -280,11 +286,18 @@ def test_a_request_that_took_too_long_is_not_blamed() -> None:
     bench = Bench(batch_size=FOUR).started()
     bench.submit("abcd")
     for _ in range(3 * LOSSES_UNTIL_HALVED):
-        request = bench.take()
-        bench.core.lost(1, [request], NoResponse("late"))
-        bench.core.connected(1)
-        bench.pass_time(1)
+        be_silent(bench)
         assert bench.only().values == "abcd"
+
+
+def test_a_broker_that_is_silent_says_nothing_of_the_size() -> None:
+    bench = Bench(leaders=(1, 1), batch_size=FOUR)
+    bench.core.submit([*messages("abcd", partition=0), *messages("efgh", partition=1)])
+    bench.step()
+    for _ in range(LOSSES_UNTIL_ALONE):
+        be_silent(bench)
+    assert [len(request) for request in bench.sent] == [1, 1]
+    assert not limits_told(bench)
 
 
 def test_a_response_forgives_all() -> None:

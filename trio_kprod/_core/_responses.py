@@ -72,9 +72,10 @@ def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
     batches travel alone, then each is halved, and so are its parts. What is sent to this node later is made
     that small from the start.
     """
+    was_closed = not isinstance(cause, NoResponse)  # by the broker, and not by us because it was silent
     for batch in batches:
         batch.connections_lost += 1
-        if isinstance(cause, NoResponse):  # it was not the broker that ended this one
+        if not was_closed:
             batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
     left = [batch for batch in batches if batch.entries]
     limits = batches[0].partition.shared.limits
@@ -85,7 +86,7 @@ def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
         elif batch.connections_lost >= LOSSES_UNTIL_HALVED and batch.is_divisible:
             limits.lower(node, batch.full_size, batch.size // 2 + BATCH_OVERHEAD)
             batch.partition.halve(batch)
-    if len(left) > 1 and left[0].connections_lost >= LOSSES_UNTIL_ALONE:
+    if was_closed and len(left) > 1 and left[0].connections_lost >= LOSSES_UNTIL_ALONE:
         size = sum(batch.full_size for batch in left)
         limits.lower(node, size, size // 2)
 
