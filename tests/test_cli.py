@@ -471,7 +471,8 @@ def test_no_tls_port(broker: Broker) -> None:
     code, findings = ping(broker.bootstrap_servers, "-X", "security_protocol=SSL")
     assert code == 3
     assert steps(findings)[-1] == ("TLS", False)
-    assert "is this a TLS port?" in findings[-1]["advice"]
+    assert findings[-1]["text"] == "TLS handshake: this port speaks Kafka's protocol without TLS"
+    assert "use a port that speaks TLS, or security_protocol='PLAINTEXT'" in findings[-1]["advice"]
 
 
 def test_a_tls_port_without_tls() -> None:
@@ -479,13 +480,14 @@ def test_a_tls_port_without_tls() -> None:
         code, findings = ping(broker.bootstrap_servers, "-X", "socket_connection_setup_timeout_ms=500")
     assert code == 3
     assert steps(findings)[-1] == ("Kafka", False)
+    assert findings[-1]["advice"] == "this is a TLS port: use security_protocol='SSL' or 'SASL_SSL'"
 
 
 @pytest.mark.parametrize(
     ("options", "works", "advice"),
     [
         ("PLAIN me secret", True, ""),
-        ("PLAIN me wrong", False, "are user name and password right"),
+        ("PLAIN me wrong", False, "are sasl_plain_username and sasl_plain_password right"),
     ],
 )
 def test_sasl(options: str, works: bool, advice: str) -> None:
@@ -507,7 +509,16 @@ def test_a_listener_that_wants_sasl() -> None:
         code, findings = ping(broker.bootstrap_servers)
     assert code == 3
     assert steps(findings)[-1] == ("metadata", False)
+    assert findings[-1]["text"].startswith("this listener wants SASL, and offers: PLAIN")
     assert "sasl_mechanism" in findings[-1]["advice"]
+
+
+def test_a_broker_that_closes_and_wants_nothing(broker: Broker) -> None:
+    """What it is about is not known."""
+    broker.drop_connections(api="Metadata", times=None)
+    code, findings = ping(broker.bootstrap_servers)
+    assert code == 3
+    assert (findings[-1]["step"], findings[-1]["text"]) == ("metadata", "the broker closed the connection")
 
 
 def test_an_advertised_address_that_cannot_be_reached(broker: Broker) -> None:

@@ -296,7 +296,7 @@ async def test_instruments_hear_of_connections_and_requests(
         await producer.send_and_wait("t", b"x" * 1000)
 
     name = broker.bootstrap_servers
-    assert heard == [f"connected {name}", f"connected {name}", "compressed 1: True", f"Produce {name} None"]
+    assert heard == [f"connected {name}", "compressed 1: True", f"connected {name}", f"Produce {name} None"]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ def test_defaults() -> None:
         "security_protocol": "PLAINTEXT",
         "ssl_context": None,
         "ssl_check_hostname": False,
+        "client_certificate": None,
         "sasl_mechanism": None,
         "sasl_options": {},
         "proxy_url": None,

@@ -234,6 +234,20 @@ async def test_closed_at_the_first_request_hints_at_tls() -> None:
         assert_nothing_open(client)
 
 
+async def test_a_response_that_comes_together_with_the_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader may have seen both before the task that asked runs again."""
+    async with client_of(Peer.until_closed_after_anything) as client:
+        with trio.CancelScope() as serving_ends:
+
+            async def write_ahead(exchange: Any) -> None:
+                await trio.lowlevel.checkpoint()
+                exchange.on_response(exchange, "a refusal")
+                serving_ends.cancel()
+
+            monkeypatch.setattr(client.connection._writer, "write_ahead", write_ahead)
+            assert await client.connection._ask(MetadataRequest(version=12, topics=[])) == "a refusal"
+
+
 async def test_fence_raised_before_open() -> None:
     async with client_of(Peer.until_closed) as client:
         client.fence.shut()
@@ -332,21 +346,31 @@ async def test_tls_certificate_not_trusted(host: str, ca: trustme.CA, text: str)
     """Fatal, with OpenSSL's own words."""
     async with client_of(tls_peer, host=host, ssl_context=client_context(ca)) as client:
         with pytest.raises(
-            SetupFailed, match=rf"^TLS handshake: .*CERTIFICATE_VERIFY_FAILED.*{text}"
+            SetupFailed, match=rf"^TLS handshake: this client refuses the .*CERTIFICATE_VERIFY_FAILED.*{text}"
         ) as caught:
             await client.connection.open()
         assert caught.value.fatal
         assert_nothing_open(client)
 
 
-async def test_tls_certificate_required_of_us() -> None:
+@pytest.mark.parametrize(
+    ("certificate", "what"),
+    [
+        (None, "the broker wants a certificate of ours"),
+        ("ssl_certfile='me.pem'", r"the broker refuses our certificate \(ssl_certfile='me.pem'\)"),
+    ],
+)
+async def test_tls_certificate_required_of_us(certificate: str | None, what: str) -> None:
     """With TLS 1.3 the alert comes after our handshake has succeeded, and is told all the same."""
 
     async def script(peer: Peer) -> None:
         await tls_peer(peer, server_context(OTHER_CA))
 
-    async with client_of(script, ssl_context=client_context()) as client:
-        with pytest.raises(SetupFailed, match=r"(?i)^ApiVersions: .*alert.*certificate.required") as caught:
+    options: dict[str, Any] = {"security_protocol": "SSL", "client_certificate": certificate}
+    async with client_of(script, ssl_context=client_context(), **options) as client:
+        with pytest.raises(
+            SetupFailed, match=rf"(?i)^TLS handshake: {what}: .*alert.*certificate.required"
+        ) as caught:
             await client.connection.open()
         assert caught.value.fatal
         assert_nothing_open(client)
@@ -360,28 +384,130 @@ async def test_tls_peer_is_silent(autojump_clock: trio.testing.MockClock) -> Non
         assert_nothing_open(client)
 
 
-@pytest.mark.parametrize("said", [b"", b"\x00\x00\x00\x04abcd"])
-async def test_tls_to_a_plaintext_port(said: bytes) -> None:
-    """A broker that finds no frame in our hello closes; another server says something."""
+TLS: dict[str, Any] = {"ssl_context": client_context(), "security_protocol": "SSL"}
+NO_TLS = "use a port that speaks TLS, or security_protocol='PLAINTEXT' or 'SASL_PLAINTEXT'"
+
+
+async def test_tls_to_a_port_that_says_something_else() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.receive(5)
+        await peer.stream.send_all(b"\x00\x00\x00\x04abcd")
+
+    async with client_of(script, **TLS) as client:
+        with pytest.raises(SetupFailed, match=r"^TLS handshake: the response is no TLS: \[SSL") as caught:
+            await client.connection.open()
+        assert caught.value.advice == NO_TLS
+        assert caught.value.lasting
+        assert not caught.value.fatal
+        assert_nothing_open(client)
+
+
+async def test_tls_to_a_port_that_closes() -> None:
+    """Kafka does that where it finds no frame in our hello; and so does a proxy without a Kafka behind it."""
 
     async def script(peer: Peer) -> None:
         await peer.receive(5)
-        if said:
-            await peer.stream.send_all(said)
 
-    async with client_of(script, ssl_context=client_context()) as client:
-        with pytest.raises(SetupFailed, match=r"^TLS handshake: .+; perhaps this is no TLS port") as caught:
+    async with client_of(script, **TLS) as client:
+        with pytest.raises(SetupFailed) as caught:
             await client.connection.open()
-        assert not caught.value.fatal
+        expected = "TLS handshake: the broker closed the connection; perhaps this is no TLS port"
+        assert str(caught.value) == f"{expected} (security_protocol)"
+        assert caught.value.is_silent
+        assert not caught.value.lasting
         assert_nothing_open(client)
 
 
-async def test_plaintext_to_a_tls_port() -> None:
+async def test_plaintext_to_a_tls_port_of_java() -> None:
+    """It complains in a record of TLS."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.stream.send_all(b"\x15\x03\x03\x00\x02\x02\x50")
+
+    async with client_of(script) as client:
+        with pytest.raises(SetupFailed) as caught:
+            await client.connection.open()
+        assert caught.value.what == "ApiVersions: the port responds with a TLS alert"
+        assert caught.value.advice == "this is a TLS port: use security_protocol='SSL' or 'SASL_SSL'"
+        assert caught.value.lasting
+        assert_nothing_open(client)
+
+
+async def test_plaintext_to_a_tls_port_of_openssl() -> None:
+    """It only closes, what everything may do."""
     async with client_of(tls_peer) as client:
         with pytest.raises(SetupFailed, match=r"^ApiVersions: .+; perhaps this is a TLS port") as caught:
             await client.connection.open()
-        assert not caught.value.fatal
+        assert caught.value.is_silent
+        assert not caught.value.lasting
         assert_nothing_open(client)
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP server responds"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "not Kafka's protocol: a frame of 1397966893 bytes (1000000 allowed)"),
+        (b"\x00\x00\x00\x04abcd", "the response to ApiVersions is number 1633837924, not 1"),
+    ],
+)
+async def test_a_port_that_is_not_kafkas(said: bytes, what: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.stream.send_all(said)
+
+    async with client_of(script) as client:
+        with pytest.raises(SetupFailed) as caught:
+            await client.connection.open()
+        assert str(caught.value) == f"ApiVersions: {what}; is this the port of a Kafka listener?"
+        assert caught.value.lasting
+
+
+async def test_closed_after_tls_without_a_certificate_of_ours() -> None:
+    """An alert can get lost where the broker resets the connection."""
+
+    async def script(peer: Peer) -> None:
+        await trio.SSLStream(peer.stream, server_context(), server_side=True).do_handshake()
+        await peer.stream.receive_some()
+
+    async with client_of(script, **TLS) as client:
+        with pytest.raises(SetupFailed, match="perhaps the broker wants a certificate of ours") as caught:
+            await client.connection.open()
+        assert not caught.value.lasting
+    async with client_of(script, **TLS, client_certificate="ssl_certfile='me.pem'") as client:
+        with pytest.raises(SetupFailed, match=r"^ApiVersions: the broker closed the connection$"):
+            await client.connection.open()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "ciphers", "what"),
+    [
+        ("TLSv1_2", "TLSv1_3", None, "the broker refuses our versions of TLS"),
+        ("TLSv1_3", "TLSv1_2", None, "the broker refuses our versions of TLS"),
+        ("TLSv1_2", "TLSv1_2", "ECDHE+CHACHA20", "the broker refuses our ciphers"),
+    ],
+)
+async def test_tls_without_common_version_or_cipher(
+    ours: str, theirs: str, ciphers: str | None, what: str
+) -> None:
+    """It is a TLS port: the alert says so."""
+    here, there = client_context(), server_context()
+    for context, version in ((here, ours), (there, theirs)):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    there.set_ciphers("ECDHE+AESGCM")
+    if ciphers is not None:
+        here.set_ciphers(ciphers)
+
+    async def script(peer: Peer) -> None:
+        await tls_peer(peer, there)
+
+    async with client_of(script, security_protocol="SSL", ssl_context=here) as client:
+        with pytest.raises(SetupFailed, match=rf"^TLS handshake: {what}: .*alert") as caught:
+            await client.connection.open()
+        assert caught.value.lasting
+        assert not caught.value.fatal
+        assert "that both have" in caught.value.advice
 
 
 async def test_tls_impossible_host_name() -> None:
@@ -437,15 +563,6 @@ async def test_answer_together_with_the_end_counts() -> None:
         assert client.connection.unanswered() == [second]
         assert second.write_started
         assert_nothing_open(client)
-
-
-async def test_closed_at_the_first_request_hints_at_sasl() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-
-    async with serving(script) as client:
-        client.ask()
-        assert "perhaps this listener wants SASL" in await client.loss()
 
 
 async def test_request_without_answer_is_told_when_sent() -> None:

@@ -19,11 +19,15 @@ from kafka.protocol.sasl import SaslAuthenticateResponse, SaslHandshakeResponse
 from tests.scripted_peer import Client, Peer, client_of, metadata
 from trio_kprod._client._connection import SetupFailed
 
+LOGIN = "are sasl_plain_username and sasl_plain_password right, and known to this listener?"
+
 PLAIN: dict[str, Any] = {
+    "security_protocol": "SASL_PLAINTEXT",
     "sasl_mechanism": "PLAIN",
     "sasl_options": {"sasl_plain_username": "ann", "sasl_plain_password": "secret"},
 }
 SCRAM: dict[str, Any] = {
+    "security_protocol": "SASL_PLAINTEXT",
     "sasl_mechanism": "SCRAM-SHA-256",
     "sasl_options": {**PLAIN["sasl_options"], "sasl_mechanism": "SCRAM-SHA-256"},
 }
@@ -164,27 +168,38 @@ async def test_wrong_password_is_fatal_with_the_words_of_the_broker() -> None:
         error = await failure(client)
         assert str(error) == (
             "SASL PLAIN authentication: authentication failed: "
-            "Authentication failed: Invalid username or password"
+            f"Authentication failed: Invalid username or password; {LOGIN}"
         )
         assert error.fatal
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "fatal"),
+    ("code", "text", "advice", "fatal"),
     [
-        (33, "the broker does not support the mechanism PLAIN; it offers: GSSAPI, SCRAM-SHA-256", True),
-        (34, "ILLEGAL_SASL_STATE (34): this listener takes no SASL, or not now (security_protocol?)", True),
-        (-1, "UNKNOWN (-1)", False),
+        (
+            33,
+            "the broker does not support the mechanism PLAIN; it offers: GSSAPI, SCRAM-SHA-256",
+            "set sasl_mechanism to one of them",
+            True,
+        ),
+        (
+            34,
+            "ILLEGAL_SASL_STATE (34): this listener takes no SASL, or not now",
+            "use a listener that does, or security_protocol='PLAINTEXT'",
+            True,
+        ),
+        (-1, "UNKNOWN (-1)", "", False),
     ],
 )
-async def test_handshake_refused(code: int, text: str, fatal: bool) -> None:
+async def test_handshake_refused(code: int, text: str, advice: str, fatal: bool) -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
         await handshake(peer, "GSSAPI", "SCRAM-SHA-256", error=code)
 
     async with client_of(script, **PLAIN) as client:
         error = await failure(client)
-        assert str(error) == f"SASL PLAIN authentication: {text}"
+        assert error.what == f"SASL PLAIN authentication: {text}"
+        assert error.advice == advice
         assert error.fatal == fatal
 
 
@@ -323,7 +338,8 @@ async def test_unusable_settings_are_fatal(mechanism: str, options: dict[str, An
         await handshake(peer, mechanism)
         await peer.until_closed()
 
-    async with client_of(script, sasl_mechanism=mechanism, sasl_options=options) as client:
+    login: dict[str, Any] = {"sasl_mechanism": mechanism, "sasl_options": options}
+    async with client_of(script, security_protocol="SASL_PLAINTEXT", **login) as client:
         error = await failure(client)
         assert text in str(error)
         assert error.fatal
@@ -375,7 +391,8 @@ async def test_scram_with_another_password() -> None:
 
     async with client_of(script, **SCRAM) as client:
         error = await failure(client)
-        assert str(error) == "SASL SCRAM-SHA-256 authentication: authentication failed: wrong proof"
+        assert error.what == "SASL SCRAM-SHA-256 authentication: authentication failed: wrong proof"
+        assert error.advice == LOGIN
         assert error.fatal
 
 
@@ -417,7 +434,11 @@ class Provider(AbstractTokenProvider):  # type: ignore[misc]
 
 def oauth(function: Callable[[], str]) -> dict[str, Any]:
     options = {"sasl_oauth_token_provider": Provider(function)}
-    return {"sasl_mechanism": "OAUTHBEARER", "sasl_options": options}
+    return {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "OAUTHBEARER",
+        "sasl_options": options,
+    }
 
 
 async def test_token_provider_runs_in_a_thread() -> None:
@@ -455,7 +476,8 @@ async def test_refused_token_is_told_with_the_words_of_the_broker() -> None:
 
     async with client_of(script, **oauth(lambda: "abc")) as client:
         error = await failure(client)
-        assert str(error) == "SASL OAUTHBEARER authentication: authentication failed: invalid_token"
+        assert error.what == "SASL OAUTHBEARER authentication: authentication failed: invalid_token"
+        assert error.advice == "is the token of sasl_oauth_token_provider valid, and for this broker?"
         assert error.fatal
 
 
@@ -473,8 +495,12 @@ async def test_provider_that_raises_fails_this_attempt_only(kind: type[BaseExcep
 
     async with client_of(script, **oauth(provide)) as client:
         error = await failure(client)
-        assert str(error) == f"SASL OAUTHBEARER authentication: {kind.__name__}: identity server is down"
+        assert str(error) == (
+            "SASL OAUTHBEARER authentication:"
+            f" sasl_oauth_token_provider raised {kind.__name__}: identity server is down"
+        )
         assert not error.fatal
+        assert error.lasting
 
 
 async def test_provider_that_hangs_is_left_behind() -> None:

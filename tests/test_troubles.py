@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 import trio_kprod
+from trio_kprod._client._diagnosis import Diagnosis
 from trio_kprod._client._handshake import SetupFailed
 from trio_kprod._client._troubles import TroubleLog
 from trio_kprod._instruments import Instruments
@@ -177,7 +178,7 @@ def test_the_trouble_of_a_broker_that_was_removed_is_forgotten() -> None:
         for number in range(3000):
             address = ("b", number)
             endpoints.learn({1: address})
-            endpoints.tell_failure(endpoints.pace(address, 1), SetupFailed("down"))
+            endpoints.tell_failure(endpoints.pace(address, 1), SetupFailed("connecting", Diagnosis("down")))
 
     trio.run(main)
     assert len(endpoints.log._troubles) <= 1001
@@ -388,6 +389,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException | None
 
 EXPIRED = ssl.SSLCertVerificationError(1, "certificate verify failed: certificate has expired")
 EXPIRED.reason = "CERTIFICATE_VERIFY_FAILED"
+EXPIRED.verify_code = 10
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 
 
@@ -419,7 +421,10 @@ async def test_the_true_reason_of_an_outage_is_told(
         if "the broker closed the connection" not in line  # how it began
     ]
     assert lines[0] == ("WARNING", f"connecting: [Errno {errno.ECONNREFUSED}] Connection refused")
-    assert lines[1][1].startswith("connecting: certificate verify failed: certificate has expired")
+    assert lines[1][1].startswith(
+        "TLS handshake: this client refuses the broker's certificate: certificate verify failed: certificate"
+        " has expired; the broker's certificate has expired: renew it (for 2"
+    )
     assert lines[1][1].endswith("s now; 1 messages wait)")
     assert [level for level, _ in lines] == ["WARNING"] * 3 + ["INFO"]
     assert lines[-1][1].startswith("responds again, after 9")
@@ -440,24 +445,22 @@ async def test_the_error_names_what_is_final(
             fail_with(REFUSED)
 
 
-def test_no_guess_where_we_know_better(caplog: pytest.LogCaptureFixture) -> None:
-    """ "Perhaps this is a TLS port" is said of an address that has never responded only."""
-    endpoints = make_endpoints()
-    reset = SetupFailed("ApiVersions: reset by peer", hint="; perhaps this is a TLS port")
-    pace = endpoints.pace(("a", 1))
-
-    async def main() -> None:
-        endpoints.tell_failure(pace, reset)
-        endpoints.responded(pace)
-        endpoints.tell_failure(pace, reset)
-
-    trio.run(main)
-    texts = [one.getMessage() for one in caplog.records]
-    assert texts == [
-        "a:1: ApiVersions: reset by peer; perhaps this is a TLS port",
-        "a:1: responds again, after 0.0 s",
-        "a:1: ApiVersions: reset by peer",
-    ]
+async def test_no_guess_where_we_know_better(
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """ "Perhaps this is a TLS port" is said of an address only that has never spoken Kafka's protocol."""
+    broker = MemoryBroker()
+    with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+        async with open_memory_producer(broker, delivery_threshold=1, shutdown_timeout=3) as producer:
+            await producer.send_and_wait("t", b"x")
+            broker.drop_connections(api="ApiVersions", times=None)
+            broker.disconnect_all()
+            producer.send_nowait("t", b"y")
+            await trio.sleep(5)
+    told = [str(caught.value), *(text for _, text in said(caplog, logging.DEBUG))]
+    assert any("ApiVersions: the broker closed the connection" in text for text in told)
+    assert not any("perhaps" in text for text in told)
 
 
 # ---------------------------------------------------------------------------------------------------------

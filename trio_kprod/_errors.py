@@ -36,9 +36,10 @@ class ProducerCrashed(ProducerError, trio.BrokenResourceError):
 
 
 class ConnectFailed(ProducerError, ConnectionError):
-    """No broker could be reached, or none accepted our credentials, when the producer was opened.
+    """No broker could be reached, or none accepted us or was accepted by us, when the producer was opened.
 
-    The message names each address that was tried with the reason it gave, on one line.
+    The message names each address that was tried with the cause and, where that is known, what to do, on one
+    line. It begins with "cannot connect" where waiting would not have helped.
 
     Attributes:
         causes (dict[str, BaseException]): the reason for each ``"host:port"``.

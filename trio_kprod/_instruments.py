@@ -208,13 +208,17 @@ class Instrument:
         """A broker makes us pause for `duration` more, because a quota is used up (KIP-219)."""
 
     def connected(self, *, broker: str) -> None:
-        """A connection is ready for requests, past TLS and SASL."""
+        """A connection is of use: its first response has come. (With ``acks=0``, a request was written.)
+
+        TLS and SASL are past then. Before that, a listener that wants a login looks like any other.
+        """
 
     def connect_failed(self, *, broker: str, error: BaseException) -> None:
-        """An attempt to connect to `broker` has failed; it is made again after a pause."""
+        """An attempt to connect to `broker` has failed, or the connection ended before its first response; it
+        is made again after a pause."""
 
     def disconnected(self, *, broker: str, error: BaseException | None) -> None:
-        """A connection that was ready has ended; `error` is None if we closed it."""
+        """A connection that was told as connected has ended; `error` is None if we closed it."""
 
 
 _T = TypeVar("_T")

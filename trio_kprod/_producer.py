@@ -683,7 +683,9 @@ def open_producer(
             know it. Time during which no broker answers does not count.
         max_retries: how often a batch is sent again before its messages are given up. -1 means no limit.
         retry_backoff: the pause before a batch is sent again; it doubles up to 1 s.
-        connect_timeout: how long opening may take.
+        connect_timeout: how long opening may take. It ends earlier if a broker refuses our credentials or
+            certificate or we its certificate; and if every bootstrap server has shown twice in a row that
+            it does not speak what we speak, or that the token provider raises.
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
         own_thread: whether the Kafka client runs in a thread of its own. False makes it a task of the
             caller's loop: round trips take two thirds of the time, but what keeps that loop busy delays

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from kafka.protocol.metadata import MetadataRequest
@@ -32,7 +32,13 @@ from ._protocol import (
     producer_id,
     producer_id_request,
 )
+from ._reasons import has_ended
+from ._second_look import look_again, look_for_login
 from ._troubles import PATIENCE
+
+if TYPE_CHECKING:
+    from .._settings import Settings
+    from ._second_look import Connect
 
 #: How many known brokers are tried side by side, besides the bootstrap servers.
 _SIDE_BY_SIDE = 3
@@ -44,6 +50,9 @@ _HEAD_START = 1.0
 #: How long the same is requested from one broker, in seconds. It may be cut off from the rest of the cluster,
 #: and go on telling what was true before.
 _BELIEVED_FOR = 5.0
+
+#: So many failures in a row that time does not heal, at each bootstrap server, end the opening.
+_ENOUGH = 2
 
 #: UNSUPPORTED_VERSION, for a broker that has no version of a request.
 _UNSUPPORTED = 35
@@ -79,6 +88,7 @@ class AnyBroker:
         self._asked: dict[str, tuple[float, float]] = {}  # what, when first, when last, without a break
         self._opened = False
         self._causes: dict[str, BaseException] = {}
+        self._lasting: dict[Address, int] = {}  # how many such failures there were in a row
 
     def request_metadata(self, topics: tuple[str, ...]) -> None:
         """`ProduceCore.metadata` or `.metadata_failed` follows."""
@@ -89,21 +99,30 @@ class AnyBroker:
         self._asks.send_nowait(self._producer_id)
 
     async def open(self) -> ConnectFailed | None:
-        """Wait for the first response of any broker; at most `connect_timeout`, and not if one refuses us."""
+        """Wait for the first response of any broker; at most `connect_timeout`.
+
+        It ends earlier if waiting does not help: if one broker refuses our credentials or we its certificate,
+        which is `SetupFailed.fatal`, or if every bootstrap server has shown twice in a row what is
+        `SetupFailed.lasting`. All else may pass: nobody listens yet, a name is not known yet, nothing
+        responds, or a proxy accepts and closes because there is no Kafka behind it yet.
+        """
         timeout = self._settings.connect_timeout
-        refused = False
+        in_vain = False
         with trio.move_on_after(timeout):
-            while not refused:
+            while not in_vain:
                 try:
                     await self._ask_for_metadata(())
                 except _AllFailed as failure:
-                    refused = failure.fatal
+                    in_vain = failure.fatal or self._all_is_lasting()
                 else:
                     self._opened = True
                     return None
         return self._connect_failed(
-            "a broker refused the connection" if refused else f"no broker responded within {timeout:g} s"
+            "cannot connect" if in_vain else f"no broker responded within {timeout:g} s"
         )
+
+    def _all_is_lasting(self) -> bool:
+        return all(self._lasting.get(address, 0) >= _ENOUGH for address in self._settings.bootstrap_servers)
 
     async def run(self) -> None:
         async for ask in self._to_ask:
@@ -208,16 +227,23 @@ class AnyBroker:
             try:
                 await connection.open()
             except SetupFailed as error:
-                self._endpoints.tell_failure(pace, error)
-                self._note(address, error)
-                race.lose(address, fatal=error.fatal)
-                if error.fatal and not self._opened:
+                failure = error if self._opened else await look_again(error, *self._again(address))
+                self._endpoints.tell_failure(pace, failure)
+                self._note(address, failure)
+                race.lose(address, fatal=failure.fatal)
+                if failure.fatal and not self._opened:
                     race.hurry()
             except trio.Cancelled:
                 self._note_step(connection)
                 raise
             else:
+                self._endpoints.opened(address)
                 await self._ask_new_link(race, _Link(connection, pace))
+
+    def _again(self, address: Address) -> tuple[Settings, Connect]:
+        """For a second look at an address."""
+        make = self._endpoints.make_connection
+        return self._settings, lambda settings: make(address, settings=settings)
 
     async def _ask_new_link(self, race: _Race, link: _Link) -> None:
         self._endpoints.start_soon(link.serve, self._endpoints)  # which alone closes it
@@ -235,14 +261,25 @@ class AnyBroker:
             response = await link.ask(race.query, timeout)
         except ConnectionLost as error:
             link.connection.close()
-            self._note(link.connection.address, error)
-            race.lose(link.connection.address, cause=error)
+            await self._lost(race, link, error)
         else:
             self._endpoints.responded(link.pace)
             race.win(link, response)
 
+    async def _lost(self, race: _Race, link: _Link, error: ConnectionLost) -> None:
+        """It ended instead of a response."""
+        address = link.connection.address
+        failure: SetupFailed | None = None
+        if not self._opened and has_ended(error):
+            failure = await look_for_login(*self._again(address))
+        if not link.pace.is_proven:
+            self._endpoints.tell_failure(link.pace, failure or error)
+        self._note(address, failure or error)
+        race.lose(address, cause=error)
+
     def _note(self, address: Address, error: BaseException) -> None:
         """What `ConnectFailed` is to tell. What is final outranks what comes after it."""
+        self._lasting[address] = self._lasting.get(address, 0) + 1 if getattr(error, "lasting", False) else 0
         if not self._opened and not getattr(self._causes.get(name_of(address)), "fatal", False):
             self._causes[name_of(address)] = error
 
@@ -335,7 +372,6 @@ class _Link:
 
     @trio.lowlevel.enable_ki_protection
     async def serve(self, endpoints: Endpoints) -> None:
-        endpoints.tell_connected(self.connection.address)
         try:
             await self.connection.serve()
         except ConnectionLost as error:
@@ -343,7 +379,9 @@ class _Link:
         finally:
             self.ended.set()
             self._changed.set()
-        endpoints.tell_end(self.pace, self.connection, self._cause)
+        # Before its first response the loss is told by whoever waits for that, and may know more of it.
+        cause = self._cause if self.pace.is_proven else None
+        endpoints.tell_end(self.pace, self.connection, cause)
 
     async def ask(self, query: _Query, timeout: float) -> Any:
         """Raises `ConnectionLost`."""

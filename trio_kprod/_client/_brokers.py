@@ -133,10 +133,10 @@ class ProduceConnection:
         await self.pace.wait()
         self.pace.attempt()
         await self._connection.open()
+        self._endpoints.opened(self._address)
         self._version = min(self._connection.usable_version(ProduceRequest, LOWEST_VERSION), HIGHEST_VERSION)
 
     async def serve(self) -> None:
-        self._endpoints.tell_connected(self._address)
         self._steps.post(self._core.connected, self._node)
         error: ConnectionLost | None = None
         try:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._errors import ConnectionLost, NoResponse
+from ._diagnosis import Diagnosis
 from ._exchange import ApiExchange, Exchange, Frames, decode
 from ._handshake import Handshake, SetupFailed as SetupFailed
-from ._reasons import STREAM_ERRORS, is_mute, losing, reason
+from ._reasons import CLOSED, STREAM_ERRORS, is_mute, losing, reason
 from ._sasl import AuthenticationFailed
 from ._transport import RECEIVE_SIZE, Fence, Network
 from ._writer import InFlight, Writer
@@ -61,6 +62,7 @@ class Connection:
         needs: (request class, lowest usable version) pairs; `open` fails if the broker lacks one.
         provider_limiter (trio.CapacityLimiter | None): bounds the threads in which token providers run.
         on_throttle: called with the seconds by which a throttle of the broker makes the present pause longer.
+        may_guess: whether nothing is known yet of what this address speaks, so that errors may guess.
 
     Attributes:
         served_for (float): after `serve`, how many seconds the connection served: from its opening to
@@ -79,6 +81,7 @@ class Connection:
         needs: Sequence[tuple[Any, int]] = (),
         provider_limiter: trio.CapacityLimiter | None = None,
         on_throttle: Callable[[float], object] | None = None,
+        may_guess: Callable[[], bool] = lambda: True,
     ) -> None:
         self.address = address
         self.node_id = node_id
@@ -89,6 +92,8 @@ class Connection:
         self._handshake = Handshake(address[0], settings, needs, provider_limiter)
         self._in_flight = InFlight(on_throttle)
         self._writer = Writer(fence, settings.client_id, self._in_flight)
+        self._may_guess = may_guess
+        self._nonsense = b""  # what came and is not Kafka's protocol
         self._stream: trio.abc.Stream | None = None
         self._frames = Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))
         self._serving = trio.CancelScope()
@@ -117,11 +122,10 @@ class Connection:
             try:
                 await self._open()
             except (OSError, *STREAM_ERRORS, AuthenticationFailed) as error:
-                raise self._handshake.failure(error) from error
+                may_guess = self._may_guess()
+                raise self._handshake.failure(error, self._nonsense, may_guess=may_guess) from error
         if scope.cancelled_caught:
-            raise SetupFailed(f"{self.doing}: not finished within {timeout:g} s")
-        host, port = self.address
-        self._settings.logger.info("connected to %s:%d (node %s)", host, port, self.node_id)
+            raise SetupFailed(self.doing, Diagnosis(f"not finished within {timeout:g} s"))
 
     async def _open(self) -> None:
         transport = self._stream = await self._network.open_stream(*self.address)
@@ -138,7 +142,8 @@ class Connection:
         """Send a request of our own and return its response; only for the task that writes."""
         own = _OwnRequest(request, self._settings.request_timeout, expects_response)
         await self._writer.write_ahead(own)
-        if own.expects_response:
+        # No checkpoint if it has come: the stream may have ended right behind it, which cancels us.
+        if own.expects_response and not own.responded.is_set():
             await own.responded.wait()
         return own.response
 
@@ -270,25 +275,16 @@ class Connection:
                 with losing():
                     data = await self._stream.receive_some(RECEIVE_SIZE)
                 if not data:
-                    raise ConnectionLost(self._end_of_stream())
+                    raise ConnectionLost(CLOSED)
             except ConnectionLost:
                 self.ended_idle = self._is_unused()
                 raise
-            for frame in self._frames.feed(data):
-                self._take(frame)
-
-    def _end_of_stream(self) -> str:
-        text = "the broker closed the connection"
-        in_flight = self._in_flight
-        if (
-            self._settings.sasl_mechanism is None
-            and not in_flight.completed
-            and in_flight.exchanges
-            and in_flight.exchanges[0].name == "Metadata"
-        ):
-            # A listener that wants SASL tells its versions to all, and closes at the first other request.
-            text += " instead of responding; perhaps this listener wants SASL (security_protocol)"
-        return text
+            try:
+                for frame in self._frames.feed(data):
+                    self._take(frame)
+            except ConnectionLost:
+                self._nonsense = bytes(data)
+                raise
 
     def _take(self, frame: bytes) -> None:
         """Take one response."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+#: Of how many addresses we remember that they speak what we speak, besides those of the cluster.
+_MOST_PROVEN = 1000
+
 #: How many token providers of the user may run at a time, each in a thread.
 _PROVIDERS = 4
 
@@ -36,14 +39,15 @@ class Pace:
     pause. A response is not enough, and a handshake even less: some brokers respond and close, each time.
 
     Attributes:
-        address (Address): where.
+        address (Address), node (int | None): where; None for any broker.
         troubles (dict): what has gone wrong since the last response: the last error of each kind.
         final (BaseException | None): what has gone wrong and will not pass; it outranks the others.
         is_proven (bool): there was a response since the last attempt.
     """
 
-    def __init__(self, settings: Settings, address: Address) -> None:
+    def __init__(self, settings: Settings, address: Address, node: int | None) -> None:
         self.address = address
+        self.node = node
         self.troubles: dict[type[BaseException], BaseException] = {}
         self.final: BaseException | None = None
         self.is_proven = False
@@ -114,31 +118,43 @@ class Endpoints:
         self._fence = fence
         self._paces: dict[tuple[Address, int | None], Pace] = {}
         self._providers = trio.CapacityLimiter(_PROVIDERS)
-        self._proven: set[Address] = set()  # which have ever responded to a request
+        self._proven: set[Address] = set()  # which have ever spoken what we speak
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.nursery.start_soon(function, *args)
 
     def make_connection(
-        self, address: Address, node: int | None = None, *, needs: Sequence[tuple[Any, int]]
+        self,
+        address: Address,
+        node: int | None = None,
+        *,
+        needs: Sequence[tuple[Any, int]] = (),
+        settings: Settings | None = None,
     ) -> Connection:
+        """A connection; its settings may be others than the producer's."""
         return Connection(
             address,
-            self.settings,
+            settings or self.settings,
             self._network,
             self._fence,
             node,
             needs=needs,
             provider_limiter=self._providers,
             on_throttle=partial(self._throttled, address),
+            may_guess=partial(self._may_guess, address),
         )
+
+    def _may_guess(self, address: Address) -> bool:
+        """Whether nothing is known yet of what an address speaks, nor what is wrong there for good."""
+        return address not in self._proven and all(pace.final is None for pace in self._paces_at(address))
 
     def learn(self, brokers: Mapping[int, Address]) -> None:
         """Metadata lists all the brokers there are; while a cluster starts, the list is empty."""
         if brokers:
             self.addresses = dict(brokers)
             known = {*brokers.values(), *self.settings.bootstrap_servers}
-            self._proven &= known
+            if len(self._proven) > _MOST_PROVEN:  # a broker that is away for a while stays proven
+                self._proven &= known
             for gone in {pace.address for pace in self._paces.values()} - known:
                 self.log.over(name_of(gone), "")
             self._paces = {at: pace for at, pace in self._paces.items() if pace.address in known}
@@ -149,24 +165,29 @@ class Endpoints:
         Each by itself: a broker that responds to metadata requests may still close at each produce request.
         """
         if (address, node) not in self._paces:
-            self._paces[address, node] = Pace(self.settings, address)
+            self._paces[address, node] = Pace(self.settings, address, node)
         return self._paces[address, node]
 
-    def tell_connected(self, address: Address) -> None:
-        """A connection is ready."""
-        self.observe("connected", broker=name_of(address))
+    def opened(self, address: Address) -> None:
+        """A connection was opened: the address speaks what we speak. It may yet want a login."""
+        self._proven.add(address)
 
     def tell_failure(self, pace: Pace, error: BaseException) -> None:
-        """An attempt to connect has failed."""
+        """An attempt to connect has failed, or a connection ended before its first response."""
         self._tell_trouble(pace, error)
         self.observe("connect_failed", broker=name_of(pace.address), error=error)
 
     def responded(self, pace: Pace) -> None:
-        """A broker has responded, or with ``acks=0`` taken a request: its troubles are over."""
+        """A broker has responded, or with ``acks=0`` taken a request: its troubles are over.
+
+        The first time, the connection has shown that it is of use. Before, it only had its greetings: a
+        listener that wants a login greets everybody, and closes at the first request.
+        """
         pace.clear()
         if not pace.is_proven:
             pace.is_proven = True
-            self._proven.add(pace.address)
+            self.settings.logger.info("connected to %s (node %s)", name_of(pace.address), pace.node)
+            self.reporter.observe("connected", broker=name_of(pace.address))
             for other in self._paces_at(pace.address):  # that connecting fails is no longer true of any
                 other.troubles.pop(SetupFailed, None)
                 other.final = None
@@ -182,7 +203,7 @@ class Endpoints:
         self.steps.post(self.reporter.put, Throttled(broker, pause))
 
     def tell_end(self, pace: Pace, connection: Connection, error: BaseException | None) -> None:
-        """A connection has ended that was ready; `error` is None if we closed it."""
+        """A connection has ended that was opened; `error` is None if we closed it."""
         pace.ended(connection.served_for)
         # If the fence is shut, it was we who ended it. And brokers close connections that are not used.
         if error is not None and not self._fence.is_shut:
@@ -190,7 +211,10 @@ class Endpoints:
                 self.settings.logger.debug("%s: %s", name_of(pace.address), error)
             else:
                 self._tell_trouble(pace, error)
-        self.observe("disconnected", broker=name_of(pace.address), error=error)
+        if pace.is_proven:
+            self.observe("disconnected", broker=name_of(pace.address), error=error)
+        elif error is not None:
+            self.observe("connect_failed", broker=name_of(pace.address), error=error)
 
     def observe(self, hook: str, **payload: Any) -> None:
         """For instruments, where no event follows with which it would be read."""
@@ -199,14 +223,11 @@ class Endpoints:
 
     def _tell_trouble(self, pace: Pace, error: BaseException) -> None:
         final = any(getattr(cause, "fatal", False) for cause in causes(error))
-        text = str(error)
-        if isinstance(error, SetupFailed) and (pace.final is not None or pace.address in self._proven):
-            text = error.plain  # we know better than to guess
         if final:
             pace.final = error
         else:
             pace.troubles[type(error)] = error
-        self.log.trouble(name_of(pace.address), text, final=final)
+        self.log.trouble(name_of(pace.address), str(error), final=final)
 
     def _paces_at(self, address: Address) -> list[Pace]:
         return [pace for pace in self._paces.values() if pace.address == address]

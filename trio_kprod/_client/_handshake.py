@@ -14,8 +14,9 @@ from kafka.protocol.metadata.api_versions import ApiVersionsRequest
 
 from .._errors import ProducerError
 from .._version import __version__
-from ._reasons import causes, is_about_certificate, reason
-from ._sasl import Authenticator
+from ._diagnosis import Diagnosis, of_nonsense, of_tls
+from ._reasons import has_ended, reason, tls_error
+from ._sasl import AuthenticationFailed, Authenticator
 
 if TYPE_CHECKING:
     from .._settings import Settings
@@ -26,25 +27,37 @@ SOFTWARE_NAME = "trio-kprod"
 #: The first with the format of records that we write: version 3 of Produce (KIP-98).
 OLDEST_KAFKA = "0.11"
 
+#: The steps in which the two sides find out whether they speak the same.
+TLS_HANDSHAKE = "TLS handshake"
+API_VERSIONS = "ApiVersions"
+
 #: Sends a request of the connection's own, and returns its response.
 Ask = Callable[..., Awaitable[Any]]
 
 
 class SetupFailed(ProducerError):
-    """A connection could not be opened; the text says in one line what was being done and the true cause.
+    """A connection could not be opened; the text says in one line what was being done, the true cause, and
+    what to do.
 
     Args:
-        hint: a guess at what is wrong, for the end of the text.
+        step: what was being done; empty if it does not matter.
+        diagnosis: what the failure means.
+        is_silent: see the attribute.
 
     Attributes:
-        fatal (bool): it is about credentials, certificates or settings, so another attempt will not help.
-        plain (str): the text without the hint.
+        what (str): the text without what to do.
+        advice (str), fatal (bool), lasting (bool): see `Diagnosis`.
+        is_silent (bool): the other side closed before it had sent a byte, which may mean anything.
     """
 
-    def __init__(self, text: str, *, fatal: bool = False, hint: str = "") -> None:
-        super().__init__(text + hint)
-        self.fatal = fatal
-        self.plain = text
+    def __init__(self, step: str, diagnosis: Diagnosis, *, is_silent: bool = False) -> None:
+        self.step = step
+        self.what = f"{step}: {diagnosis.what}" if step else diagnosis.what
+        self.advice = diagnosis.advice
+        self.fatal = diagnosis.fatal
+        self.lasting = diagnosis.lasting
+        self.is_silent = is_silent
+        super().__init__(f"{self.what}; {self.advice}" if self.advice else self.what)
 
 
 class Handshake:
@@ -78,24 +91,28 @@ class Handshake:
         self._authenticator: Authenticator | None = None
         if settings.sasl_mechanism is not None:
             self._authenticator = Authenticator(
-                settings.sasl_mechanism, settings.sasl_options, host, provider_limiter
+                settings.sasl_mechanism,
+                settings.sasl_options,
+                settings.security_protocol,
+                host,
+                provider_limiter,
             )
 
     async def start_tls(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
         """Return the stream over TLS."""
-        self.doing = "TLS handshake"
+        self.doing = TLS_HANDSHAKE
         # A certificate names the host without the dot that keeps a resolver from adding a domain.
         hostname = self._host.strip("[]").rstrip(".")
         try:
             stream = trio.SSLStream(transport, context, server_hostname=hostname, https_compatible=True)
         except (ValueError, TypeError, ssl.SSLError) as error:
-            raise SetupFailed(f"{self.doing}: {error}", fatal=True) from error
+            raise SetupFailed(self.doing, Diagnosis(str(error), fatal=True)) from error
         await stream.do_handshake()
         return stream
 
     async def introduce(self, ask: Ask) -> None:
         """Learn the broker's versions, and authenticate."""
-        self.doing = "ApiVersions"
+        self.doing = API_VERSIONS
         await self._ask_versions(ask)
         for request_class, lowest in self._needs:
             self.usable_version(request_class, lowest)
@@ -117,7 +134,7 @@ class Handshake:
             version = max(0, min(version - 1, offered.get(ApiVersionsRequest.API_KEY, 0)))
         if response.error_code:
             name = kafka.errors.for_code(response.error_code).message
-            raise SetupFailed(f"{self.doing}: {name} ({response.error_code})")
+            raise SetupFailed(self.doing, Diagnosis(f"{name} ({response.error_code})"))
         self._versions = {key.api_key: (key.min_version, key.max_version) for key in response.api_keys or ()}
 
     async def authenticate(self, ask: Ask) -> None:
@@ -131,17 +148,34 @@ class Handshake:
         share = random.uniform(0.85, 0.95)
         self.renew_at = trio.current_time() + max(lifetime, 1.0) * share if lifetime else inf
 
-    def failure(self, error: Exception) -> SetupFailed:
-        """What to raise because of an error in the step that was begun last."""
-        fatal = getattr(error, "fatal", False) or any(map(is_about_certificate, causes(error)))
-        hint = ""
-        if self.doing == "TLS handshake":
-            hint = "; perhaps this is no TLS port (security_protocol)"
-        elif (
-            self.doing == "ApiVersions" and not self._broker_has_spoken and self._settings.ssl_context is None
-        ):
-            hint = "; perhaps this is a TLS port (security_protocol)"
-        return SetupFailed(f"{self.doing}: {reason(error)}", fatal=fatal, hint="" if fatal else hint)
+    def failure(self, error: Exception, received: bytes, *, may_guess: bool) -> SetupFailed:
+        """What to raise because of an error in the step that was begun last.
+
+        Args:
+            error: what a stream, a frame or the authentication raised.
+            received: what came and is not Kafka's protocol, from its beginning.
+            may_guess: whether nothing is known yet of what the other side speaks.
+        """
+        protocol, tls = self._settings.security_protocol, tls_error(error)
+        if isinstance(error, AuthenticationFailed):
+            return SetupFailed(self.doing, error.diagnosis)
+        if tls is not None:  # with TLS 1.3, the broker refuses our certificate after the handshake
+            return SetupFailed(TLS_HANDSHAKE, of_tls(tls, protocol, self._settings.client_certificate))
+        if self.doing == API_VERSIONS and received:
+            return SetupFailed(self.doing, of_nonsense(received, reason(error), protocol))
+        is_silent = (
+            self.doing in (TLS_HANDSHAKE, API_VERSIONS) and not self._broker_has_spoken and has_ended(error)
+        )
+        advice = self._guess() if is_silent and may_guess else ""
+        return SetupFailed(self.doing, Diagnosis(reason(error), advice), is_silent=is_silent)
+
+    def _guess(self) -> str:
+        if self.doing == TLS_HANDSHAKE:
+            return "perhaps this is no TLS port (security_protocol)"
+        if self._settings.ssl_context is None:
+            return "perhaps this is a TLS port (security_protocol)"
+        wants = "perhaps the broker wants a certificate of ours (ssl_certfile)"
+        return wants if self._settings.client_certificate is None else ""
 
     def version(self, request_class: Any) -> int | None:
         """The highest version of a request that both sides speak; None if there is none."""
@@ -156,7 +190,7 @@ class Handshake:
         version = self.version(request_class)
         if version is None or version < lowest:
             offered = self._versions.get(request_class.API_KEY)
-            raise SetupFailed(_unusable(request_class, lowest, offered), fatal=True)
+            raise SetupFailed("", Diagnosis(_unusable(request_class, lowest, offered), fatal=True))
         return version
 
 

@@ -6,7 +6,7 @@ metadata; for the bootstrap servers, and for the addresses under which brokers s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from kafka.protocol.producer import ProduceRequest
 from .._core import TopicMetadata, look_at, refusal
 from .._errors import ConnectionLost
 from ._connection import Connection, SetupFailed
+from ._diagnosis import Diagnosis
 from ._endpoints import name_of
 from ._exchange import ApiExchange, Exchange
 from ._produce_codec import LOWEST_VERSION
 from ._protocol import LOWEST_METADATA_VERSION, ClusterMetadata, cluster_metadata, metadata_request
+from ._second_look import Connect, look_again, look_for_login
 from ._transport import Fence, TcpNetwork
 
 if TYPE_CHECKING:
@@ -85,16 +87,20 @@ class Probe:
         try:
             await connection.open()
         except SetupFailed as error:
+            failure = await look_again(error, self._settings, self._again(address))
             *made, failed = self._steps(connection.doing)
             self._tell_made(where, made)
-            topic_of_advice = failed
-            if failed == "Kafka" and self._settings.ssl_context is not None:
-                topic_of_advice = "Kafka over TLS"  # with TLS 1.3 a broker refuses us after the handshake
-            advice = _advice(topic_of_advice, str(error), node)
-            self._tell(Finding(where, failed, False, str(error), advice))
+            self._tell_failure(where, failed, failure, node)
             return None
         self._tell_made(where, self._steps(None))
         return await self._ask(where, connection, topic)
+
+    def _again(self, address: tuple[str, int]) -> Connect:
+        return lambda settings: Connection(address, settings, self._network, self._fence)
+
+    def _tell_failure(self, where: str, step: str, failure: SetupFailed, node: int | None) -> None:
+        advice = failure.advice + _advertised(node) if failure.advice else _advice(step, failure.what, node)
+        self._tell(Finding(where, step, False, failure.what, advice))
 
     async def _look_up(self, where: str, address: tuple[str, int], node: int | None) -> bool:
         if self._settings.proxy_url is not None:
@@ -146,8 +152,10 @@ class Probe:
         except ConnectionLost as lost:
             error = lost
         if not responses:
-            text = str(error or "the connection ended")
-            self._tell(Finding(where, "metadata", False, text, _advice("metadata", text, None)))
+            failure = await look_for_login(self._settings, self._again(connection.address))
+            if failure is None:
+                failure = SetupFailed("", Diagnosis(str(error or "the connection ended")))
+            self._tell_failure(where, "metadata", failure, None)
             return None
         brokers = ", ".join(map(name_of, responses[0].brokers.values()))
         self._tell(Finding(where, "metadata", True, f"the cluster's brokers: {brokers or 'none yet'}"))
@@ -169,24 +177,14 @@ class Probe:
             )
 
 
+#: Where the failure itself does not say what to do.
 _ADVICE = (
     ("DNS", "", "is the host name right? can this machine resolve it (containers have a DNS of their own)?"),
     ("TCP", "refused", "nothing listens there: is the broker up, and the port right?"),
     ("TCP", "", "no way there: a firewall, a security group, or another network?"),
-    ("TLS", "expired", "the broker's certificate has expired: renew it"),
-    ("TLS", "ostname", "the certificate is for another name: use a name that is in it"),
-    ("TLS", "IP address", "the certificate is for another address: use a name that is in it"),
-    ("TLS", "verify failed", "give the authority that signed the broker's certificate: ssl_cafile"),
     ("TLS", "", "is this a TLS port? then security_protocol is right, else use PLAINTEXT or SASL_PLAINTEXT"),
-    (
-        "Kafka over TLS",
-        "",
-        "does the broker want a certificate of ours? set ssl_certfile and ssl_keyfile",
-    ),
     ("Kafka", "", "is this a Kafka listener, and does it speak what security_protocol says?"),
-    ("SASL", "mechanism", "the broker offers other mechanisms: set sasl_mechanism to one of them"),
-    ("SASL", "", "are user name and password right, and known to this listener?"),
-    ("metadata", "", "a listener that wants SASL answers this way: see security_protocol and sasl_mechanism"),
+    ("SASL", "", "are the credentials right, and known to this listener?"),
 )
 
 #: Of a broker that is found by what others say of it.
@@ -194,9 +192,9 @@ _ADVERTISED = "; the cluster advertises this address (advertised.listeners): cli
 
 
 def _advice(step: str, text: str, node: int | None) -> str:
-    advice = next(_matching(step, text), "")
-    return advice + (_ADVERTISED if node is not None else "")
+    matching = (advice for of, part, advice in _ADVICE if of == step and part in text)
+    return next(matching, "") + _advertised(node)
 
 
-def _matching(step: str, text: str) -> Iterator[str]:
-    return (advice for of, part, advice in _ADVICE if of == step and part in text)
+def _advertised(node: int | None) -> str:
+    return _ADVERTISED if node is not None else ""

@@ -14,8 +14,8 @@ from ._transport import Fenced
 #: Brokers' texts may be 32 KB long, which is too much for a log.
 LONGEST_REASON = 1000
 
-#: Parts of OpenSSL's reasons that are about a certificate, theirs or ours: another attempt will not help.
-_CERTIFICATE_REASONS = ("CERT", "UNKNOWN_CA")
+#: The end of the stream.
+CLOSED = "the broker closed the connection"
 
 #: What a stream raises that is broken, closed or fenced.
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, Fenced)
@@ -40,7 +40,14 @@ def reason(error: BaseException) -> str:
     """One line. A stream's own error says less than its cause, and over TLS nothing."""
     while isinstance(error, STREAM_ERRORS) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, ssl.SSLEOFError):  # "EOF occurred in violation of protocol"
+        return CLOSED
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def has_ended(error: BaseException) -> bool:
+    """Whether it says no more than that the stream has ended, in order or not."""
+    return str(error) == CLOSED or any(isinstance(one, STREAM_ERRORS) for one in (error, error.__cause__))
 
 
 def is_mute(error: Exception) -> bool:
@@ -50,6 +57,9 @@ def is_mute(error: Exception) -> bool:
     )
 
 
-def is_about_certificate(error: BaseException) -> bool:
-    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
-    return any(part in reason for part in _CERTIFICATE_REASONS)
+def tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The error of TLS that is its cause. The end of the stream is none."""
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return cause
+    return None

@@ -15,11 +15,22 @@ import trio
 from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslBytesRequest, SaslHandshakeRequest
 
+from ._diagnosis import Diagnosis, no_login
+from ._reasons import LONGEST_REASON
+
 #: These compute everything themselves.
 _OWN_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 #: And this one computes nothing worth a thread. With SCRAM the broker says how much there is to compute.
 _PROMPT_MECHANISM = "PLAIN"
+
+_LOGIN = "are sasl_plain_username and sasl_plain_password right, and known to this listener?"
+
+#: What to look at if the broker refuses us.
+_CREDENTIALS = {
+    **dict.fromkeys(_OWN_MECHANISMS, _LOGIN),
+    "OAUTHBEARER": "is the token of sasl_oauth_token_provider valid, and for this broker?",
+}
 
 #: No mechanism takes more steps, but a broker could ask for ever.
 _MOST_STEPS = 20
@@ -33,13 +44,23 @@ Ask = Callable[..., Awaitable[Any]]
 class AuthenticationFailed(Exception):
     """The broker refused us, or we have nothing to show it.
 
+    Args:
+        text: what happened.
+        advice: what to do.
+
     Attributes:
         fatal (bool): another attempt with the same settings will not help.
+        diagnosis (Diagnosis): all of it.
+        offered (str): the mechanisms that the broker offers, if it refused ours.
     """
 
-    def __init__(self, text: str, *, fatal: bool) -> None:
+    def __init__(
+        self, text: str, advice: str = "", *, fatal: bool = False, lasting: bool = False, offered: str = ""
+    ) -> None:
         super().__init__(text)
         self.fatal = fatal
+        self.diagnosis = Diagnosis(" ".join(text.split())[:LONGEST_REASON], advice, fatal, lasting)
+        self.offered = offered
 
 
 class Authenticator:
@@ -48,15 +69,22 @@ class Authenticator:
     Args:
         mechanism (str): a name that kafka-python knows, such as ``"PLAIN"``.
         options (Mapping[str, Any]): keyword arguments for kafka-python's class.
+        protocol (str): the `security_protocol`.
         host (str): the broker's name, as it was configured.
         limiter (trio.CapacityLimiter | None): bounds the threads of mechanisms that may block. Share one
             among connections, so that a provider that hangs holds a few threads and not one an attempt.
     """
 
     def __init__(
-        self, mechanism: str, options: Mapping[str, Any], host: str, limiter: trio.CapacityLimiter | None
+        self,
+        mechanism: str,
+        options: Mapping[str, Any],
+        protocol: str,
+        host: str,
+        limiter: trio.CapacityLimiter | None,
     ) -> None:
         self._name = mechanism
+        self._protocol = protocol
         self._options = {**options, "host": host}
         self._limiter = limiter or trio.CapacityLimiter(_PROVIDER_THREADS)
 
@@ -89,7 +117,7 @@ class Authenticator:
                 response = await ask(_unframed(token))
             else:
                 response = await ask(SaslAuthenticateRequest(version=framed, auth_bytes=token))
-            _check(response)
+            self._check(response)
             await self._step(partial(mechanism.receive, response.auth_bytes), fatal=(Exception,))
             lifetime_ms = getattr(response, "session_lifetime_ms", None) or 0
         if not mechanism.is_authenticated():
@@ -100,14 +128,17 @@ class Authenticator:
         """Agree on the mechanism; returns the version of SaslAuthenticate, None for tokens without frames."""
         handshake = version(SaslHandshakeRequest)
         if handshake is None:
-            raise AuthenticationFailed("the broker does not speak SASL", fatal=True)
+            raise AuthenticationFailed("the broker does not speak SASL", no_login(self._protocol), fatal=True)
         response = await ask(SaslHandshakeRequest(version=handshake, mechanism=self._name))
         if response.error_code == kafka.errors.UnsupportedSaslMechanismError.errno:
-            offered = ", ".join(map(str, response.mechanisms or ())) or "none"
+            offered = ", ".join(map(str, response.mechanisms or ()))[:LONGEST_REASON] or "none"
             raise AuthenticationFailed(
-                f"the broker does not support the mechanism {self._name}; it offers: {offered}", fatal=True
+                f"the broker does not support the mechanism {self._name}; it offers: {offered}",
+                "set sasl_mechanism to one of them",
+                fatal=True,
+                offered=offered,
             )
-        _check(response)
+        self._check(response)
         return version(SaslAuthenticateRequest) if handshake >= 1 else None
 
     def _make(self) -> Any:
@@ -131,8 +162,25 @@ class Authenticator:
         if error is not None:
             refused = isinstance(error, (*fatal, kafka.errors.KafkaConfigurationError))
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise AuthenticationFailed(text, fatal=refused) from error
+            if self._name == "OAUTHBEARER" and not refused:
+                text = f"sasl_oauth_token_provider raised {text}"
+            raise AuthenticationFailed(text, fatal=refused, lasting=True) from error
         return result
+
+    def _check(self, response: Any) -> None:
+        code = response.error_code
+        if code == 0:
+            return
+        name = kafka.errors.for_code(code).message
+        if code == kafka.errors.SaslAuthenticationFailedError.errno:
+            told = response.error_message or "the broker does not say why"
+            advice = _CREDENTIALS.get(self._name, "")
+            raise AuthenticationFailed(f"authentication failed: {told}", advice, fatal=True)
+        if code == kafka.errors.IllegalSaslStateError.errno:
+            text = f"{name} ({code}): this listener takes no SASL, or not now"
+            raise AuthenticationFailed(text, no_login(self._protocol), fatal=True)
+        told = getattr(response, "error_message", None)
+        raise AuthenticationFailed(f"{name} ({code})" + (f": {told}" if told else ""))
 
 
 def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
@@ -149,19 +197,3 @@ def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 
 def _unframed(token: bytes) -> Any:
     return SaslBytesRequest(token)  # pyright: ignore[reportCallIssue]  # its stub lacks the argument
-
-
-def _check(response: Any) -> None:
-    code = response.error_code
-    if code == 0:
-        return
-    name = kafka.errors.for_code(code).message
-    if code == kafka.errors.SaslAuthenticationFailedError.errno:
-        told = response.error_message or "the broker does not say why"
-        raise AuthenticationFailed(f"authentication failed: {told}", fatal=True)
-    if code == kafka.errors.IllegalSaslStateError.errno:
-        raise AuthenticationFailed(
-            f"{name} ({code}): this listener takes no SASL, or not now (security_protocol?)", fatal=True
-        )
-    told = getattr(response, "error_message", None)
-    raise AuthenticationFailed(f"{name} ({code})" + (f": {told}" if told else ""), fatal=False)

@@ -74,6 +74,7 @@ class Settings:
     security_protocol: str
     ssl_context: ssl.SSLContext | None
     ssl_check_hostname: bool
+    client_certificate: str | None
     sasl_mechanism: str | None
     # These two may hold passwords, and settings get printed.
     sasl_options: Mapping[str, Any] = field(repr=False)

@@ -23,11 +23,16 @@ PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
 class Security(NamedTuple):
-    """The fields of `Settings` that are about TLS and SASL."""
+    """The fields of `Settings` that are about TLS and SASL.
+
+    `client_certificate` says where our own certificate comes from. None stands for none; a context of the
+    user's may have one.
+    """
 
     security_protocol: str
     ssl_context: ssl.SSLContext | None
     ssl_check_hostname: bool
+    client_certificate: str | None = None
     sasl_mechanism: str | None = None
     sasl_options: Mapping[str, Any] = MappingProxyType({})
 
@@ -49,13 +54,16 @@ def make_security(given: Mapping[str, Any], problems: Problems) -> Security:
     _refuse_useless(protocol, changed, problems)
     context = _tls_context(values, changed, problems) if protocol.endswith("SSL") else None
     check_hostname = context is not None and context.check_hostname
+    certificate = _client_certificate(values)
     if not protocol.startswith("SASL_"):
-        return Security(protocol, context, check_hostname)
+        return Security(protocol, context, check_hostname, certificate)
     _check_mechanism(protocol, values, changed, problems)
     options = {
         name: value for name, value in values.items() if value is not None and not name.startswith("ssl_")
     }
-    return Security(protocol, context, check_hostname, values["sasl_mechanism"], MappingProxyType(options))
+    return Security(
+        protocol, context, check_hostname, certificate, values["sasl_mechanism"], MappingProxyType(options)
+    )
 
 
 def _refuse_useless(protocol: str, changed: list[str], problems: Problems) -> None:
@@ -87,6 +95,12 @@ def _tls_context(values: Mapping[str, Any], changed: list[str], problems: Proble
             ValueError("ssl_context must be one for clients, such as ssl.create_default_context() returns")
         )
     return context
+
+
+def _client_certificate(values: Mapping[str, Any]) -> str | None:
+    if values["ssl_context"] is not None:
+        return "that of ssl_context, if it has one"
+    return None if values["ssl_certfile"] is None else f"ssl_certfile={values['ssl_certfile']!r}"
 
 
 def _build_context(values: Mapping[str, Any], problems: Problems) -> ssl.SSLContext:
