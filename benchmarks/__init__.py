@@ -10,6 +10,7 @@
 ``python -m benchmarks.recovery``    how soon a backlog is delivered after an outage
 ``python -m benchmarks.memory``      resident memory with everything full, and after a million messages
 ``python -m benchmarks.soak``        an hour of faults at random, and what became of each message
+``python -m benchmarks.endurance``   idle, Kafka away, ten million messages, ten thousand topics
 ``python -m benchmarks.smoke``       under a minute: are we still several times `KafkaProducer`?
 ===================================  =================================================================
 

@@ -5,8 +5,9 @@
 
 ``--only`` measures some of them again, or none, if none is named; the page and the plots are made anew from
 all that has been kept. ``--docs`` measures nothing: it makes the page and the plots, and puts the figures
-into ``docs/speed.md`` and the README. What the targets need is measured in one sitting of about half an
-hour, on two cores, with the three rounds there are by default::
+into ``docs/speed.md`` and the README. It makes ``ENDURANCE.md`` as well, from what `benchmarks.endurance` and
+`benchmarks.soak` have kept; they take hours, and are not run from here. What the targets need is measured
+in one sitting of about half an hour, on two cores, with the three rounds there are by default::
 
     python -m benchmarks --only throughput latency responsiveness
 
@@ -21,6 +22,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import speed_page
+from benchmarks.endurance import page as endurance_page
 from benchmarks.harness.command import draw
 from benchmarks.harness.results import DIRECTORY, Results
 from benchmarks.page import COMMANDS, page
@@ -81,6 +83,7 @@ def write(directory: Path) -> None:
         draw(COMMANDS[name], directory, results.found)
     text = page(every, directory, NOTES.read_text("utf-8") if NOTES.exists() else "")
     (directory.parent / PAGE.name).write_text(text, "utf-8")
+    (directory.parent / endurance_page.NAME).write_text(endurance_page.page(directory), "utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -236,13 +236,18 @@ def test_a_short_run_holds_and_is_kept(tmp_path: Path) -> None:
     assert table([first]).rows[0][0] == "embedded broker, acks=all, both"
 
 
-@pytest.mark.parametrize("kind", list(Embedded.kinds))
-def test_a_fault_of_the_embedded_broker_is_made_and_ends(kind: str) -> None:
-    fault = next(fault for fault in schedule(1, {kind: Embedded.kinds[kind]}))
-    with Embedded() as place:
+@pytest.fixture(scope="module")
+def place() -> Iterator[Embedded]:
+    with Embedded() as running:
         for topic in TOPICS:
-            place.create(topic)
-        with place.fault(fault):
-            pass
-        place.restore()
-        assert [list(place.read(topic)) for topic in TOPICS] == [[], [], []]
+            running.create(topic)
+        yield running
+
+
+@pytest.mark.parametrize("kind", list(Embedded.kinds))
+def test_a_fault_of_the_embedded_broker_is_made_and_ends(place: Embedded, kind: str) -> None:
+    fault = next(fault for fault in schedule(1, {kind: Embedded.kinds[kind]}))
+    with place.fault(fault):
+        pass
+    place.restore()
+    assert [list(place.read(topic)) for topic in TOPICS] == [[], [], []]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from multiprocessing import get_context
+import threading
+from multiprocessing import get_context, parent_process
 from multiprocessing.managers import BaseManager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ class Host:
     """Lives in the broker's process, and does there what it is told."""
 
     def __init__(self, **options: Any) -> None:
+        # In a session of its own: a shell that ends lets what is frozen in its own go on.
+        os.setsid()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         self._broker = open_broker(**options)
         self._broker.__enter__()
 
@@ -36,6 +40,13 @@ class Host:
     def do(self, name: str, *arguments: Any, **options: Any) -> None:
         """Call a method of the broker."""
         getattr(self._broker, name)(*arguments, **options)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 class _Manager(BaseManager):

@@ -89,6 +89,7 @@ class Cluster(Watched):
         self.cluster_id = "trio-kprod-testing"
         self.advertised = address
         self.topics: dict[str, Topic] = {}
+        self._by_id: dict[uuid.UUID | None, Topic] = {}
         self.rules = Rules()
         self.requests: Counter[str] = Counter()
         self.accepted = 0
@@ -101,6 +102,7 @@ class Cluster(Watched):
         with self.lock:
             logs = [PartitionLog() for _ in range(partitions)]
             topic = self.topics[name] = Topic(name, settings or TopicSettings(), logs)
+            self._by_id[topic.id] = topic
             self.changed()
             return topic
 
@@ -111,7 +113,7 @@ class Cluster(Watched):
     def delete_topic(self, name: str) -> None:
         """Remove a topic with all it holds. Raises KeyError."""
         with self.lock:
-            del self.topics[name]
+            del self._by_id[self.topics.pop(name).id]
             self.changed()
 
     def add_partitions(self, name: str, total: int) -> None:
@@ -133,7 +135,7 @@ class Cluster(Watched):
 
     def topic_by_id(self, topic_id: uuid.UUID | None) -> Topic | None:
         """The topic with an id, or None."""
-        return next((topic for topic in self.topics.values() if topic.id == topic_id), None)
+        return self._by_id.get(topic_id)
 
     # -- what arrived
 
