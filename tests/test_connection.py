@@ -159,7 +159,7 @@ async def test_a_large_frame_is_refused_while_opening() -> None:
         await peer.until_closed()
 
     async with client_of(script) as client:
-        with pytest.raises(SetupFailed, match=r"a frame of 10000000 bytes \(1000000 allowed\)"):
+        with pytest.raises(SetupFailed, match=r"a frame of 10000000 bytes \(100000 allowed\)"):
             await client.connection.open()
         assert_nothing_open(client)
 

@@ -23,9 +23,10 @@ from kafka.protocol.metadata import ApiVersionsResponse, MetadataResponse
 from kafka.protocol.producer import ProduceResponse
 
 import trio_kprod
+from tests.fuzz.measures import counting
 from tests.scripted_cluster import Asked, Close, Script, ScriptedCluster, framed, open_on
-from tests.scripted_peer import make_endpoints
-from trio_kprod._client._exchange import Frames
+from tests.scripted_peer import Peer, make_endpoints, serving
+from trio_kprod._client._exchange import Frames, decode_api
 from trio_kprod._client._protocol import cluster_metadata
 
 HONEST, HOSTILE = 1, 2
@@ -793,6 +794,36 @@ def test_a_frame_holds_no_more_than_has_come() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_tagged_fields_are_read_in_linear_time() -> None:
+    """Each of them has the rest of the frame copied, where kafka-python's fast decoder reads it."""
+    broker = b"\0\0\0\x01" + b"\x02h" + b"\0\0\0\x01" + b"\0" + b"\x01\x63\x00"  # an unknown tag, no value
+    count = b"\xa1\x9c\x01"  # 20,000 and one
+    frame = bytes(4) + b"\0" + bytes(4) + count + broker * 20_000 + b"\0" + bytes(4) + b"\x01" + b"\0"
+    with counting() as work:
+        assert len(decode_api(MetadataResponse[12], frame).brokers) == 20_000
+    work.check(len(frame))
+
+
+async def test_an_error_keeps_nothing_of_what_was_received() -> None:
+    """A hundred bytes of memory for each that came, for as long as somebody keeps the cause of a failure."""
+
+    async def script(peer: Peer) -> None:
+        number = (await peer.request()).header.correlation_id
+        data = number.to_bytes(4, "big") + bytes(5) + b"\xff\xff\xff\x0f" + b"\x01" * 1_000_000
+        await peer.stream.send_all(framed(data))
+        await trio.sleep_forever()
+
+    async with serving(script) as client:
+        tracemalloc.start()
+        try:
+            client.ask()
+            assert "cannot be decoded" in await client.loss()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < 2_000_000
 
 
 async def test_memory_does_not_grow_with_the_answers(autojump_clock: Clock) -> None:

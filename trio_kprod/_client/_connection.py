@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 #: How long the reader may go on after a write failed, in seconds. What it waits for has been sent already.
 LAST_WORDS = 1.0
 
-#: The largest response while a connection is being opened. None needs a hundredth of it, and its sender has
-#: not been authenticated yet.
-_SETUP_MAX_BYTES = 1_000_000
+#: The largest response while a connection is being opened. None needs a tenth of it, and its sender has not
+#: been authenticated yet.
+_SETUP_MAX_BYTES = 100_000
 
 
 class _OwnRequest(ApiExchange):
@@ -310,6 +310,9 @@ class _Side:
     async def run(self) -> None:
         try:
             await self._work()
+        except ConnectionLost as error:
+            # Without its traceback, which would keep what was received as long as somebody keeps the error.
+            self.error = error.with_traceback(None)
         except Exception as error:  # kept for `_beside_reader`, which raises it outside of the nursery
             self.error = error
         self.ended.set()

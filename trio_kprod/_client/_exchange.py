@@ -21,6 +21,11 @@ from ._reasons import LONGEST_REASON
 _ENDLESS = 4096
 _ENDLESS_INTEGER = re.compile(rb"[\x80-\xff]{%d}" % _ENDLESS)
 
+#: kafka-python's fast decoder copies the rest of the frame for each group of tagged fields (KIP-482), and ten
+#: bytes may have one: hours for a frame of 100 MB. So larger frames than this, in bytes, go through its other
+#: decoder, which takes three times as long for each field and copies nothing.
+_COPIED_AT_MOST = 100_000
+
 _CORRELATION_ID = Struct(">i")
 
 
@@ -168,7 +173,14 @@ def decode_api(response_class: Any, frame: bytes) -> Any:
     """A response of kafka-python's. Its decoders stop at the frame's end, whatever counts it claims."""
     data = io.BytesIO(frame)
     response_class.parse_header(data)
-    return response_class.decode(data)
+    if len(frame) <= _COPIED_AT_MOST:
+        return response_class.decode(data)
+    version = response_class._class_version
+    flexible = response_class.flexible_version_q(version)
+    whole_class = response_class[None]
+    return whole_class._struct.decode(
+        data, version=version, compact=flexible, tagged=flexible, data_class=whole_class
+    )
 
 
 class Frames:
@@ -193,14 +205,17 @@ class Frames:
 
 def decode(exchange: Exchange, frame: bytes) -> tuple[int, Any]:
     """What `Exchange.decode` makes of a frame; raises `ConnectionLost` if it is not the response."""
+    decoded = problem = None
     try:
         if len(frame) >= _ENDLESS and _ENDLESS_INTEGER.search(frame):
             raise ValueError("an integer without end")
         correlation_id = exchange.read_number(frame)
         decoded = exchange.decode(frame) if correlation_id == exchange.correlation_id else None
     except Exception as error:  # of any kind: each means that these bytes do not answer this request
-        what = f"{error!r:.{LONGEST_REASON}}"  # a UnicodeDecodeError's repr holds the whole frame
-        raise ConnectionLost(f"the response to {exchange.name} cannot be decoded: {what}") from error
+        problem = f"{error!r:.{LONGEST_REASON}}"  # a UnicodeDecodeError's repr holds the whole frame
+    # Not raised in there: with its context, an error would keep the frame and all that was made of it.
+    if problem is not None:
+        raise ConnectionLost(f"the response to {exchange.name} cannot be decoded: {problem}")
     if decoded is None:
         expected = exchange.correlation_id
         raise ConnectionLost(f"the response to {exchange.name} is number {correlation_id}, not {expected}")

@@ -1,0 +1,24 @@
+"""Everything that is fuzzed."""
+
+from __future__ import annotations
+
+from tests.fuzz.decoders import DECODERS
+from tests.fuzz.run import Tally, run_some
+from tests.fuzz.targets import Target
+
+TARGETS: list[Target] = [*DECODERS]
+
+
+def target_named(name: str) -> Target:
+    (target,) = (target for target in TARGETS if target.name == name)
+    return target
+
+
+#: The name of a target, and the numbers from which to which.
+Job = tuple[str, int, int]
+
+
+def work(job: Job) -> Tally:
+    """Run some inputs, perhaps in a process for it."""
+    name, start, end = job
+    return run_some(target_named(name), range(start, end))
