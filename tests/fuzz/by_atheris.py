@@ -1,7 +1,7 @@
-"""Inputs that are guided by what of the code they reach, for as long as one likes. Needs ``pip install atheris``.
+"""Inputs that are guided by what they reach in the code. Needs ``pip install atheris``.
 
-``python -m tests.fuzz --atheris NAME SECONDS`` runs this as a program of its own, because atheris has to see each
-module before it is imported.
+``python -m tests.fuzz --atheris NAME SECONDS`` runs this as a program of its own, because atheris has to see
+each module before it is imported.
 """
 
 from __future__ import annotations
