@@ -11,6 +11,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from tests.fuzz.targets import Target
 
 #: What is to be reached.
@@ -60,7 +62,7 @@ def _drawn(target: Target) -> Any:
 class _FromBytes(Random):
     """Draws from bytes; nothing but zeros when they are used up."""
 
-    def __new__(cls, data: bytes) -> _FromBytes:
+    def __new__(cls, data: bytes) -> Self:
         return super().__new__(cls)
 
     def __init__(self, data: bytes) -> None:
