@@ -21,7 +21,7 @@ _INSTRUMENTED = ["trio_kprod", "kafka.protocol"]
 
 def explore(name: str, seconds: str) -> None:
     """Never returns. A broken promise is a crash: libFuzzer prints it and keeps the input in a file."""
-    import atheris  # type: ignore[import-not-found,unused-ignore]  # optional, and nobody else needs it
+    import atheris  # optional: only this function needs it
 
     with atheris.instrument_imports(include=_INSTRUMENTED):
         from tests.fuzz.all_targets import target_named
