@@ -644,7 +644,7 @@ def test_smoke_fails_without_kafka_only_in_ci(
 ) -> None:
     """As the tests against a real Kafka do."""
 
-    def no_cluster() -> Kafka:
+    def no_cluster(**_: object) -> Kafka:
         raise Unavailable("no java on the PATH")
 
     monkeypatch.setattr("tests.kafka.cluster.Cluster", no_cluster)
