@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
+    ACLResourcePatternType,
     ConfigResource,
     ConfigResourceType,
     ResourcePattern,
+    ResourcePatternFilter,
     ResourceType,
 )
 from kafka.structs import TopicPartition
@@ -59,6 +62,13 @@ def forbid(kafka: Kafka, operation: str, topic: str | None = None, user: str = U
     """Take from `user` what `allow` gave."""
     with kafka.admin() as admin:
         admin.delete_acls([_right(operation, topic, user)])
+
+
+def forbid_all(kafka: Kafka) -> None:
+    """Take from everybody what `allow` gave."""
+    everything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
+    with kafka.admin() as admin:
+        admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, everything)])
 
 
 def limit_client(cluster: Cluster, client_id: str, bytes_per_second: int) -> None:

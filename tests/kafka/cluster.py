@@ -90,6 +90,12 @@ class Kafka:
         with self._consumer() as consumer:
             return {one.partition: end for one, end in _ends(consumer, topic).items()}
 
+    def first_offset(self, topic: str, partition: int = 0) -> int:
+        """Of the first record that a partition still has; the next one's if it has none."""
+        one = TopicPartition(topic, partition)
+        with self._consumer() as consumer:
+            return int(consumer.beginning_offsets([one])[one])
+
     def log_size(self, topic: str) -> int:
         """Bytes the topic's log takes on disk, all replicas together."""
         with self.admin() as admin:

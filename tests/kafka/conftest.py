@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.conftest import mark_kafka, without_kafka
 from tests.kafka.cluster import Cluster
+from tests.kafka.history import History
 from tests.kafka.jars import Unavailable
 from tests.kafka.listeners import sasl, tls
 
@@ -44,6 +45,12 @@ def breakable(own_cluster: Cluster) -> Iterator[Cluster]:
 def three_nodes() -> Iterator[Cluster]:
     """Three nodes, of which a test may kill or freeze one."""
     yield from own(3)
+
+
+@pytest.fixture
+def history(request: pytest.FixtureRequest) -> History:
+    """Under the name of the test."""
+    return History(request.node.name)
 
 
 @pytest.fixture(scope="module")

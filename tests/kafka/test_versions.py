@@ -15,6 +15,7 @@ import trio
 import trio_kprod
 from tests.kafka.cluster import PATIENCE, Cluster
 from tests.kafka.conftest import own
+from tests.kafka.helpers import alternately
 from tests.kafka.history import History, number_of
 from tests.kafka.jars import KAFKA_VERSION
 
@@ -39,12 +40,6 @@ def version(request: pytest.FixtureRequest) -> str:
 def cluster(version: str) -> Iterator[Cluster]:
     """One node of this version."""
     yield from own(version=version)
-
-
-@pytest.fixture
-def history(request: pytest.FixtureRequest) -> History:
-    """Under the name of the test."""
-    return History(request.node.name)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -126,11 +121,6 @@ async def test_an_older_kafka_is_refused() -> None:
         with pytest.raises(trio_kprod.ConnectFailed, match=r"older than Kafka 0\.11, .*; upgrade it"):
             async with trio_kprod.open_producer(cluster.bootstrap_servers, connect_timeout=PATIENCE):
                 raise AssertionError("it speaks another format")
-
-
-def alternately(number: int) -> bytes | None:
-    """Five keys, and none."""
-    return b"key-%d" % (number % 5) if number % 2 else None
 
 
 async def send(
