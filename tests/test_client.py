@@ -123,6 +123,20 @@ async def test_a_broker_that_is_too_old_ends_the_opening_at_once(open_producer: 
             pytest.fail("must not be entered")
 
 
+async def test_a_broker_that_is_too_old_for_zstd(open_producer: OpenProducer) -> None:
+    """It takes other codecs; of zstd it would say UNKNOWN_SERVER_ERROR."""
+    pytest.importorskip("zstandard")
+    with open_broker(max_versions={"Produce": 6}) as broker:
+        async with open_producer(broker.bootstrap_servers, compression_type="gzip") as producer:
+            await producer.send_and_wait("t", b"x")
+        with pytest.raises(
+            trio_kprod.ConnectFailed,
+            match=r"older than Kafka 2\.1, .* zstd: .* choose another compression_type",
+        ):
+            async with open_producer(broker.bootstrap_servers, compression_type="zstd", connect_timeout=600):
+                pytest.fail("must not be entered")
+
+
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_tls_and_sasl(
     mechanism: str, tmp_path_factory: pytest.TempPathFactory, open_producer: OpenProducer

@@ -23,7 +23,7 @@ from .._errors import ConnectFailed, ConnectionLost
 from ._connection import Connection, SetupFailed
 from ._endpoints import Address, Endpoints, Pace, name_of
 from ._exchange import ApiExchange, Exchange
-from ._produce_codec import LOWEST_VERSION
+from ._produce_codec import lowest_version
 from ._protocol import (
     LOWEST_METADATA_VERSION,
     ClusterMetadata,
@@ -222,7 +222,8 @@ class AnyBroker:
             await pace.wait()
             pace.attempt()
             # Produce as well: so it is the opening that fails, and not each message, where all are too old.
-            needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, LOWEST_VERSION))
+            produce = lowest_version(self._endpoints.settings.compression)
+            needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, produce))
             connection = self._endpoints.make_connection(address, needs=needs)
             try:
                 await connection.open()

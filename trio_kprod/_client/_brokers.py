@@ -15,7 +15,7 @@ from .._errors import ConnectionLost
 from ._any_broker import AnyBroker
 from ._connection import SetupFailed
 from ._endpoints import Address, Endpoints, name_of
-from ._produce_codec import HIGHEST_VERSION, LOWEST_VERSION, ProduceExchange
+from ._produce_codec import HIGHEST_VERSION, ProduceExchange, lowest_version
 from ._protocol import ProduceOutcome
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class ProduceConnection:
         self._steps = endpoints.steps
         self._node = node
         self._address = address
-        needs = ((ProduceRequest, LOWEST_VERSION),)
+        self._lowest = lowest_version(endpoints.settings.compression)
+        needs = ((ProduceRequest, self._lowest),)
         self._connection = endpoints.make_connection(address, node, needs=needs)
         self._version = 0
 
@@ -134,7 +135,7 @@ class ProduceConnection:
         self.pace.attempt()
         await self._connection.open()
         self._endpoints.opened(self._address)
-        self._version = min(self._connection.usable_version(ProduceRequest, LOWEST_VERSION), HIGHEST_VERSION)
+        self._version = min(self._connection.usable_version(ProduceRequest, self._lowest), HIGHEST_VERSION)
 
     async def serve(self) -> None:
         self._steps.post(self._core.connected, self._node)

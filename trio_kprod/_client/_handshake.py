@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 #: What the broker's statistics show us as. Kafka allows letters, digits, "-" and "." only (KIP-511).
 SOFTWARE_NAME = "trio-kprod"
 
-#: The first with the format of records that we write: version 3 of Produce (KIP-98).
-OLDEST_KAFKA = "0.11"
+#: Which Kafka has brought the version of Produce that we need (KIP-98, KIP-110), and what to do about an
+#: older one.
+_BROUGHT_BY = {
+    3: ("Kafka 0.11, the oldest that we can use", "upgrade it"),
+    7: ("Kafka 2.1, the oldest that takes zstd", "upgrade it, or choose another compression_type"),
+}
 
 #: The steps in which the two sides find out whether they speak the same.
 TLS_HANDSHAKE = "TLS handshake"
@@ -204,7 +208,6 @@ def _unusable(request_class: Any, lowest: int, offered: tuple[int, int] | None) 
     if first > highest:
         return f"this broker is too new for this version of trio_kprod: {takes}; upgrade trio_kprod"
     if first <= last < lowest:
-        return (
-            f"this broker is older than Kafka {OLDEST_KAFKA}, the oldest that we can use: {takes}; upgrade it"
-        )
+        kafka, remedy = _BROUGHT_BY.get(lowest, _BROUGHT_BY[3])
+        return f"this broker is older than {kafka}: {takes}; {remedy}"
     return f"no version of {name} requests that we can use: {takes}"

@@ -20,7 +20,7 @@ from ._connection import Connection, SetupFailed
 from ._diagnosis import Diagnosis
 from ._endpoints import name_of
 from ._exchange import ApiExchange, Exchange
-from ._produce_codec import LOWEST_VERSION
+from ._produce_codec import lowest_version
 from ._protocol import LOWEST_METADATA_VERSION, ClusterMetadata, cluster_metadata, metadata_request
 from ._second_look import Connect, look_again, look_for_login
 from ._transport import Fence, TcpNetwork
@@ -82,7 +82,8 @@ class Probe:
         where = name_of(address)
         if not await self._look_up(where, address, node):
             return None
-        needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, LOWEST_VERSION))
+        produce = lowest_version(self._settings.compression)
+        needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, produce))
         connection = Connection(address, self._settings, self._network, self._fence, node, needs=needs)
         try:
             await connection.open()

@@ -24,9 +24,18 @@ API_KEY = 0
 #: From the lowest version with record batches of format v2, which is all that we write (KIP-98, Kafka 0.11).
 LOWEST_VERSION, HIGHEST_VERSION = 3, 13
 
+#: The first version in which a broker takes zstd (KIP-110, Kafka 2.1), and Kafka's number for that codec.
+_ZSTD_VERSION, _ZSTD = 7, 4
+
 #: The first versions whose responses have a log start offset; have errors of records; and are "flexible",
 #: that is with shorter lengths and room for tags (KIP-482).
 _LOG_START, _RECORD_ERRORS, _FLEXIBLE = 5, 8, 9
+
+
+def lowest_version(compression: int) -> int:
+    """The first version that takes what is compressed by this codec (Kafka's number; 0 for none)."""
+    return _ZSTD_VERSION if compression == _ZSTD else LOWEST_VERSION
+
 
 #: A broker gives up waiting for replicas after this share of the time that we wait for its response.
 _BROKER_SHARE = 0.8
