@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def authority() -> trustme.CA:
 @pytest.fixture(scope="module")
 def secured(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One node that also listens with TLS and with SASL."""
-    pem = key_and_certificate(authority, tmp_path_factory.mktemp("tls"))
+    pem = key_and_certificate(authority, tmp_path_factory.mktemp("tls") / "kafka.pem")
     yield from own(listeners={"TLS": tls(pem), "SASL": sasl("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")})
 
 
@@ -78,11 +79,12 @@ def own(nodes: int = 1, **options: Any) -> Iterator[Cluster]:
         yield cluster
 
 
-def key_and_certificate(authority: trustme.CA, directory: Path) -> Path:
-    """One PEM file as Kafka reads it: the key must be PKCS 8, which trustme's is not."""
-    issued = authority.issue_cert("127.0.0.1", "localhost")
+def key_and_certificate(
+    authority: trustme.CA, path: Path, *names: str, not_after: datetime | None = None
+) -> Path:
+    """Write one PEM file as Kafka reads it: the key must be PKCS 8, which trustme's is not."""
+    issued = authority.issue_cert(*(names or ("127.0.0.1", "localhost")), not_after=not_after)
     key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)
-    path = directory / "kafka.pem"
     path.write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         + b"".join(blob.bytes() for blob in issued.cert_chain_pems)

@@ -40,7 +40,7 @@ class Options:
     auto_create_topics: bool = True
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_request_bytes: int = MAX_REQUEST_BYTES
-    sasl_users: Mapping[str, str] | None = None
+    sasl_users: Mapping[str, str] | None = field(default=None, repr=False)  # has passwords
     sasl_session_lifetime: float | None = None
     max_versions: Mapping[str, int] | None = None
     now_ms: Callable[[], int] = _now_ms
