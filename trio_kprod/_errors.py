@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ._messages import Undelivered
 
 
+#: Brokers' texts may be 32 KB long, which is too much for a log.
+LONGEST_TEXT = 1000
+
 _E = TypeVar("_E", bound=BaseException)
 
 
@@ -139,6 +142,8 @@ class Refused(ProducerError):
     Attributes:
         code (int): Kafka's error code.
         name (str): its name, as in Kafka's protocol guide, such as ``"INVALID_RECORD"``.
+        detail (str | None): what the broker says, just as it says it. In the error's text it is
+            escaped, on one line and cut.
     """
 
     def __init__(self, code: int, name: str, detail: str | None = None) -> None:
@@ -148,7 +153,7 @@ class Refused(ProducerError):
         super().__init__(code, name, detail)
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.code})" + (f": {self.detail}" if self.detail else "")
+        return f"{self.name} ({self.code})" + (f": {printable(self.detail)}" if self.detail else "")
 
 
 class ConnectionLost(ProducerError, ConnectionError):
@@ -180,6 +185,18 @@ class DeliveryAborted(ProducerError):
 
 class PartitioningFailed(ProducerError):
     """The partition does not exist, or the partitioner raised or returned none of the topic's partitions."""
+
+
+def printable(text: str) -> str:
+    """What somebody else says, for a log or a terminal: one line, and not endless.
+
+    Spaces and ends of lines become one space. What else does not print is escaped as in Python: control
+    characters, what turns text around.
+    """
+    text = " ".join(text[:LONGEST_TEXT].split())
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return text[:LONGEST_TEXT]
 
 
 def explained(error: _E, cause: BaseException | None) -> _E:

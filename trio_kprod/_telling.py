@@ -153,9 +153,14 @@ class Teller:
             return failure
         if not (tracked or covered) or not self._called_back(undelivered):
             self._omitted += 1
+            message = undelivered.message
             self._logger.error(
-                "not delivered, and no room to keep it for telling: %r (maybe written: %s): %s",
-                undelivered.message,
+                "not delivered, and no room to keep it for telling: a message to %r, partition %s, "
+                "with time stamp %d, of %d bytes (maybe written: %s): %s",
+                message.topic,
+                message.partition,
+                message.timestamp_ms,
+                message.size,
                 undelivered.maybe_written,
                 undelivered.cause,
             )

@@ -17,8 +17,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import tests
 from tests.fuzz.all_targets import TARGETS, Job, target_named, work
 from tests.fuzz.run import Tally, draw
 
@@ -36,7 +38,10 @@ def main() -> None:
         name, number = options.input
         _again(name, int(number))
     elif options.atheris is not None:
-        os.execv(sys.executable, [sys.executable, "-m", "tests.fuzz.by_atheris", *options.atheris])
+        # A script, not a module: the package `tests` imports what atheris has to see being imported.
+        script = Path(__file__).with_name("by_atheris.py")
+        os.environ["PYTHONPATH"] = str(Path(tests.__file__).parents[1])
+        os.execv(sys.executable, [sys.executable, str(script), *options.atheris])
     else:
         names = [options.target] if options.target else [target.name for target in TARGETS]
         sys.exit(_many(names, options.first, options.inputs, options.jobs))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.fuzz.decoders import DECODERS
+from tests.fuzz.loops import LOOPS
 from tests.fuzz.run import Tally, run_some
 from tests.fuzz.targets import Target
 
-TARGETS: list[Target] = [*DECODERS]
+TARGETS: list[Target] = [*DECODERS, *LOOPS]
 
 
 def target_named(name: str) -> Target:

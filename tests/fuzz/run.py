@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import faulthandler
 import inspect
+import logging
 import resource
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import trio
 import trio.testing
 
 from tests.fuzz.measures import check_memory, counting, peak_of
-from tests.fuzz.targets import Target
+from tests.fuzz.targets import Target, check_text
 
 #: Of so many inputs one is measured: its work and its memory. That takes more time than the others together.
 _MEASURED = 200
@@ -31,7 +33,7 @@ class Tally(NamedTuple):
     inputs: int
     outcomes: Counter[str]
     crashes: list[tuple[int, str]]
-    slowest: tuple[float, int]  # seconds, and the number of the input
+    slowest: tuple[float, int]  # seconds of processor time, and the number of the input
     peak: int  # of the process, in kilobytes
 
 
@@ -50,7 +52,7 @@ class _Run:
     def sync(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             fuzzed = draw(self.target, number)
-            begun = time.perf_counter()
+            begun = time.process_time()
             try:
                 self.outcomes[self.target.check(fuzzed)] += 1
                 self.note(number, begun)
@@ -62,7 +64,7 @@ class _Run:
     async def trio(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             fuzzed = draw(self.target, number)
-            begun = time.perf_counter()
+            begun = time.process_time()
             try:
                 self.outcomes[await self.target.check(fuzzed)] += 1
                 self.note(number, begun)
@@ -70,7 +72,7 @@ class _Run:
                 self.crash(number, error)
 
     def note(self, number: int, begun: float) -> None:
-        self.slowest = max(self.slowest, (time.perf_counter() - begun, number))
+        self.slowest = max(self.slowest, (time.process_time() - begun, number))
 
     def crash(self, number: int, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
@@ -90,15 +92,38 @@ def measure(target: Target, fuzzed: object) -> None:
     check_memory(peak_of(lambda: target.check(fuzzed)), target.size(fuzzed))
 
 
+class _Listener(logging.Handler):
+    """Hears what the client logs: it must be fit for a terminal, too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("trio_kprod.testing"):
+            check_text(record.getMessage())
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    logger, listener = logging.getLogger("trio_kprod"), _Listener()
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.level, logger.propagate = before
+
+
 def run_some(target: Target, numbers: Sequence[int]) -> Tally:
     """Put these inputs to it."""
     run = _Run(target)
     faulthandler.dump_traceback_later(_HANGS + len(numbers) * 0.05, exit=False)
     try:
-        if is_async(target):
-            trio.run(run.trio, numbers, clock=trio.testing.MockClock(autojump_threshold=0))
-        else:
-            run.sync(numbers)
+        with _listening():
+            if is_async(target):
+                trio.run(run.trio, numbers, clock=trio.testing.MockClock(autojump_threshold=0))
+            else:
+                run.sync(numbers)
     finally:
         faulthandler.cancel_dump_traceback_later()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

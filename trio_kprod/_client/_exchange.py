@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any
 
-from .._errors import ConnectionLost
-from ._reasons import LONGEST_REASON
+from .._errors import LONGEST_TEXT, ConnectionLost
 
 #: kafka-python reads a variable-length integer for as long as the high bits are set, in quadratic time: a
 #: megabyte of them takes minutes. No response has that many in a row, not even a text in Chinese.
@@ -212,7 +211,7 @@ def decode(exchange: Exchange, frame: bytes) -> tuple[int, Any]:
         correlation_id = exchange.read_number(frame)
         decoded = exchange.decode(frame) if correlation_id == exchange.correlation_id else None
     except Exception as error:  # of any kind: each means that these bytes do not answer this request
-        problem = f"{error!r:.{LONGEST_REASON}}"  # a UnicodeDecodeError's repr holds the whole frame
+        problem = f"{error!r:.{LONGEST_TEXT}}"  # a UnicodeDecodeError's repr holds the whole frame
     # Not raised in there: with its context, an error would keep the frame and all that was made of it.
     if problem is not None:
         raise ConnectionLost(f"the response to {exchange.name} cannot be decoded: {problem}")

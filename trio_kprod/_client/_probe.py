@@ -108,7 +108,7 @@ class Probe:
             return True  # the proxy does it
         try:
             found = await trio.socket.getaddrinfo(*address, type=trio.socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, OverflowError, ValueError) as error:  # also for what can be no name or no port
             self._tell(Finding(where, "DNS", False, str(error), _advice("DNS", str(error), node)))
             return False
         self._tell(Finding(where, "DNS", True, ", ".join(dict.fromkeys(str(one[4][0]) for one in found))))

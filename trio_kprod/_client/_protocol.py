@@ -28,6 +28,9 @@ OFFSET_LIMIT = 2**63 - 2**31
 #: More partitions than any topic has. Each costs memory.
 _MOST_PARTITIONS = 100_000
 
+#: Of a host in DNS, and a margin.
+_LONGEST_HOST = 255
+
 #: UNKNOWN_SERVER_ERROR, for a topic whose partitions are not numbered from 0 without a gap.
 _NONSENSE = -1
 
@@ -95,7 +98,12 @@ def _leader(partition: Any, brokers: Mapping[int, Any]) -> tuple[int, int]:
 
 
 def _addresses(brokers: Iterable[Any]) -> dict[int, tuple[str, int]]:
-    return {one.node_id: (one.host, one.port) for one in brokers if one.host}
+    """Where the brokers are. No host has such a name: those that do are nowhere, and in no log."""
+    return {
+        one.node_id: (one.host, one.port)
+        for one in brokers
+        if one.host and len(one.host) <= _LONGEST_HOST and one.host.isprintable()
+    }
 
 
 def metadata_request(topics: Sequence[str], version: int, *, auto_create: bool) -> Any:

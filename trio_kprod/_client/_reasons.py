@@ -8,11 +8,8 @@ from contextlib import contextmanager
 
 import trio
 
-from .._errors import ConnectionLost
+from .._errors import ConnectionLost, printable
 from ._transport import Fenced
-
-#: Brokers' texts may be 32 KB long, which is too much for a log.
-LONGEST_REASON = 1000
 
 #: The end of the stream.
 CLOSED = "the broker closed the connection"
@@ -42,7 +39,7 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, ssl.SSLEOFError):  # "EOF occurred in violation of protocol"
         return CLOSED
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    return printable(str(error)) or type(error).__name__
 
 
 def has_ended(error: BaseException) -> bool:

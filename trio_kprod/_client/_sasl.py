@@ -15,8 +15,8 @@ import trio
 from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslBytesRequest, SaslHandshakeRequest
 
+from .._errors import printable
 from ._diagnosis import Diagnosis, no_login
-from ._reasons import LONGEST_REASON
 
 #: These compute everything themselves.
 _OWN_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -57,9 +57,10 @@ class AuthenticationFailed(Exception):
     def __init__(
         self, text: str, advice: str = "", *, fatal: bool = False, lasting: bool = False, offered: str = ""
     ) -> None:
+        text = printable(text)
         super().__init__(text)
         self.fatal = fatal
-        self.diagnosis = Diagnosis(" ".join(text.split())[:LONGEST_REASON], advice, fatal, lasting)
+        self.diagnosis = Diagnosis(text, advice, fatal, lasting)
         self.offered = offered
 
 
@@ -131,7 +132,7 @@ class Authenticator:
             raise AuthenticationFailed("the broker does not speak SASL", no_login(self._protocol), fatal=True)
         response = await ask(SaslHandshakeRequest(version=handshake, mechanism=self._name))
         if response.error_code == kafka.errors.UnsupportedSaslMechanismError.errno:
-            offered = ", ".join(map(str, response.mechanisms or ()))[:LONGEST_REASON] or "none"
+            offered = printable(", ".join(map(str, response.mechanisms or ())) or "none")
             raise AuthenticationFailed(
                 f"the broker does not support the mechanism {self._name}; it offers: {offered}",
                 "set sasl_mechanism to one of them",
@@ -172,14 +173,14 @@ class Authenticator:
         if code == 0:
             return
         name = kafka.errors.for_code(code).message
+        told = getattr(response, "error_message", None)  # a response to SaslHandshake has none
         if code == kafka.errors.SaslAuthenticationFailedError.errno:
-            told = response.error_message or "the broker does not say why"
+            told = told or "the broker does not say why"
             advice = _CREDENTIALS.get(self._name, "")
             raise AuthenticationFailed(f"authentication failed: {told}", advice, fatal=True)
         if code == kafka.errors.IllegalSaslStateError.errno:
             text = f"{name} ({code}): this listener takes no SASL, or not now"
             raise AuthenticationFailed(text, no_login(self._protocol), fatal=True)
-        told = getattr(response, "error_message", None)
         raise AuthenticationFailed(f"{name} ({code})" + (f": {told}" if told else ""))
 
 
