@@ -120,7 +120,7 @@ async def _check_dialogue(dialogue: Dialogue) -> str:
     options["sasl_mechanism"] = dialogue.mechanism
     if dialogue.mechanism == "OAUTHBEARER":
         options = {"sasl_oauth_token_provider": _Tokens()}
-    authenticator = Authenticator(dialogue.mechanism, options, "broker", None)
+    authenticator = Authenticator(dialogue.mechanism, options, "SASL_PLAINTEXT", "broker", None)
     server = _SaslServer(dialogue)
     versions = {SaslHandshakeRequest: Random(dialogue.seed).choice((None, 0, 1, 1, 1))}
     versions[SaslAuthenticateRequest] = Random(dialogue.seed + 1).choice((None, 0, 1, 2))
@@ -218,7 +218,8 @@ class _OneStream:
 
 async def _check_conversation(conversation: Conversation) -> str:
     rng = Random(conversation.seed)
-    changes: dict[str, Any] = {}
+    protocol = ("SASL_" if conversation.sasl else "") + ("SSL" if conversation.tls else "PLAINTEXT")
+    changes: dict[str, Any] = {"security_protocol": protocol}
     if conversation.tls:
         changes["ssl_context"] = ssl.create_default_context()
     if conversation.sasl:

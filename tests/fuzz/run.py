@@ -114,6 +114,15 @@ def _listening() -> Iterator[None]:
         logger.level, logger.propagate = before
 
 
+def check(target: Target, fuzzed: object) -> None:
+    """Put one input to it, in virtual time where it wants a loop."""
+    with _listening():
+        if is_async(target):
+            trio.run(target.check, fuzzed, clock=trio.testing.MockClock(autojump_threshold=0))
+        else:
+            target.check(fuzzed)
+
+
 def run_some(target: Target, numbers: Sequence[int]) -> Tally:
     """Put these inputs to it."""
     run = _Run(target)
