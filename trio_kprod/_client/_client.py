@@ -78,7 +78,7 @@ class Client:
         self._clock = clock = host.clock
         self._fence = Fence()
         self._steps = Steps(self._decide, self._carry_out, clock)
-        self._core = ProduceCore(self._rules(host.yield_gil), Random())
+        self._core = ProduceCore(self._rules(host.yield_gil), Random())  # noqa: S311 (no secret: which of several goes first)
         hooks = {hook for one in settings.instruments for hook in overridden(one)}
         self._reporter = Reporter(frozenset(hooks))
         self.reports: deque[Report] = self._reporter.queue

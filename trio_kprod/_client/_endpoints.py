@@ -66,7 +66,7 @@ class Pace:
         pause = self._first * 2.0**self._step
         if pause < self._longest:
             self._step += 1
-        self._not_before = trio.current_time() + min(pause, self._longest) * (1 - 0.2 * random.random())
+        self._not_before = trio.current_time() + min(pause, self._longest) * (1 - 0.2 * random.random())  # noqa: S311 (no secret: jitter)
 
     def clear(self) -> None:
         """Nothing is wrong here any more."""

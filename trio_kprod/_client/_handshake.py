@@ -149,7 +149,7 @@ class Handshake:
         lifetime = await self._authenticator.authenticate(ask, self.version)
         # As Java: early, and not all connections of a client at once. A second at least, so that a broker
         # that grants less leaves room for requests.
-        share = random.uniform(0.85, 0.95)
+        share = random.uniform(0.85, 0.95)  # noqa: S311 (no secret: jitter)
         self.renew_at = trio.current_time() + max(lifetime, 1.0) * share if lifetime else inf
 
     def failure(self, error: Exception, received: bytes, *, may_guess: bool) -> SetupFailed:
