@@ -215,6 +215,25 @@ async def test_offer_of_nothing_readable() -> None:
         assert "does not support the mechanism PLAIN; it offers: None" in str(error)
 
 
+@pytest.mark.parametrize("count", ["1", "4095", "0", "-4096", " 4096", "4_096", "9" * 5000, "", "4096,i=1"])
+async def test_scram_with_iterations_that_give_the_password_away(count: str) -> None:
+    """Who pretends to be a broker gets no answer from which it could be guessed."""
+
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await handshake(peer, "SCRAM-SHA-256")
+        request, data = await next_token(peer)
+        nonce = data.split(b",r=")[1]
+        await reply(peer, request, b"r=" + nonce + b"x,s=c2FsdA==,i=" + count.encode())
+        await peer.until_closed()
+
+    async with client_of(script, **SCRAM) as client:
+        error = await failure(client)
+    assert error.fatal
+    assert "iterations, not 4096 or more" in str(error)
+    assert len(str(error)) < 1200
+
+
 @pytest.mark.parametrize("data", [b"\xff" * 20, b"r=,s=,i=0", b"r", b"", b"r=x,s=x,i=99999999999"])
 async def test_challenge_that_is_none(data: bytes) -> None:
     async def script(peer: Peer) -> None:

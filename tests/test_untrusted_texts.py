@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.protocol.producer import ProduceResponse
 
 import trio_kprod
@@ -173,6 +174,32 @@ async def test_a_handshake_that_is_refused_like_a_password() -> None:
     async with client_of(script, **PLAIN) as client:
         error = await failure(client)
     assert "authentication failed: the broker does not say why" in str(error)
+
+
+class Token(AbstractTokenProvider):  # type: ignore[misc]
+    def token(self) -> str:
+        return "token"
+
+
+async def test_what_a_token_was_refused_for(caplog: pytest.LogCaptureFixture) -> None:
+    """kafka-python logs it as well, at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+
+    async def script(peer: Peer) -> None:
+        await peer.versions()
+        await handshake(peer, "OAUTHBEARER")
+        request, _ = await next_token(peer)
+        await reply(peer, request, NASTY.encode("utf-8", "surrogateescape"))
+        request, data = await next_token(peer)
+        assert data == b"\x01"
+        await reply(peer, request, error=58, error_message=NASTY)
+        await peer.until_closed()
+
+    options = {"sasl_mechanism": "OAUTHBEARER", "sasl_options": {"sasl_oauth_token_provider": Token()}}
+    async with client_of(script, **{**PLAIN, **options}) as client:
+        error = await failure(client)
+    assert "CRITICAL all is lost" in str(error)
+    assert_clean([*chained(error), *said(caplog)])
 
 
 async def test_a_response_that_cannot_be_decoded(

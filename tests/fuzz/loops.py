@@ -104,7 +104,7 @@ class _SaslServer:
         if not self._begun:
             self._begun = True
             nonce = token.partition(b",r=")[2] + b"server"
-            self._iterations = self._rng.choice(("1",) * 12 + _ITERATIONS)
+            self._iterations = self._rng.choice(("4096",) * 12 + _ITERATIONS)
             answer = b"r=%b,s=%b,i=%b" % (nonce, base64.b64encode(b"salt"), self._iterations.encode())
             self._first = token.removeprefix(b"n,,") + b"," + answer
             return answer

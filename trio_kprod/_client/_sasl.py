@@ -15,7 +15,7 @@ import trio
 from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslBytesRequest, SaslHandshakeRequest
 
-from .._errors import printable
+from .._errors import LONGEST_TEXT, printable
 from ._diagnosis import Diagnosis, no_login
 
 #: These compute everything themselves.
@@ -31,6 +31,10 @@ _CREDENTIALS = {
     **dict.fromkeys(_OWN_MECHANISMS, _LOGIN),
     "OAUTHBEARER": "is the token of sasl_oauth_token_provider valid, and for this broker?",
 }
+
+#: Iterations of SCRAM (RFC 7677). With fewer, who only pretends to be a broker could guess the password from
+#: our answer. Java asks for as many, and brokers store no fewer.
+_FEWEST = 4096
 
 #: No mechanism takes more steps, but a broker could ask for ever.
 _MOST_STEPS = 20
@@ -119,11 +123,25 @@ class Authenticator:
             else:
                 response = await ask(SaslAuthenticateRequest(version=framed, auth_bytes=token))
             self._check(response)
-            await self._step(partial(mechanism.receive, response.auth_bytes), fatal=(Exception,))
+            received = self._looked_at(response.auth_bytes)
+            await self._step(partial(mechanism.receive, received), fatal=(Exception,))
             lifetime_ms = getattr(response, "session_lifetime_ms", None) or 0
         if not mechanism.is_authenticated():
             raise AuthenticationFailed("authentication failed", fatal=True)
         return max(lifetime_ms, 0) / 1000
+
+    def _looked_at(self, data: bytes | None) -> bytes | None:
+        """What the mechanism is given of what the broker says."""
+        if self._name.startswith("SCRAM") and data:
+            counts = [part[2:] for part in data.split(b",") if part.startswith(b"i=")]
+            if not all(count.isdigit() and len(count) < 10 and int(count) >= _FEWEST for count in counts):
+                told = b", ".join(counts)[:20].decode(errors="replace")
+                raise AuthenticationFailed(
+                    f"the broker wants {told} iterations, not {_FEWEST} or more", fatal=True
+                )
+        if self._name == "OAUTHBEARER" and data:  # a failure, which kafka-python logs as it is and ignores
+            return repr(data)[:LONGEST_TEXT].encode()
+        return data
 
     async def _agree(self, ask: Ask, version: Callable[[Any], int | None]) -> int | None:
         """Agree on the mechanism; returns the version of SaslAuthenticate, None for tokens without frames."""
