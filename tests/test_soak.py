@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -242,6 +243,18 @@ def place() -> Iterator[Embedded]:
         for topic in TOPICS:
             running.create(topic)
         yield running
+
+
+def test_only_connections_to_the_broker_are_cut_and_counted(place: Embedded) -> None:
+    """Not those to the process in which it runs, nor any other."""
+    host, _, port = place.servers.rpartition(":")
+    with socket.create_connection((host, int(port))) as ours, socket.socket() as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()) as other:
+            assert place.connections() == 1
+            with place.cut(next(schedule(1, {"cut": Kind(1)}))):
+                assert ours.recv(1) == b""
+            assert other.send(b"x") == 1
 
 
 @pytest.mark.parametrize("kind", list(Embedded.kinds))

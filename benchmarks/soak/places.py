@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gc
 import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaConsumer
@@ -76,12 +78,18 @@ class Place(ABC):
     @contextlib.contextmanager
     def cut(self, _: Fault) -> Generator[None, None, None]:
         """Every connection from this process ends."""
-        ports = set(self.ports())
-        for connection in own_connections():
-            with connection, contextlib.suppress(OSError):  # gone, or not connected
-                if connection.family == socket.AF_INET and connection.getpeername()[1] in ports:
-                    connection.shutdown(socket.SHUT_RDWR)
+        for connection in own_connections(self.ports()):
+            with connection, contextlib.suppress(OSError):  # gone meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
         yield
+
+    def connections(self) -> int:
+        """How many there are from this process."""
+        gc.collect()  # kafka-python's may have been forgotten without being closed
+        found = list(own_connections(self.ports()))
+        for connection in found:
+            connection.close()
+        return len(found)
 
     @contextlib.contextmanager
     def remake(self, _: Fault) -> Generator[None, None, None]:
@@ -125,9 +133,26 @@ def _to_the_end(
                     yield record.partition, record.value
 
 
-def own_connections() -> Iterator[socket.socket]:
-    """A copy of each socket of this process, which must be closed."""
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile, or no socket
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                yield socket.socket(fileno=os.dup(int(name)))
+def own_connections(ports: Container[int]) -> Iterator[socket.socket]:
+    """A copy of each of this process's connections to these ports, which must be closed."""
+    copies = [copy for name in os.listdir("/proc/self/fd") for copy in _copy(int(name))]
+    for copy in copies:
+        if _port(copy) in ports:
+            yield copy
+        else:
+            copy.close()
+
+
+def _copy(descriptor: int) -> Iterator[socket.socket]:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+            # Far from the others, so that it is not taken for one of them.
+            yield socket.socket(fileno=fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 500))
+
+
+def _port(connection: socket.socket) -> int | None:
+    with contextlib.suppress(OSError):  # not connected
+        if connection.family == socket.AF_INET:
+            port: int = connection.getpeername()[1]
+            return port
+    return None

@@ -38,6 +38,7 @@ def summary(place: str, plan: Plan, outcome: Outcome, minutes: float) -> dict[st
         "longest silence": {kind: round(seconds, 1) for kind, seconds in sorted(watch.longest.items())},
         "left late": round(max(0.0, lives.slowest), 2),
         "loop late": round(watch.latest, 2),
+        "connections left": watch.connections,
         "gauges": [gauges._asdict() for gauges in watch.gauges],
         "logged": dict(outcome.log.counts),
         "unsure": watch.unsure[:20],

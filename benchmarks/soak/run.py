@@ -70,6 +70,7 @@ async def soak(place: Place, plan: Plan, log: Path) -> Outcome:
                 await make_faults(place, plan, watch)
             watching.cancel_scope.cancel()
     watch.end()
+    watch.connections = place.connections()
     print("\nreading the log", flush=True)
     for topic in TOPICS:
         await trio.to_thread.run_sync(lambda topic: ledger.read(place.read(topic)), topic)

@@ -81,6 +81,7 @@ class Watch:
         latest: seconds by which this loop's timer was late, at the worst: how slow machine and loop were.
         gauges: at the first quarter, and at the end.
         unsure: what could not be done, by reasons of the cluster or the machine.
+        connections: how many there were to Kafka when every producer had been left.
         stalled: what is known of a stall.
         fault: the last one, which may be under way.
     """
@@ -95,12 +96,14 @@ class Watch:
     gauges: list[Gauges] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
     stalled: str | None = None
+    connections: int = 0
     fault: Fault | None = None
     under_way: bool = False
 
     async def look(self, probe: Callable[[], object]) -> None:
         """Look ten times a second, until the run is over and every producer left."""
         began = moved = trio.current_time()
+        calm = oldest = 0.0
         before = 0
         while True:
             asleep = trio.current_time()
@@ -114,8 +117,11 @@ class Watch:
                 before, moved = delivered, now
             if not self.gauges and now - began > self.minutes * 15:
                 self._gauge()
-            if self.lives.oldest_age() > self.patience and not self.stalled:
-                self.stalled = f"a message waits for {self.lives.oldest_age():.0f} s"
+            # What passes while a fault is under way says nothing of us: Kafka may take minutes to come back.
+            oldest, was = self.lives.oldest_age(), oldest
+            calm = 0.0 if oldest < was else calm + (now - asleep) * (not self.under_way)
+            if calm > self.patience and oldest and not self.stalled:
+                self.stalled = f"a message waits for {oldest:.0f} s, {calm:.0f} s of them without a fault"
                 probe()
 
     def _gauge(self) -> None:
