@@ -204,7 +204,7 @@ class Frames:
 
 def decode(exchange: Exchange, frame: bytes) -> tuple[int, Any]:
     """What `Exchange.decode` makes of a frame; raises `ConnectionLost` if it is not the response."""
-    decoded = problem = None
+    decoded = correlation_id = problem = None
     try:
         if len(frame) >= _ENDLESS and _ENDLESS_INTEGER.search(frame):
             raise ValueError("an integer without end")
