@@ -65,8 +65,6 @@ def test_a_batch_that_ends_its_connections_is_halved_under_the_same_numbers() ->
     for _ in range(LOSSES_UNTIL_HALVED):
         assert (bench.only().values, bench.only().sequence) == ("abcd", 1)
         bench.lose()
-    assert not bench.requests  # it waits now, also with a connection: others get their turn
-    bench.pass_time(1)
     assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 0, 1)
     bench.answer(0, 1)
     assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("cd", 0, 3)
@@ -330,6 +328,33 @@ def test_later_batches_to_that_node_are_small_from_the_start() -> None:
     assert bench.sent[-1][0].values == "ijkl"
 
 
+def test_where_batches_are_kept_small_one_loss_halves_again() -> None:
+    """Or each partition would have to lose as many connections."""
+    bench = Bench(leaders=(1, 1), batch_size=61 + 8 * 100)
+    bench.submit("abcdefgh")
+    lose_until_halved(bench)
+    bench.answer(0, 0)
+    bench.answer(0, 4)
+    assert limits_told(bench) == [(861, 461)]
+    bench.submit("ijkl", partition=1)
+    assert bench.only().values == "ijkl"
+    bench.lose()
+    assert limits_told(bench) == [(461, 261)]
+    assert bench.only().values == "ij"
+
+
+def test_where_batches_are_kept_small_several_in_a_request_are_not_halved_for_one_loss() -> None:
+    bench = Bench(leaders=(1, 1), batch_size=61 + 8 * 100)
+    bench.submit("abcdefgh")
+    lose_until_halved(bench)
+    bench.answer(0, 0)
+    bench.answer(0, 4)
+    bench.core.submit([*messages("i", partition=0), *messages("j", partition=1)])
+    bench.step()
+    bench.lose()
+    assert [len(request) for request in bench.sent] == [2]
+
+
 def test_what_waits_for_that_node_is_halved_before_it_is_sent() -> None:
     bench = Bench(leaders=(1, 1), batch_size=FOUR, max_request_size=600)
     bench.core.submit([*messages("abcd", partition=0), *messages("efgh", partition=1)])
@@ -374,9 +399,43 @@ def test_a_small_message_that_ends_connections_shows_that_size_is_not_the_reason
     bench = Bench(batch_size=FOUR).started()
     bench.submit("abcd")
     killing(bench, "b")
-    assert [one.values for one in bench.outcomes()] == ["a", "b", "c", "d"]
+    outcomes = bench.outcomes()
+    assert "".join(one.values for one in outcomes) == "abcd"
+    assert [one.values for one in outcomes if one.error] == ["b"]
     bench.submit("efgh")
     assert bench.only().values == "efgh"
+
+
+def test_nothing_of_a_partition_is_sent_behind_what_is_larger_than_its_leader_takes() -> None:
+    """Else it might be in the log behind it, for all that could be proved, and be told so."""
+    bench = Bench(batch_size=FOUR).started()
+    bench.submit("abcd")
+    lose_until_halved(bench)
+    bench.answer(0, 1)
+    bench.answer(0, 3)
+    bench.submit([message("e", size=1000, partition=0), *messages("fghi", partition=0)])
+    assert bench.only().values == "e"
+    killing(bench, "e")
+    assert [(one.error, one.maybe_written) for one in bench.outcomes() if one.values not in "abcd"] == [
+        ("RetriesExhausted", True),
+        (None, False),
+        (None, False),
+    ]
+
+
+def test_what_is_larger_than_its_leader_takes_lets_others_go_first() -> None:
+    bench = Bench(leaders=(1, 1), batch_size=FOUR)
+    bench.submit("abcd")
+    lose_until_halved(bench)
+    bench.answer(0, 1)
+    bench.answer(0, 3)
+    bench.submit([message("e", size=1000, partition=0)])
+    bench.lose()
+    assert not bench.requests  # although there is a connection
+    bench.submit("z", partition=1)
+    assert bench.only().values == "z"
+    bench.pass_time(1)
+    assert [seen.values for [seen] in bench.sent] == ["z", "e"]
 
 
 def test_a_large_message_that_ends_connections_shows_nothing_of_the_kind() -> None:

@@ -140,7 +140,8 @@ class Batch:
         part.sequence = sequence_after(self.sequence, start)
         part.maybe_written, part.pinned = self.maybe_written, self.pinned
         part.maybe_written_before = self.maybe_written_before
-        part.attempts, part.connections_lost = self.attempts, self.connections_lost
+        part.attempts = self.attempts
+        part.connections_lost = max(0, self.connections_lost - 1)  # so that it is sent before larger ones
         part.retry_at, part.wait_for_connection = self.retry_at, self.wait_for_connection
         return part
 
@@ -148,6 +149,12 @@ class Batch:
     def is_being_written(self) -> bool:
         """Whether a request carries it of which a byte may have reached a socket."""
         return self.request is not None and self.request.write_started
+
+    def pause_until(self, when: float) -> None:
+        """Do not send it before."""
+        self.retry_at = when
+        outbox = self.partition.shared.outbox
+        outbox.call_at(when, lambda: outbox.wake([self.partition]))
 
     def mark_maybe_written(self) -> None:
         """A transmission of it did not end in a refusal before the append."""

@@ -17,7 +17,15 @@ from ._batch import Batch, Request
 from ._error_codes import PartitionResponse
 from ._metadata import TopicMetadata
 from ._partition import Partition
-from ._responses import LOSSES_UNTIL_ALONE, LOSSES_UNTIL_HALVED, blame, delivered, no_response, responded
+from ._responses import (
+    LOSSES_UNTIL_ALONE,
+    LOSSES_UNTIL_HALVED,
+    TURN_OF_OTHERS,
+    blame,
+    delivered,
+    no_response,
+    responded,
+)
 from ._shared import Rules, Shared
 from ._topic import Topic
 
@@ -129,8 +137,12 @@ class ProduceCore:
         for partition in self._led_by(node):
             partition.topic.troubles.reached(partition.index)
             for batch in partition.batches:
-                if batch.wait_for_connection and batch.connections_lost < LOSSES_UNTIL_HALVED:
+                if not batch.wait_for_connection:
+                    continue
+                if batch.connections_lost < LOSSES_UNTIL_HALVED and not partition.is_beyond_limit(batch):
                     batch.retry_at = self.now
+                else:
+                    batch.pause_until(max(batch.retry_at, self.now + TURN_OF_OTHERS))
         self._outbox.wake(self._led_by(node))
 
     def unreachable(self, node: int, cause: BaseException | None = None) -> None:

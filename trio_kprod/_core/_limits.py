@@ -32,6 +32,7 @@ class RequestLimits:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._limits: dict[int, tuple[int, float]] = {}  # by node, with the time until which each holds
+        self._halved: set[int] = set()  # those that are limited for the sake of a single batch
         self._unanswerable: dict[int, _Unanswerable] = {}
 
     def of(self, node: int) -> float:
@@ -40,7 +41,7 @@ class RequestLimits:
             return inf
         limit, until = self._limits[node]
         if self._outbox.now >= until:
-            del self._limits[node]
+            self._forget(node)
             return inf
         return limit
 
@@ -51,11 +52,24 @@ class RequestLimits:
             self._limits[node] = limit, self._outbox.now + _REMEMBERED if until is None else until
             self._outbox.actions.append(Shrunk(node, size, limit))
 
+    def halve(self, node: int, size: int, limit: int) -> None:
+        """The same of a batch that travelled alone."""
+        self.lower(node, size, limit)
+        self._halved.add(node)
+
+    def has_halved(self, node: int) -> bool:
+        """Whether batches to a node are limited, not only requests of several batches."""
+        return self.of(node) < inf and node in self._halved
+
     def message_failed(self, node: int, size: int) -> None:
         """A message was given up as it ended connections. If it is no larger than what passes, that was not
         for its size, and what was learned from it is wrong."""
         if size <= self.of(node):
-            self._limits.pop(node, None)
+            self._forget(node)
+
+    def _forget(self, node: int) -> None:
+        self._limits.pop(node, None)
+        self._halved.discard(node)
 
     # ---- without responses -------------------------------------------------------------------------------
 

@@ -154,9 +154,20 @@ class Partition:
 
     def _small_enough(self, batch: Batch) -> Batch:
         """The batch, or as much of it as its leader takes."""
-        while batch.full_size > self.shared.limits.of(self.leader) and batch.is_divisible:
+        while self.is_beyond_limit(batch) and batch.is_divisible:
             batch = self.halve(batch)
+        self._isolate(batch)
         return batch
+
+    def is_beyond_limit(self, batch: Batch) -> bool:
+        """Whether it is larger than what its leader takes, by what is known."""
+        return batch.full_size > self.shared.limits.of(self.leader)
+
+    def _isolate(self, batch: Batch) -> None:
+        """What is larger than its leader takes will perhaps be given up. Nothing is sent behind it meanwhile,
+        since that might be in the log as well, or come to be there, for all that could be proved."""
+        if self.is_beyond_limit(batch):
+            self.probe()
 
     def shorten(self, batch: Batch, entries: Sequence[Entry]) -> None:
         """Keep only these messages of a batch; they have to be sealed under another chain."""
@@ -220,6 +231,7 @@ class Partition:
         batch.number = self.chain.next_number
         self.chain.next_number += 1
         self.batches.append(batch)
+        self._isolate(batch)
         return batch
 
     def seal(self, batch: Batch) -> None:

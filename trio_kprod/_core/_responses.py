@@ -22,6 +22,9 @@ LOSSES_UNTIL_ALONE = 2
 #: each further loss. By the pace of reconnecting that begins after two seconds.
 LOSSES_UNTIL_HALVED = LOSSES_UNTIL_ALONE + 4
 
+#: For so many seconds of each connection, what is sent first is what has not ended that many.
+TURN_OF_OTHERS = 0.25
+
 #: A message that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
 #: By the pace of reconnecting that takes half a minute, and all the while the broker took connections.
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
@@ -72,23 +75,31 @@ def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
     batches travel alone, then each is halved, and so are its parts. What is sent to this node later is made
     that small from the start.
     """
-    was_closed = not isinstance(cause, NoResponse)  # by the broker, and not by us because it was silent
+    silent = isinstance(cause, NoResponse)  # it was not the broker that ended this one
     for batch in batches:
         batch.connections_lost += 1
-        if not was_closed:
+        if silent:
             batch.connections_lost = min(batch.connections_lost, LOSSES_UNTIL_ALONE)
     left = [batch for batch in batches if batch.entries]
-    limits = batches[0].partition.shared.limits
-    for batch in left:
-        if batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
-            limits.message_failed(node, batch.full_size)
-            give_up(batch, _lost_too_often(batch, cause))
-        elif batch.connections_lost >= LOSSES_UNTIL_HALVED and batch.is_divisible:
-            limits.lower(node, batch.full_size, batch.size // 2 + BATCH_OVERHEAD)
-            batch.partition.halve(batch)
-    if was_closed and len(left) > 1 and left[0].connections_lost >= LOSSES_UNTIL_ALONE:
+    if silent or not left:
+        return
+    if len(left) == 1:
+        _blame_alone(node, left[0], cause)
+    elif left[0].connections_lost >= LOSSES_UNTIL_ALONE:
         size = sum(batch.full_size for batch in left)
-        limits.lower(node, size, size // 2)
+        left[0].partition.shared.limits.lower(node, size, size // 2)
+
+
+def _blame_alone(node: int, batch: Batch, cause: BaseException) -> None:
+    limits = batch.partition.shared.limits
+    # Where batches are kept small already, one loss shows that they are not small enough.
+    enough = 1 if limits.has_halved(node) else LOSSES_UNTIL_HALVED
+    if batch.is_divisible and batch.connections_lost >= enough:
+        limits.halve(node, batch.full_size, batch.size // 2 + BATCH_OVERHEAD)
+        batch.partition.halve(batch)
+    elif batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
+        limits.message_failed(node, batch.full_size)
+        give_up(batch, _lost_too_often(batch, cause))
 
 
 def delivered(batch: Batch, base_offset: int, timestamp_ms: int) -> None:
@@ -265,8 +276,7 @@ def _retry_later(batch: Batch, error: ProducerError, limit: int | None) -> None:
         exhausted.__cause__ = error
         return give_up(batch, exhausted)
     batch.wait_for_connection = False
-    batch.retry_at = shared.outbox.now + shared.backoff(batch.failures)
-    shared.outbox.call_at(batch.retry_at, lambda: shared.outbox.wake([batch.partition]))
+    batch.pause_until(shared.outbox.now + shared.backoff(batch.failures))
     return None
 
 
