@@ -50,6 +50,19 @@ def elect_preferred(kafka: Kafka, topic: str, partition: int = 0) -> None:
         admin.elect_leaders(_PREFERRED, {topic: [partition]})
 
 
+def lead(kafka: Kafka, topics: Sequence[str], nodes: Sequence[int]) -> None:
+    """Let `nodes` have the replicas of every partition of `topics`, and the first of them lead it."""
+    with kafka.admin() as admin:
+        every = [
+            TopicPartition(topic["name"], one["partition_index"])
+            for topic in admin.describe_topics(list(topics))
+            for one in topic["partitions"]
+        ]
+        admin.alter_partition_reassignments({one: list(nodes) for one in every})
+        wait_until(lambda: not admin.list_partition_reassignments(every), f"{topics} have moved")
+        admin.elect_leaders(_PREFERRED, list(topics))
+
+
 def allow(kafka: Kafka, operation: str, topic: str | None = None, user: str = USER) -> None:
     """Let `user` do `operation` (such as ``WRITE``) to the topic, or to the cluster if none is named."""
     with kafka.admin() as admin:

@@ -240,6 +240,16 @@ class Cluster(Kafka):
         with self.admin() as admin:
             return wait_until(lambda: _leader(admin, topic, partition), f"{topic} has a leader")
 
+    def active_controller(self) -> int:
+        """The number of the node that decides who leads."""
+        with self.admin() as admin:
+            return wait_until(lambda: _controller(admin), "there is an active controller")
+
+    def wait_until_in_sync(self, topic: str) -> None:
+        """Wait until every replica of every partition is in sync."""
+        with self.admin() as admin:
+            wait_until(lambda: _in_sync(admin, topic), f"all replicas of {topic} are in sync")
+
     def wait_until_ready(self) -> None:
         """Wait until every node says that all nodes are there."""
         try:
@@ -309,6 +319,20 @@ def _leader(admin: KafkaAdminClient, topic: str, partition: int) -> int:
     described: list[dict[str, Any]] = admin.describe_topics([topic])
     partitions = (one for each in described for one in each["partitions"])
     return next((max(one["leader_id"], 0) for one in partitions if one["partition_index"] == partition), 0)
+
+
+def _controller(admin: KafkaAdminClient) -> int:
+    """The active controller's id, or 0 if there is none."""
+    (topic,) = admin.describe_metadata_quorum()["topics"]
+    (quorum,) = topic["partitions"]
+    return max(int(quorum["leader_id"]), 0)
+
+
+def _in_sync(admin: KafkaAdminClient, topic: str) -> bool:
+    described: list[dict[str, Any]] = admin.describe_topics([topic])
+    return all(
+        set(one["isr_nodes"]) == set(one["replica_nodes"]) for each in described for one in each["partitions"]
+    )
 
 
 def _needs_zookeeper(version: str) -> bool:

@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
     `told` were told undelivered. `lost` are not in the log, and were not told. `untold` have no outcome, of
     whichever topic: neither did their producer count them as delivered, nor was the history told of them.
     `duplicates` are in the log again. `out_of_order` come in the log after one that the same producer
-    accepted later, in the same partition and both with a key or both without.
+    accepted later, in the same partition and both with a key or partition of their own or both without.
     """
 
     sent: int
@@ -92,7 +92,7 @@ class History:
         """Send the next message, of at least `size` bytes; return its number."""
         number = self._next()
         await producer.send(topic, _value(number, size), key=key, **options)
-        self._remember(number, producer, topic, key)
+        self._remember(number, producer, topic, key is None and options.get("partition") is None)
         return number
 
     def send_nowait(
@@ -107,7 +107,7 @@ class History:
         """As `send`, or raise as `Producer.send_nowait` does."""
         number = self._next()
         producer.send_nowait(topic, _value(number, size), key=key, **options)
-        self._remember(number, producer, topic, key)
+        self._remember(number, producer, topic, key is None and options.get("partition") is None)
         return number
 
     def undelivered(self, told: Iterable[trio_kprod.Undelivered]) -> None:
@@ -173,10 +173,10 @@ class History:
         self._number += 1
         return self._number
 
-    def _remember(self, number: int, producer: trio_kprod.Producer, topic: str, key: bytes | None) -> None:
+    def _remember(self, number: int, producer: trio_kprod.Producer, topic: str, anywhere: bool) -> None:
         if producer not in self._producers:
             self._producers.append(producer)
-        self._sent[number] = _Sent(topic, (self._producers.index(producer), key is None))
+        self._sent[number] = _Sent(topic, (self._producers.index(producer), anywhere))
 
     def _must_be_in(self, number: int, topic: str) -> bool:
         return (

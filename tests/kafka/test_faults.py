@@ -98,17 +98,3 @@ async def test_opening_with_the_broker_dead_names_it(breakable: Cluster) -> None
     with pytest.raises(trio_kprod.ConnectFailed, match=breakable.bootstrap_servers):
         async with trio_kprod.open_producer(breakable.bootstrap_servers, connect_timeout=1):
             raise AssertionError("there is nobody to connect to")
-
-
-async def test_the_leader_of_a_partition_is_killed(three_nodes: Cluster) -> None:
-    """The others take over; one of three is never missed."""
-    topic = three_nodes.new_topic(partitions=3, replication_factor=3, min_insync_replicas="2")
-    leader = three_nodes.leader(topic)
-    async with trio_kprod.open_producer(
-        three_nodes.bootstrap_servers, delivery_threshold=100, shutdown_timeout=PATIENCE
-    ) as producer:
-        await send_numbers(producer, topic, range(10_000))
-        three_nodes.kill(leader)
-        await send_numbers(producer, topic, range(10_000, 20_000))
-    three_nodes.restore()
-    assert_once_in_order(three_nodes.read(topic), range(20_000))

@@ -67,6 +67,18 @@ async def test_two_producers_and_two_kinds_need_no_order_among_each_other(autoju
         history.judge("t", log(3, 2, 4, 1))
 
 
+async def test_a_partition_of_its_own_is_as_good_as_a_key(autojump_clock: MockClock) -> None:
+    """Both say where a message goes when it is accepted; the partition of others is chosen later."""
+    history = History()
+    async with open_memory_producer(MemoryBroker()) as producer:
+        await history.send(producer, "t")
+        await history.send(producer, "t", b"key")
+        await history.send(producer, "t", partition=0)
+    assert history.judge("t", log(2, 3, 1)).out_of_order == 0
+    with pytest.raises(AssertionError, match="out of order 1"):
+        history.judge("t", log(1, 3, 2))
+
+
 async def test_an_untold_one(autojump_clock: MockClock) -> None:
     """The producer does not say what became of it; that it is in the log is no excuse."""
     history = History()

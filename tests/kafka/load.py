@@ -1,0 +1,154 @@
+"""Producers that send all the time, one with each `acks`, while a test harms the Kafka they send to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import trio
+
+import trio_kprod
+from tests.kafka.cluster import PATIENCE, Cluster
+from tests.kafka.history import History, MayBe, Verdict
+
+Acks = Literal[0, 1, "all"]
+
+#: Partitions of each topic.
+PARTITIONS = 6
+#: What each producer sends: so many messages, and then nothing for so many seconds.
+BURST, PAUSE = 10, 0.01
+#: Seconds that leaving may take longer than `shutdown_timeout` (docs/design.md).
+MARGIN = 1.0
+
+#: What may happen while leaders change. With 1, what only the old leader had is gone, and what was written
+#: but not answered is written again. With 0, it may overtake what still is on its way to the old leader.
+_MAY_BE: dict[Acks, Collection[MayBe]] = {"all": (), 1: ("lost", "duplicates"), 0: ("lost", "out_of_order")}
+
+
+class Stream:
+    """One producer, which sends to a topic of its own until `end`; every other message has a key.
+
+    Args:
+        kafka: where the topic is read back.
+        topic (str): its name.
+        name (str): the scenario's, for what is printed.
+        acks: the producer's.
+        servers (str): the producer's bootstrap servers.
+        **settings: more of the producer's.
+    """
+
+    def __init__(
+        self, kafka: Cluster, topic: str, name: str, acks: Acks, servers: str, **settings: Any
+    ) -> None:
+        self.topic = topic
+        self._kafka = kafka
+        self._name = name
+        self._acks: Acks = acks
+        self._history = History(name)
+        self._recovered: list[float] = []
+        self._left = 0.0
+        self._end = trio.Event()
+        self._producer: trio_kprod.Producer
+        self._scope = trio_kprod.open_producer(
+            servers, acks=acks, delivery_interval=0.01, on_undelivered=self._history.note, **settings
+        )
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send until `end`, and leave."""
+        async with self._scope as self._producer:
+            task_status.started()
+            while not self._end.is_set():
+                for _ in range(BURST):
+                    key = b"%d" % self._history.sent if self._history.sent % 2 else None
+                    await self._history.send(self._producer, self.topic, key)
+                await trio.sleep(PAUSE)
+            leaving = trio.current_time()
+        self._left = trio.current_time() - leaving
+
+    async def gets_through(self) -> None:
+        """Wait until a message to each partition, sent now, and all before them are delivered.
+
+        With ``acks=0`` "delivered" is what has been written to a connection.
+        """
+        with trio.fail_after(PATIENCE):
+            for partition in range(PARTITIONS):
+                await self._history.send(self._producer, self.topic, partition=partition)
+            await self._producer.flush()
+
+    async def recovers(self, since: float) -> None:
+        """As `gets_through`; notes how long that was after `since`."""
+        await self.gets_through()
+        self._recovered.append(trio.current_time() - since)
+
+    def end(self) -> None:
+        """Send no more."""
+        self._end.set()
+
+    def check(self) -> Verdict:
+        """What the history says, and that the producer was left in time."""
+        verdict = self._history.check(self._kafka, self.topic, self._acks, _MAY_BE[self._acks])
+        recovered = " ".join(f"{seconds:.1f}" for seconds in self._recovered)
+        print(f"{self._name}, acks={self._acks}: recovered after {recovered} s, left in {self._left:.1f} s")
+        assert self._left <= PATIENCE + MARGIN
+        return verdict
+
+
+def _new_topic(kafka: Cluster) -> str:
+    return kafka.new_topic(PARTITIONS, replication_factor=3, min_insync_replicas="2")
+
+
+class Load:
+    """The streams of a scenario."""
+
+    def __init__(self, streams: Collection[Stream]) -> None:
+        self._streams = streams
+
+    @property
+    def topics(self) -> list[str]:
+        """Those that are sent to."""
+        return [stream.topic for stream in self._streams]
+
+    async def gets_through(self) -> None:
+        """Wait until every stream gets through to every partition."""
+        async with trio.open_nursery() as nursery:
+            for stream in self._streams:
+                nursery.start_soon(stream.gets_through)
+
+    async def recovers(self, since: float | None = None) -> None:
+        """Wait until every stream gets through to every partition again; it was harmed now, or at `since`."""
+        start = trio.current_time() if since is None else since
+        async with trio.open_nursery() as nursery:
+            for stream in self._streams:
+                nursery.start_soon(stream.recovers, start)
+
+
+@asynccontextmanager
+async def under_load(
+    kafka: Cluster, name: str, *, servers: str | None = None, **settings: Any
+) -> AsyncIterator[Load]:
+    """A block in which producers send, with `acks` of "all", 1 and 0; afterwards all histories are checked.
+
+    Args:
+        kafka: three nodes; when the block ends, whatever harmed them must be over.
+        name (str): the scenario's.
+        servers (str | None): the producers' bootstrap servers; None for those of `kafka`.
+        **settings: more of the producers'.
+    """
+    settings = {"shutdown_timeout": PATIENCE, **settings}
+    every: tuple[Acks, ...] = ("all", 1, 0)
+    topics = [await trio.to_thread.run_sync(_new_topic, kafka) for _ in every]
+    streams = [
+        Stream(kafka, topic, name, acks, servers or kafka.bootstrap_servers, **settings)
+        for topic, acks in zip(topics, every, strict=True)
+    ]
+    async with trio.open_nursery() as nursery:
+        for stream in streams:
+            await nursery.start(stream.run)
+        load = Load(streams)
+        await load.gets_through()
+        yield load
+        for stream in streams:
+            stream.end()
+    for stream in streams:
+        await trio.to_thread.run_sync(stream.check)
