@@ -375,6 +375,30 @@ async def test_a_connection_is_told_once_it_has_shown_that_it_is_of_use(
     assert watch.told[:2] == ["connected", "connected"]
 
 
+async def test_a_broker_that_was_only_greeted_is_not_guessed_about(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It fell before its first response to a request; but what it speaks is known."""
+    caplog.set_level(logging.DEBUG, "trio_kprod")
+    cluster, greetings = ScriptedCluster(nodes=2), 0
+
+    async def script(asked: Asked) -> None:
+        nonlocal greetings
+        greetings += asked.api == "ApiVersions"
+        if asked.api == "Produce" or greetings > 1:
+            raise Close
+
+    cluster.nodes[2].script = script
+    with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+        async with open_on(cluster, delivery_threshold=1, shutdown_timeout=3) as producer:
+            producer.send_nowait("t", b"x", partition=1)
+            await trio.sleep(5)
+    assert greetings > 1
+    told = [str(caught.value), *caplog.messages]
+    assert any("ApiVersions: the broker closed the connection" in text for text in told)
+    assert not any("perhaps this is" in text for text in told)
+
+
 async def test_a_broker_that_was_away_is_not_guessed_about(autojump_clock: Clock) -> None:
     """While it is away, the others do not list it."""
     endpoints = make_endpoints()

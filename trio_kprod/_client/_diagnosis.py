@@ -9,9 +9,11 @@ _VERSIONS = (
     "allow a version that both have:"
     " minimum_version and maximum_version of ssl_context here, ssl.enabled.protocols there"
 )
-_CIPHERS = "allow a cipher that both have: ssl_ciphers here, ssl.cipher.suites there"
+_CIPHERS = "allow a cipher that both have: ssl_ciphers or ssl_context here, ssl.cipher.suites there"
 _NO_KAFKA = "is this the port of a Kafka listener?"
-_UNKNOWN_AUTHORITY = "give the authority that signed the broker's certificate: ssl_cafile"
+_UNKNOWN_AUTHORITY = (
+    "give the authority that signed the broker's certificate: ssl_cafile, or within your own ssl_context"
+)
 
 #: OpenSSL's X509_V_ERR_... that have an advice of their own; most others mean an authority we do not know.
 _OF_THEIR_CERTIFICATE = {
