@@ -274,6 +274,23 @@ async def relay(one: trio.abc.Stream, other: trio.abc.Stream) -> None:
         nursery.start_soon(copy, other, one)
 
 
+async def test_one_who_logs_in_and_gets_no_response_is_told_that(autojump_clock: Clock) -> None:
+    """There is nothing to look for a second time."""
+    cluster = ScriptedCluster(nodes=1, sasl_users={"ada": "secret"})
+
+    async def script(asked: Asked) -> None:
+        if asked.api == "Metadata":
+            raise Close
+
+    cluster.nodes[1].script = script
+    with pytest.raises(trio_kprod.ConnectFailed) as caught:
+        async with open_on(cluster, connect_timeout=3, **CLIENTS["SASL_PLAINTEXT"]):
+            pytest.fail("must not be entered")
+    assert str(caught.value) == (
+        "no broker responded within 3 s: node1:9092: the broker closed the connection"
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Token providers
 

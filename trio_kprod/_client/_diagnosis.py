@@ -76,10 +76,10 @@ def of_tls(error: ssl.SSLError, protocol: str, our_certificate: str | None) -> D
         protocol (str): the `security_protocol`.
         our_certificate (str | None): see `Settings.client_certificate`.
     """
-    reason = error.reason or ""
     words = " ".join(str(error).split())
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_their_certificate(error, words)
+    reason = error.reason or ""
     if "ALERT" in reason and ("CERT" in reason or "UNKNOWN_CA" in reason):
         return _of_our_certificate(words, our_certificate)
     for part, what, advice in _OF_HANDSHAKES:
