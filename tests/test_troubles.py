@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -76,7 +77,7 @@ def test_one_warning_a_minute_and_the_end(
         ("WARNING", "b:1: refused"),
         ("WARNING", "b:1: refused (for 60 s now; 7 messages wait)"),
         ("WARNING", "b:1: refused (for 120 s now; 7 messages wait)"),
-        ("INFO", "b:1: responds again, after 125 s"),
+        ("WARNING", "b:1: responds again, after 125 s"),
     ]
     assert len(caplog.records) == 126
 
@@ -129,7 +130,7 @@ def test_what_passes_quickly_is_no_warning(
     log.over("topic 't'", "acknowledged again")
     assert said(caplog) == [
         ("WARNING", "topic 't': moved (for 1.2 s now; 7 messages wait)"),
-        ("INFO", "topic 't': acknowledged again, after 1.2 s"),
+        ("WARNING", "topic 't': acknowledged again, after 1.2 s"),
     ]
 
 
@@ -141,7 +142,7 @@ def test_what_comes_back_at_once_is_the_same_trouble(
         log.trouble("b:1", "closed")
         log.over("b:1", "responds again")
         now.now += 1
-    assert [level for level, _ in said(caplog)] == ["WARNING", "INFO", "WARNING", "INFO"]
+    assert [level for level, _ in said(caplog)] == ["WARNING"] * 4
     now.now += 5
     log.trouble("b:1", "closed")
     assert said(caplog)[-1] == ("WARNING", "b:1: closed")
@@ -229,7 +230,7 @@ async def test_a_broker_that_refuses_is_logged(
         rule.remove()
         await producer.flush()
     level, line = said(caplog)[-1]
-    assert level == "INFO"
+    assert level == "WARNING"
     assert line.startswith("topic 'orders': messages are acknowledged again, after 18")
 
 
@@ -426,8 +427,39 @@ async def test_the_true_reason_of_an_outage_is_told(
         " has expired; the broker's certificate has expired: renew it (for 2"
     )
     assert lines[1][1].endswith("s now; 1 messages wait)")
-    assert [level for level, _ in lines] == ["WARNING"] * 3 + ["INFO"]
+    assert [level for level, _ in lines] == ["WARNING"] * 4
     assert lines[-1][1].startswith("responds again, after 9")
+
+
+@pytest.mark.parametrize("acks", ["all", 1, 0])
+async def test_an_outage_of_ten_minutes(
+    acks: Literal[0, 1, "all"], autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How it begins, each minute for how long it has lasted and how much waits, and for how long it was."""
+    broker = MemoryBroker()
+    async with open_memory_producer(broker, acks=acks, delivery_threshold=1) as producer:
+        await producer.send_and_wait("t", b"x")
+        began = trio.current_time()
+        broker.stop_listening()
+        broker.disconnect_all()
+        for _ in range(600):
+            producer.send_nowait("t", b"y")
+            await trio.sleep_until(began := began + 1)
+        broker.start_listening()
+        await producer.flush()
+        await trio.sleep(60)
+    refused = rf"memory:9092: connecting: \[Errno {errno.ECONNREFUSED}\] Connection refused: memory:9092"
+    patterns = ["memory:9092: the broker closed the connection", refused]
+    patterns += [rf"{refused} \(for \d+ s now; \d+ messages wait\)"] * 9
+    patterns += [r"memory:9092: responds again, after 60\d s"]
+    lines = said(caplog)
+    assert [level for level, _ in lines] == ["WARNING"] * len(patterns)
+    assert all(re.fullmatch(pattern, line) for pattern, (_, line) in zip(patterns, lines, strict=True)), lines
+    reminders = [re.findall(r"\d+ (?=s now|messages)", line) for _, line in lines[2:-1]]
+    for minute, (age, waiting) in enumerate(reminders, 1):
+        assert 60 * minute <= int(age) < 60 * minute + 2 * minute
+        assert abs(int(waiting) - int(age)) <= 3  # a message each second
+    assert len(caplog.records) < 3 * 600  # at DEBUG: each attempt to connect
 
 
 async def test_the_error_names_what_is_final(

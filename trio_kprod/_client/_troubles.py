@@ -1,8 +1,9 @@
 """What is wrong just now, and how often it is logged.
 
 Each trouble has a subject, such as a broker or a topic, and a reason, which may change. A reason is a WARNING
-when it is new and once a minute for as long as it goes on, else DEBUG. The end is an INFO. What comes back
-within seconds is the same trouble: some brokers respond and close, each time.
+when it is new and once a minute for as long as it goes on, else DEBUG. The end of what was told at WARNING is
+one, too: who reads no more than those shall see it. What comes back within seconds is the same trouble: some
+brokers respond and close, each time.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class TroubleLog:
         trouble.ended = self._clock()
         if trouble.was_told and how:
             trouble.was_told = False
-            self._logger.info("%s: %s, after %s", subject, how, _span(trouble.ended - trouble.since))
+            self._logger.warning("%s: %s, after %s", subject, how, _span(trouble.ended - trouble.since))
 
     def _begin(self, subject: str, now: float) -> _Trouble:
         if len(self._troubles) >= _MOST_SUBJECTS:
