@@ -829,7 +829,7 @@ async def test_request_without_answer_has_its_time_to_be_written(
         request = large()
         request.acks = 0
         exchange = client.ask(request, timeout=7)
-        assert await client.loss() == "no room to write Produce within 7 s"
+        assert await client.loss() == "no room to write Produce within 28 s"
         assert isinstance(client.lost, NoResponse)
         assert client.connection.unanswered() == [exchange]
         assert exchange.write_started

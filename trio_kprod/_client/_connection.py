@@ -19,7 +19,7 @@ from ._handshake import Handshake, SetupFailed as SetupFailed
 from ._reasons import CLOSED, STREAM_ERRORS, is_mute, losing, reason
 from ._sasl import AuthenticationFailed
 from ._transport import RECEIVE_SIZE, Fence, Network
-from ._writer import InFlight, Writer
+from ._writer import InFlight, Writer, patience
 
 if TYPE_CHECKING:
     from .._settings import Settings
@@ -261,7 +261,7 @@ class Connection:
             late = [one for one in in_flight.exchanges if one.deadline <= trio.current_time()]
             if late:
                 what = "no response to" if late[0].expects_response else "no room to write"
-                raise NoResponse(f"{what} {late[0].name} within {late[0].timeout:g} s")
+                raise NoResponse(f"{what} {late[0].name} within {patience(late[0]):g} s")
             if self._is_unused() and trio.current_time() >= in_flight.patient_until():
                 return
 

@@ -21,6 +21,11 @@ from ._exchange import Exchange
 from ._reasons import losing
 from ._transport import Fence, FencedStream
 
+#: A request that gets no response may take this many times as long as others to be written. A broker that
+#: throttles reads nothing for a while (KIP-219), and cannot say so where it says nothing. A connection that
+#: ends meanwhile keeps what it has taken, so what goes over the next one comes before that.
+PATIENCE_WITHOUT_RESPONSE = 4
+
 
 class InFlight:
     """The requests in flight on one connection, and for how long its reader may hear nothing.
@@ -54,7 +59,7 @@ class InFlight:
 
     def begin(self, exchange: Exchange) -> None:
         """Its write starts."""
-        exchange.deadline = self.use() + exchange.timeout
+        exchange.deadline = self.use() + patience(exchange)
         self.exchanges.append(exchange)
 
     def watch(self, exchange: Exchange) -> None:
@@ -107,6 +112,11 @@ class InFlight:
         while self.exchanges:
             self._drained = trio.Event()
             await self._drained.wait()
+
+
+def patience(exchange: Exchange) -> float:
+    """How long a request may take, in seconds."""
+    return exchange.timeout * (1 if exchange.expects_response else PATIENCE_WITHOUT_RESPONSE)
 
 
 class Writer:
