@@ -13,7 +13,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import CodeType, FrameType
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ import trio
 import trio_kprod
 from trio_kprod._client._host import run_loop
 from trio_kprod.testing import Broker, open_broker
+
+if sys.platform != "win32":
+    import resource
 
 #: Says nothing: whoever collects what is logged, as pytest does, holds errors with all that they lead to.
 SILENT = logging.getLogger("trio_kprod.cycles")
@@ -87,6 +90,17 @@ def descriptors() -> tuple[str, ...]:
         except FileNotFoundError:  # that of the listing itself
             continue
     return tuple(sorted(kinds))
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """What is open stays so; what is closed cannot be opened again. (Not on Windows.)"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _is_ours(one: object) -> bool:

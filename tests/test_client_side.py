@@ -22,16 +22,18 @@ import pytest
 import trio
 
 import trio_kprod._intake
+from tests.cycles import no_more_descriptors
 from tests.kafka.cluster import Record
 from tests.kafka.helpers import until
 from tests.kafka.history import History
 from tests.modes import OpenProducer
-from trio_kprod.testing import Broker, Proxy, open_broker, open_proxy
+from tests.scripted_cluster import ScriptedCluster, open_on
+from trio_kprod.testing import Broker, MemoryBroker, Proxy, open_broker, open_proxy
 
 ROOT = Path(__file__).parent.parent
 
 #: Seconds that no program needs.
-PATIENCE = 300
+PATIENCE = 100
 
 #: How many producers are many.
 COUNT = int(os.environ.get("PRODUCERS", "100"))
@@ -87,7 +89,7 @@ def running(name: str, *arguments: str) -> Iterator[Program]:
         program.kill()
 
 
-def tell(history: History, broker: Broker, recovered: float, left: float) -> None:
+def tell(history: History, broker: Broker | MemoryBroker, recovered: float, left: float) -> None:
     """Check what is in the log, and print the figures."""
     log = [
         Record(one.partition, one.offset, one.key, one.value, [], one.timestamp_ms)
@@ -140,6 +142,64 @@ def test_a_process_that_gets_little_of_the_processor(place: str) -> None:
             time.sleep(0.001)
         printed = program.end()
     assert "lost 0, untold 0, duplicates 0, out of order 0" in printed
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Brokers that tell a wrong address
+
+
+@contextmanager
+def nobody_listens() -> Iterator[tuple[str, int]]:
+    """An address that is taken, and where connections are refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()
+
+
+async def test_a_broker_advertises_an_address_where_nobody_is(
+    open_producer: OpenProducer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log and the error name that address, and say whose setting it is."""
+    history = History("a wrong advertised listener")
+    with nobody_listens() as address:
+        async with open_broker(advertised=address) as broker:
+            servers = "{}:{}".format(*broker.address)
+            with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+                async with open_producer(servers, shutdown_timeout=0.5) as producer:
+                    await history.send(producer, "t", b"key")
+                    leaves_at = trio.current_time()
+            history.undelivered(caught.value.undelivered)
+            tell(history, broker, 0, trio.current_time() - leaves_at)
+    (told,) = caught.value.undelivered
+    assert not told.maybe_written
+    hint = "the cluster advertises this address (advertised.listeners): clients must be able to reach it"
+    for text in (str(caught.value), str(told.cause), caplog.text):
+        assert "{}:{}".format(*address) in text
+        assert hint in text
+
+
+async def test_one_of_two_brokers_advertises_a_wrong_address(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other one gets its messages at once, and those of this one wait until it can be reached."""
+    cluster = ScriptedCluster()
+    node = cluster.nodes[2]
+    right, node.address, node.listening = node.address, ("nowhere", 9092), False
+    history = History("one of two advertises a wrong address")
+    async with open_on(cluster, bootstrap=[1], on_undelivered=history.note) as producer:
+        for number in range(20):
+            await history.send(producer, "t", partition=number % 2)
+        producer.deliver_nowait()
+        await cluster.store.records_arrived("t", 10)
+        await trio.sleep(30)
+        assert producer.statistics().delivered == 10
+        assert "nowhere:9092: connecting: " in caplog.text
+        assert "(advertised.listeners)" in caplog.text
+        node.address, node.listening = right, True
+        mended_at = trio.current_time()
+        await producer.flush()
+        recovered, leaves_at = trio.current_time() - mended_at, trio.current_time()
+    tell(history, cluster.store, recovered, trio.current_time() - leaves_at)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -243,7 +303,37 @@ async def test_a_wall_clock_that_is_set_back_and_forth(
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Many
+# Descriptors, threads, memory
+
+
+@in_both
+def test_no_descriptor_is_left_for_a_connection(place: str) -> None:
+    """The log, instruments and errors name it, attempts keep their pace, and in the end all is delivered."""
+    with open_broker() as broker, running("few_descriptors", broker.bootstrap_servers, place) as program:
+        assert program.says() == "full\n"
+        broker.disconnect_all()
+        printed = program.end()
+    assert "lost 0, untold 0, duplicates 0, out of order 0" in printed
+
+
+async def test_no_descriptor_is_left_for_the_loop_of_a_client() -> None:
+    """That is no bug of ours, and not told as one."""
+    with (
+        no_more_descriptors(),
+        pytest.raises(trio_kprod.ConnectFailed, match=r"cannot start .*Too many open"),
+    ):
+        async with trio_kprod.open_producer("127.0.0.1:9092"):
+            pytest.fail("must not be entered")
+
+
+async def test_no_thread_is_left_for_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", start)
+    with pytest.raises(trio_kprod.ConnectFailed, match=r"cannot start .*can't start new thread"):
+        async with trio_kprod.open_producer("127.0.0.1:9092"):
+            pytest.fail("must not be entered")
 
 
 @in_both

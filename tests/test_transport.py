@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.cycles import no_more_descriptors
 from tests.scripted_peer import settings
 from trio_kprod._client._transport import Fence, Fenced, FencedStream, TcpNetwork
 
@@ -360,6 +361,23 @@ async def test_unknown_host() -> None:
     with pytest.raises(OSError, match="Name or service not known") as caught:
         await tcp().open_stream("nowhere.invalid", 9092)
     assert caught.value.errno == socket.EAI_NONAME
+
+
+async def test_a_look_up_without_a_descriptor() -> None:
+    """It says that something is busy, and would be taken for a fault of the name server."""
+
+    class Resolver(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *_: Any, **__: Any) -> list[Any]:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+        async def getnameinfo(self, *_: Any) -> tuple[str, str]:
+            raise AssertionError("not used")
+
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    with pytest.raises(OSError, match="busy"):
+        await tcp().open_stream("somewhere.invalid", 9092)
+    with no_more_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        await tcp().open_stream("somewhere.invalid", 9092)
 
 
 @contextmanager

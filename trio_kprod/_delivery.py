@@ -257,12 +257,16 @@ class Delivery:
             self._throttled_time += report.pause
             self.instruments.tell("throttled", broker=report.broker, duration=report.pause)
         elif isinstance(report, Opened):
-            self.open_error = report.error
-            self.opened.set()
+            self.opening_ended(report.error)
         else:
             topic = self._topics.get(report.topic)
             if topic is not None:
                 self._read_about(topic, report)
+
+    def opening_ended(self, error: BaseException | None) -> None:
+        """The client has connected, or failed to."""
+        self.open_error = error
+        self.opened.set()
 
     def _read_about(self, topic: TopicAccount, report: PartitionCount | Stalled | Recovered) -> None:
         if isinstance(report, Stalled):

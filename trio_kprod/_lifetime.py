@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._errors import DeliveryFailed, ProducerCrashed
+from ._errors import ConnectFailed, DeliveryFailed, ProducerCrashed
 
 if TYPE_CHECKING:
     from ._client import Client, Host
@@ -130,6 +130,8 @@ class Lifetime:
     async def _run_client(self) -> None:
         try:
             await self._host.run(self._client.main)
+        except ConnectFailed as error:
+            self._delivery.opening_ended(error)
         finally:
             self._client_done.set()
         self._delivery.turn()  # it may have said why it ended

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._errors import ConnectionLost, NoResponse
-from ._diagnosis import Diagnosis
+from ._diagnosis import of_no_way
 from ._exchange import ApiExchange, Exchange, Frames, decode
-from ._handshake import Handshake, SetupFailed as SetupFailed
-from ._reasons import CLOSED, STREAM_ERRORS, is_mute, losing, reason
+from ._handshake import CONNECTING, Handshake, SetupFailed as SetupFailed
+from ._reasons import CLOSED, STREAM_ERRORS, is_mute, losing, reason, tls_error
 from ._sasl import AuthenticationFailed
 from ._transport import RECEIVE_SIZE, Fence, Network
 from ._writer import InFlight, Writer, patience
@@ -63,6 +63,7 @@ class Connection:
         provider_limiter (trio.CapacityLimiter | None): bounds the threads in which token providers run.
         on_throttle: called with the seconds by which a throttle of the broker makes the present pause longer.
         may_guess: whether nothing is known yet of what this address speaks, so that errors may guess.
+        if_unreachable: what to do if there is no way to this address.
 
     Attributes:
         served_for (float): after `serve`, how many seconds the connection served: from its opening to
@@ -82,6 +83,7 @@ class Connection:
         provider_limiter: trio.CapacityLimiter | None = None,
         on_throttle: Callable[[float], object] | None = None,
         may_guess: Callable[[], bool] = lambda: True,
+        if_unreachable: str = "",
     ) -> None:
         self.address = address
         self.node_id = node_id
@@ -93,6 +95,7 @@ class Connection:
         self._in_flight = InFlight(on_throttle)
         self._writer = Writer(fence, settings.client_id, self._in_flight)
         self._may_guess = may_guess
+        self._if_unreachable = if_unreachable
         self._nonsense = b""  # what came and is not Kafka's protocol
         self._stream: trio.abc.Stream | None = None
         self._frames = Frames(min(_SETUP_MAX_BYTES, settings.receive_message_max_bytes))
@@ -122,10 +125,18 @@ class Connection:
             try:
                 await self._open()
             except (OSError, *STREAM_ERRORS, AuthenticationFailed) as error:
-                may_guess = self._may_guess()
-                raise self._handshake.failure(error, self._nonsense, may_guess=may_guess) from error
+                raise self._failure(error) from error
         if scope.cancelled_caught:
-            raise SetupFailed(self.doing, Diagnosis(f"not finished within {timeout:g} s"))
+            raise self._failed(None, f"not finished within {timeout:g} s")
+
+    def _failure(self, error: Exception) -> SetupFailed:
+        if isinstance(error, OSError) and self.doing == CONNECTING and tls_error(error) is None:
+            return self._failed(error, reason(error))
+        return self._handshake.failure(error, self._nonsense, may_guess=self._may_guess())
+
+    def _failed(self, error: OSError | None, words: str) -> SetupFailed:
+        advice = self._if_unreachable if self.doing == CONNECTING and self._may_guess() else ""
+        return SetupFailed(self.doing, of_no_way(error, words, advice))
 
     async def _open(self) -> None:
         transport = self._stream = await self._network.open_stream(*self.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ _NO_KAFKA = "is this the port of a Kafka listener?"
 _UNKNOWN_AUTHORITY = (
     "give the authority that signed the broker's certificate: ssl_cafile, or within your own ssl_context"
 )
+_OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+#: Of an address that we only know from the cluster itself.
+ADVERTISED = "the cluster advertises this address (advertised.listeners): clients must be able to reach it"
 
 #: OpenSSL's X509_V_ERR_... that have an advice of their own; most others mean an authority we do not know.
 _OF_THEIR_CERTIFICATE = {
@@ -67,6 +72,12 @@ class Diagnosis(NamedTuple):
     advice: str = ""
     fatal: bool = False
     lasting: bool = False
+
+
+def of_no_way(error: OSError | None, words: str, advice: str) -> Diagnosis:
+    """What it means that an address cannot be reached; None stands for no error in all the time there was."""
+    own = error is not None and error.errno in _OWN_LIMITS  # which says nothing of the address
+    return Diagnosis(words, "" if own else advice)
 
 
 def of_tls(error: ssl.SSLError, protocol: str, our_certificate: str | None) -> Diagnosis:

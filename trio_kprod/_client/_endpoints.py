@@ -13,6 +13,7 @@ import trio
 from .._core import Observed, Throttled
 from .._errors import ConnectionLost
 from ._connection import Connection, SetupFailed
+from ._diagnosis import ADVERTISED
 from ._reasons import causes
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Endpoints:
             provider_limiter=self._providers,
             on_throttle=partial(self._throttled, address),
             may_guess=partial(self._may_guess, address),
+            if_unreachable="" if address in self.settings.bootstrap_servers else ADVERTISED,
         )
 
     def _may_guess(self, address: Address) -> bool:

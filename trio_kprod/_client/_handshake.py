@@ -31,6 +31,9 @@ _BROUGHT_BY = {
     7: ("Kafka 2.1, the oldest that takes zstd", "upgrade it, or choose another compression_type"),
 }
 
+#: The step before the other side says anything.
+CONNECTING = "connecting"
+
 #: The steps in which the two sides find out whether they speak the same.
 TLS_HANDSHAKE = "TLS handshake"
 API_VERSIONS = "ApiVersions"
@@ -85,7 +88,7 @@ class Handshake:
         needs: Sequence[tuple[Any, int]],
         provider_limiter: trio.CapacityLimiter | None,
     ) -> None:
-        self.doing = "connecting"
+        self.doing = CONNECTING
         self.renew_at = inf
         self._host = host
         self._settings = settings

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import trio
 
+from .._errors import ConnectFailed
+
 
 class Host(Protocol):
     """Where a client runs, and whose time it goes by.
@@ -40,7 +42,10 @@ class Host(Protocol):
         ...
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        """Run the client, by its `main`, until it ends. Cancelled, it does not wait for that."""
+        """Run the client, by its `main`, until it ends. Cancelled, it does not wait for that.
+
+        Raises `ConnectFailed` if `main` cannot be started.
+        """
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -71,7 +76,19 @@ class ThreadHost:
             loop.run_sync_soon(function)
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        await trio.to_thread.run_sync(run_loop, main, abandon_on_cancel=True, limiter=self._worker)
+        begun = False
+
+        async def begin() -> None:
+            nonlocal begun
+            begun = True
+            await main()
+
+        try:
+            await trio.to_thread.run_sync(run_loop, begin, abandon_on_cancel=True, limiter=self._worker)
+        except (OSError, RuntimeError) as error:  # too few descriptors for a loop, or too many threads
+            if begun:
+                raise
+            raise ConnectFailed(f"cannot start a thread and a loop for the client: {error}") from error
 
     async def sleep(self, seconds: float) -> None:
         """In a thread: a mock clock in the user's loop jumps while a worker works, and would end this."""

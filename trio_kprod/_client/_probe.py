@@ -17,7 +17,7 @@ from kafka.protocol.producer import ProduceRequest
 from .._core import TopicMetadata, look_at, refusal
 from .._errors import ConnectionLost
 from ._connection import Connection, SetupFailed
-from ._diagnosis import Diagnosis
+from ._diagnosis import ADVERTISED, Diagnosis
 from ._endpoints import name_of
 from ._exchange import ApiExchange, Exchange
 from ._produce_codec import lowest_version
@@ -189,7 +189,7 @@ _ADVICE = (
 )
 
 #: Of a broker that is found by what others say of it.
-_ADVERTISED = "; the cluster advertises this address (advertised.listeners): clients must be able to reach it"
+_ADVERTISED = f"; {ADVERTISED}"
 
 
 def _advice(step: str, text: str, node: int | None) -> str:

@@ -290,7 +290,7 @@ class TcpNetwork:
         except ValueError as error:  # a label that is empty or longer than 63 characters; a null in it
             raise OSError(errno.EINVAL, f"{host!r} is not a host name: {error}") from error
         except OSError as error:
-            plain = _plain_error(error)
+            plain = _plain_error(error) or _lack_of_descriptors()
             if plain is None:
                 raise
             raise plain from error
@@ -353,6 +353,15 @@ def _plain_error(error: OSError) -> OSError | None:
     if len({leaf.errno for leaf in leaves}) == 1:
         return OSError(leaves[0].errno, "; ".join(leaf.strerror or str(leaf) for leaf in leaves))
     return ConnectionError("; ".join(map(str, leaves)))
+
+
+def _lack_of_descriptors() -> OSError | None:
+    """Why a look-up has failed, if for want of a descriptor: itself it says that a resource is busy."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error
+    return None
 
 
 def _is_interrupt(error: BaseException) -> bool:
