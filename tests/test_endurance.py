@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,14 @@ from benchmarks.endurance.rows import GOALS, Row, keep, kept, table
 from benchmarks.harness.results import DIRECTORY
 
 TINY = Scale(seconds=0.5, messages=20_000, topics=50, tasks=50, sends=10)
+STARTER = """
+import time
+from benchmarks.harness.remote import RemoteBroker
+if __name__ == "__main__":
+    broker = RemoteBroker()
+    print(broker.pid, flush=True)
+    time.sleep(3600)
+"""
 ROW = Row(
     "down", "thread", "embedded broker", {}, {CPU: 0.4, GROWN: 9.0, LINES: 3.5, "lines": 51, LOST: 0}, 1.0
 )
@@ -26,6 +37,17 @@ def test_what_holds_on_every_machine(measure: str) -> None:
     row = Row(measure, "", "", {}, figures, 0.0)
     assert row.missed(quick=True) == []
     assert {goal.figure for goal in GOALS if goal.measure == measure} <= set(figures)
+
+
+def test_a_broker_elsewhere_ends_with_the_process_that_started_it() -> None:
+    """Also where that is killed. It has a session of its own: a shell that ends would thaw what is frozen."""
+    with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        assert os.getsid(pid) == pid
+        starter.kill()
+        # It holds this end of the pipe open as long as it lives.
+        assert starter.stdout.read() == ""
 
 
 def test_a_goal_that_is_missed_is_told() -> None:

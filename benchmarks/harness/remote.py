@@ -61,13 +61,17 @@ class RemoteBroker:
 
     Args:
         **options: those of `open_broker`.
+
+    Attributes:
+        pid: of its process.
+        servers: what to give to a client.
     """
 
     def __init__(self, **options: Any) -> None:
         self._manager = _Manager(ctx=get_context("spawn"))
         self._manager.start()
         self._host: Any = self._manager.Host(**options)  # type: ignore[attr-defined]
-        self._pid, self.servers = self._host.look()
+        self.pid, self.servers = self._host.look()
 
     @property
     def topics(self) -> dict[str, int]:
@@ -95,11 +99,11 @@ class RemoteBroker:
 
     def freeze(self) -> None:
         """Freeze its process: connections stay open, and nothing answers."""
-        os.kill(self._pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on; no harm if it does."""
-        os.kill(self._pid, signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self
