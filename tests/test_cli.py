@@ -90,6 +90,8 @@ def test_lines(form: Format, line: bytes, parsed: Parsed) -> None:
         (Format(key_separator=":"), b"kv", "no ':' between key and value"),
         (Format(as_json=True), b"v", "not JSON: "),
         (Format(as_json=True), b"[1]", "not a JSON object"),
+        (Format(as_json=True), b"[" * 200_000, "nested too deeply"),
+        (Format(as_json=True), b'{"\\u001b[2Jx": 1}', r"unknown field: \\x1b\[2Jx; there are"),
         (Format(as_json=True), b'{"valeu": 1}', "unknown field: valeu; there are headers, key, "),
         (
             Format(as_json=True),

@@ -304,7 +304,7 @@ def test_every_event_of_ruby_kafka_has_its_hook() -> None:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    for one in PAGES:
+    for one in [*PAGES, PROJECT / "SECURITY.md", PROJECT / "tests/README.md"]:
         for module, name in re.findall(r"`([\w/]+\.py)::(\w+)`", one.read_text("utf-8")):
             assert name in functions_of(module), f"{one.name}: {module} has no {name}"
 

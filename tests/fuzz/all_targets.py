@@ -5,10 +5,11 @@ from __future__ import annotations
 from tests.fuzz.cores import CORES
 from tests.fuzz.decoders import DECODERS
 from tests.fuzz.loops import LOOPS
+from tests.fuzz.own_inputs import OWN_INPUTS
 from tests.fuzz.run import Tally, run_some
 from tests.fuzz.targets import Target
 
-TARGETS: list[Target] = [*DECODERS, *CORES, *LOOPS]
+TARGETS: list[Target] = [*DECODERS, *CORES, *LOOPS, *OWN_INPUTS]
 
 
 def target_named(name: str) -> Target:

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .._errors import printable
 from .._messages import Message
 
 _FIELDS = {"value", "key", "headers", "partition", "timestamp_ms"}
@@ -43,7 +44,10 @@ class Format:
 
     def parse(self, line: bytes) -> Parsed:
         """Raises `ValueError`."""
-        parsed = self._object(line) if self.as_json else self._plain(line)
+        try:
+            parsed = self._object(line) if self.as_json else self._plain(line)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if parsed.headers is None and self.headers:
             parsed = parsed._replace(headers=list(self.headers))
         if parsed.partition is None:
@@ -67,9 +71,8 @@ class Format:
             raise ValueError("not a JSON object")
         unknown = given.keys() - _FIELDS
         if unknown:
-            raise ValueError(
-                f"unknown field: {', '.join(sorted(unknown))}; there are {', '.join(sorted(_FIELDS))}"
-            )
+            names = printable(", ".join(sorted(unknown)))
+            raise ValueError(f"unknown field: {names}; there are {', '.join(sorted(_FIELDS))}")
         headers = given.get("headers")
         return Parsed(
             self._bytes("value", given.get("value")),
