@@ -14,14 +14,14 @@ from trio_kprod import settings_from
 from trio_kprod._cli._lines import Format
 from trio_kprod._settings._config import NAMED
 
-_LINES = (
+_LINES: tuple[Any, ...] = (
     *({"value": "x"}, {"value": None, "key": "k", "headers": {"h": "v"}, "partition": 0, "timestamp_ms": 1}),
     *({"value": {"a": [1, 2.5, None, True]}, "headers": [["h", "v"], ["h", None]]}, {"value": "eA=="}, [], 5),
 )
 
 _FORMATS = (Format(), Format(as_json=True), Format(as_json=True, base64=True), Format(key_separator=":"))
 
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     *(
         None,
         "",
