@@ -92,6 +92,9 @@ async def test_deleted_and_made_again_while_producing(tidy: Cluster, history: Hi
         await going_on.more()
         await trio.to_thread.run_sync(tidy.create_topic, topic, 2)
         history.excuse_loss(topic)
+        if acks == 0:
+            await until_the_log_goes_on(tidy, topic, going_on, history)
+            history.excuse_loss(topic)
         await going_on.more()
     history.check(tidy, topic, acks)
 
@@ -375,6 +378,13 @@ async def read(kafka: Cluster, topic: str) -> list[Record]:
 async def first_offset(kafka: Cluster, topic: str) -> int:
     """Of the first record that partition 0 still has; the next one's if it has none."""
     return await trio.to_thread.run_sync(kafka.first_offset, topic)
+
+
+async def until_the_log_goes_on(kafka: Cluster, topic: str, going_on: Load, history: History) -> None:
+    """Wait until it has a message that is sent from now on."""
+    now = history.sent
+    while all(number_of(one.value) <= now for one in await read(kafka, topic)):
+        await going_on.more(50)
 
 
 def delete_records(kafka: Cluster, topic: str) -> None:
