@@ -31,7 +31,7 @@ from ._waiting import Wait
 
 if TYPE_CHECKING:
     from ._instruments import Instruments
-    from ._messages import Undelivered
+    from ._messages import Message, Undelivered
     from ._settings import Settings
 
 #: Position of the message, running number of the failure, and the failure.
@@ -88,6 +88,18 @@ def _in_order(failures: list[Failure], start: int, end: int) -> list[Undelivered
 def _contains(kept: list[Failure], failure: Failure) -> bool:
     at = bisect_left(kept, failure[:2])
     return at < len(kept) and kept[at] is failure
+
+
+class _Outline:
+    """A message for the log: where it was to go, and not what it holds."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    def __repr__(self) -> str:
+        one = self.message
+        where = "" if one.partition is None else f", partition {one.partition}"
+        return f"a message of {one.size} bytes to {one.topic!r}{where}, with time stamp {one.timestamp_ms}"
 
 
 class Teller:
@@ -153,14 +165,9 @@ class Teller:
             return failure
         if not (tracked or covered) or not self._called_back(undelivered):
             self._omitted += 1
-            message = undelivered.message
             self._logger.error(
-                "not delivered, and no room to keep it for telling: a message to %r, partition %s, "
-                "with time stamp %d, of %d bytes (maybe written: %s): %s",
-                message.topic,
-                message.partition,
-                message.timestamp_ms,
-                message.size,
+                "not delivered, and no room to keep it for telling: %r (maybe written: %s): %s",
+                _Outline(undelivered.message),
                 undelivered.maybe_written,
                 undelivered.cause,
             )

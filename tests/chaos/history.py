@@ -81,7 +81,8 @@ class History(logging.Handler):
             self.problems.append(record.getMessage())
         if "no room to keep it" in record.msg:
             assert isinstance(record.args, tuple)
-            one = Undelivered(*record.args)  # type: ignore[arg-type]
+            outline, maybe_written, cause = record.args
+            one = Undelivered(outline.message, maybe_written, cause)  # type: ignore[attr-defined,arg-type]
             self.omitted[number_of(one.message.value)] = one
 
     # -- sending -------------------------------------------------------------------------------------

@@ -166,8 +166,12 @@ class _HostilePeer:
         with suppress(EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._peer.stream:
                 while True:
-                    request = await self._peer.request()
-                    await self._send(self._answer(request))
+                    try:
+                        request = await self._peer.request()
+                    except KeyError:  # a token of SASL that stands there by itself
+                        await self._send(framed(mutated(b"", self._rng)))
+                    else:
+                        await self._send(self._answer(request))
                     if self._rng.random() < 0.05:
                         break
 
