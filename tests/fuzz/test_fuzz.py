@@ -24,7 +24,7 @@ quick = settings(derandomize=True, database=None, deadline=None, suppress_health
 def test_what_is_no_response_is_refused_and_no_more(target: Target) -> None:
     """At a cost of time and memory that the size of the input bounds."""
 
-    @settings(quick, max_examples=400)
+    @settings(quick, max_examples=250)
     @given(RANDOM)
     def fuzz(rng: Random) -> None:
         measure(target, target.draw(rng))
@@ -36,7 +36,7 @@ def test_what_is_no_response_is_refused_and_no_more(target: Target) -> None:
     "target", [target for target in TARGETS if target not in DECODERS], ids=lambda target: target.name
 )
 def test_the_connection_ends_and_nothing_else(target: Target) -> None:
-    @settings(quick, max_examples=80)
+    @settings(quick, max_examples=50)
     @given(RANDOM)
     def fuzz(rng: Random) -> None:
         check(target, target.draw(rng))
