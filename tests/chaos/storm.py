@@ -97,7 +97,7 @@ class Storm:
             "metadata_max_age_ms": pick([1000, 300_000]),
             "reconnect_backoff_ms": max(1, int(pace * 50)),
             "reconnect_backoff_max_ms": max(1, int(pace * 1000)),
-            "acks": pick(["all", "all", "all", "all", 1, 0]),
+            "acks": pick(["all", 1, 0]),
             "logger": logging.Logger(f"storm {seed}"),
         }
         settings["logger"].addHandler(self.history)
