@@ -233,6 +233,7 @@ def test_what_the_handbook_quotes_is_what_is_said() -> None:
     theirs = [
         "[Errno 111] Connection refused",
         "[Errno -2] Name or service not known",
+        "Too many open files",
         "CERTIFICATE_VERIFY_FAILED",
     ]
     symptoms = [
