@@ -702,6 +702,33 @@ async def test_late_answer_ends_the_connection(autojump_clock: trio.testing.Mock
         assert_nothing_open(client)
 
 
+async def test_a_process_that_stood_still_looks_for_the_answer_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It came in time, or nearly, and nobody was there. One that has not come then is late."""
+    asked, may_answer = trio.Event(), trio.Event()
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        asked.set()
+        await may_answer.wait()
+        await peer.answer(request, metadata(request))
+        await peer.until_closed_after_anything()
+
+    async with serving(script) as client:
+        exchange = client.ask(timeout=5)
+        await asked.wait()
+        autojump_clock.jump(100)
+        may_answer.set()
+        await client.until("answer", exchange)
+        await trio.sleep(10)
+        client.ask(timeout=5)
+        await trio.testing.wait_all_tasks_blocked()
+        autojump_clock.jump(100)
+        assert await client.loss() == "no response to Metadata within 5 s"
+        assert trio.current_time() == 211
+
+
 async def test_idle_connection_is_closed(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.metadata()

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 #: How long the reader may go on after a write failed, in seconds. What it waits for has been sent already.
 LAST_WORDS = 1.0
 
+#: A wait that ends so many seconds too late was no wait: the process stood still, or its loop did. What has
+#: come meanwhile has not been looked at, so the reader does that before it calls anything late.
+_STOOD_STILL = 0.1
+
 #: The largest response while a connection is being opened. None needs a tenth of it, and its sender has not
 #: been authenticated yet.
 _SETUP_MAX_BYTES = 100_000
@@ -269,6 +273,9 @@ class Connection:
             in_flight.reading = trio.CancelScope(deadline=in_flight.patient_until())
             with in_flight.reading:
                 await self._receive()
+            if trio.current_time() > in_flight.reading.deadline + _STOOD_STILL:
+                with trio.move_on_after(LAST_WORDS):
+                    await self._receive()
             late = [one for one in in_flight.exchanges if one.deadline <= trio.current_time()]
             if late:
                 what = "no response to" if late[0].expects_response else "no room to write"
