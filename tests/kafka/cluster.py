@@ -35,6 +35,8 @@ from tests.kafka.process import Process
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tests.kafka.network import Network
+
 #: Seconds until a start, a topic or a read that has not succeeded is an error; a noisy machine is slow.
 PATIENCE = 90.0
 
@@ -175,6 +177,7 @@ class Cluster(Kafka):
         listeners: more than the plain one, by the names that `servers` knows them by.
         data: where nodes keep their topics, by their number; others keep them with the rest of their files.
         java_options: those of the Java machines.
+        network: what stands between the nodes, and between them and clients; None for nothing.
         **settings: Kafka's settings, with ``_`` for its ``.``, or with its own names.
 
     Raises:
@@ -189,6 +192,7 @@ class Cluster(Kafka):
         listeners: Mapping[str, Listener] = MappingProxyType({}),
         data: Mapping[int, Path] = MappingProxyType({}),
         java_options: Sequence[str] = QUICK_START,
+        network: Network | None = None,
         **settings: str,
     ) -> None:
         self._jars = kafka_jars(version)
@@ -197,9 +201,11 @@ class Cluster(Kafka):
         atexit.register(self.stop)
         self._listeners = {"PLAINTEXT": Listener(), **listeners}
         self._zookeeper = self._make_zookeeper() if _needs_zookeeper(version) else None
-        ports = free_ports([*self._listeners, CONTROLLER], nodes)
+        own = free_ports([*self._listeners, CONTROLLER], nodes)
+        ports = [network.before(number, each) for number, each in enumerate(own, 1)] if network else own
         self.nodes = [
-            self._make(number, ports, data.get(number), dotted(settings)) for number in range(1, nodes + 1)
+            self._make(number, each, ports, data.get(number), dotted(settings))
+            for number, each in enumerate(own, 1)
         ]
         super().__init__(self.servers("PLAINTEXT"))
         self._start_all()
@@ -277,11 +283,16 @@ class Cluster(Kafka):
         return ZooKeeper(java, port)
 
     def _make(
-        self, number: int, ports: list[dict[str, int]], data: Path | None, settings: dict[str, str]
+        self,
+        number: int,
+        own_ports: dict[str, int],
+        ports: list[dict[str, int]],
+        data: Path | None,
+        settings: dict[str, str],
     ) -> Node:
         java = self._java(str(number))
         data = data or java.directory / "data"
-        return Node(java, data, number, self._listeners, ports, self._zookeeper, settings)
+        return Node(java, data, number, self._listeners, own_ports, ports, self._zookeeper, settings)
 
     def _java(self, name: str) -> Java:
         directory = self._directory / name

@@ -93,14 +93,22 @@ def dotted(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def listener_settings(
-    listeners: Mapping[str, Listener], ports: Mapping[str, int], hidden: str | None
+    listeners: Mapping[str, Listener],
+    own_ports: Mapping[str, int],
+    ports: Mapping[str, int],
+    hidden: str | None,
 ) -> dict[str, str]:
-    """A node's settings for `listeners`, and for a plain one named `hidden` that clients are not told of."""
+    """A node's settings for `listeners`, and for a plain one named `hidden` that clients are not told of.
+
+    It listens on `own_ports`; others reach it on `ports`. Only where these differ, other nodes are told of
+    the hidden one, which Kafka allows from 3.9 on (KIP-853).
+    """
     protocols = {name: listener.protocol for name, listener in listeners.items()}
     inside = {hidden: "PLAINTEXT"} if hidden else {}
+    told = any(ports[name] != own_ports[name] for name in inside)
     return {
-        "listeners": _urls([*listeners, *inside], ports),
-        "advertised.listeners": _urls(listeners, ports),
+        "listeners": _urls([*listeners, *inside], own_ports),
+        "advertised.listeners": _urls([*listeners, *(inside if told else ())], ports),
         "listener.security.protocol.map": ",".join(
             f"{name}:{protocol}" for name, protocol in {**protocols, **inside}.items()
         ),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import trio
 
 import trio_kprod
+from tests.kafka.admin import lead
 from tests.kafka.cluster import PATIENCE, Cluster
+from tests.kafka.helpers import until
 from tests.kafka.history import History, MayBe, Verdict
 
 Acks = Literal[0, 1, "all"]
+_Excuses = Mapping[Acks, Collection[MayBe]]
 
 #: Partitions of each topic.
 PARTITIONS = 6
@@ -23,7 +26,13 @@ MARGIN = 1.0
 
 #: What may happen while leaders change. With 1, what only the old leader had is gone, and what was written
 #: but not answered is written again. With 0, it may overtake what still is on its way to the old leader.
-_MAY_BE: dict[Acks, Collection[MayBe]] = {"all": (), 1: ("lost", "duplicates"), 0: ("lost", "out_of_order")}
+_MAY_BE: _Excuses = {"all": (), 1: ("lost", "duplicates"), 0: ("lost", "out_of_order")}
+#: And while no leader changes: with 0, what had been written to a connection that ends is gone.
+_WITH_SAME_LEADERS: _Excuses = {
+    "all": (),
+    1: ("duplicates",),
+    0: ("lost", "out_of_order"),
+}
 
 
 class Stream:
@@ -34,24 +43,31 @@ class Stream:
         topic (str): its name.
         name (str): the scenario's, for what is printed.
         acks: the producer's.
-        servers (str): the producer's bootstrap servers.
+        may_be: what may have happened to its messages.
         **settings: more of the producer's.
     """
 
     def __init__(
-        self, kafka: Cluster, topic: str, name: str, acks: Acks, servers: str, **settings: Any
+        self,
+        kafka: Cluster,
+        topic: str,
+        name: str,
+        acks: Acks,
+        may_be: Collection[MayBe],
+        **settings: Any,
     ) -> None:
         self.topic = topic
         self._kafka = kafka
         self._name = name
         self._acks: Acks = acks
+        self._may_be = may_be
         self._history = History(name)
         self._recovered: list[float] = []
         self._left = 0.0
         self._end = trio.Event()
         self._producer: trio_kprod.Producer
         self._scope = trio_kprod.open_producer(
-            servers, acks=acks, delivery_interval=0.01, on_undelivered=self._history.note, **settings
+            acks=acks, delivery_interval=0.01, on_undelivered=self._history.note, **settings
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -81,13 +97,18 @@ class Stream:
         await self.gets_through()
         self._recovered.append(trio.current_time() - since)
 
+    @property
+    def oldest_age(self) -> float:
+        """How many seconds the oldest message that has no outcome has waited."""
+        return self._producer.statistics().oldest_age or 0.0
+
     def end(self) -> None:
         """Send no more."""
         self._end.set()
 
     def check(self) -> Verdict:
         """What the history says, and that the producer was left in time."""
-        verdict = self._history.check(self._kafka, self.topic, self._acks, _MAY_BE[self._acks])
+        verdict = self._history.check(self._kafka, self.topic, self._acks, self._may_be)
         recovered = " ".join(f"{seconds:.1f}" for seconds in self._recovered)
         print(f"{self._name}, acks={self._acks}: recovered after {recovered} s, left in {self._left:.1f} s")
         assert self._left <= PATIENCE + MARGIN
@@ -115,6 +136,11 @@ class Load:
             for stream in self._streams:
                 nursery.start_soon(stream.gets_through)
 
+    async def is_stuck(self) -> None:
+        """Wait until the oldest message with ``acks="all"`` has waited for three seconds."""
+        stream = next(iter(self._streams))
+        await until(lambda: stream.oldest_age > 3)
+
     async def recovers(self, since: float | None = None) -> None:
         """Wait until every stream gets through to every partition again; it was harmed now, or at `since`."""
         start = trio.current_time() if since is None else since
@@ -125,22 +151,32 @@ class Load:
 
 @asynccontextmanager
 async def under_load(
-    kafka: Cluster, name: str, *, servers: str | None = None, **settings: Any
+    kafka: Cluster,
+    name: str,
+    *,
+    listener: str = "PLAINTEXT",
+    order: Sequence[int] = (),
+    same_leaders: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[Load]:
     """A block in which producers send, with `acks` of "all", 1 and 0; afterwards all histories are checked.
 
     Args:
         kafka: three nodes; when the block ends, whatever harmed them must be over.
         name (str): the scenario's.
-        servers (str | None): the producers' bootstrap servers; None for those of `kafka`.
+        listener (str): what the producers connect to.
+        order: the nodes that have the replicas, the first of which leads all; spread if it is empty.
+        same_leaders (bool): whether all leaders keep their leaderships.
         **settings: more of the producers'.
     """
-    settings = {"shutdown_timeout": PATIENCE, **settings}
-    every: tuple[Acks, ...] = ("all", 1, 0)
-    topics = [await trio.to_thread.run_sync(_new_topic, kafka) for _ in every]
+    settings = {"bootstrap_servers": kafka.servers(listener), "shutdown_timeout": PATIENCE, **settings}
+    may_be = _WITH_SAME_LEADERS if same_leaders else _MAY_BE
+    topics = [await trio.to_thread.run_sync(_new_topic, kafka) for _ in may_be]
+    if order:
+        await trio.to_thread.run_sync(lead, kafka, topics, order)
     streams = [
-        Stream(kafka, topic, name, acks, servers or kafka.bootstrap_servers, **settings)
-        for topic, acks in zip(topics, every, strict=True)
+        Stream(kafka, topic, name, acks, may_be[acks], **settings)
+        for topic, acks in zip(topics, may_be, strict=True)
     ]
     async with trio.open_nursery() as nursery:
         for stream in streams:

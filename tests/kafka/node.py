@@ -65,7 +65,8 @@ class Node(Process):
         data (Path): the directory of its topics.
         number (int): its id, from 1.
         listeners: what it listens on, by name.
-        ports: the ports of all nodes, in the order of their ids, by the listener's name.
+        own_ports: where it listens, by the listener's name.
+        ports: where others reach each node, in the order of their ids, by the listener's name.
         zookeeper: that of an old Kafka; None for one that needs none.
         settings: more of Kafka's own settings; they come last and win.
     """
@@ -76,6 +77,7 @@ class Node(Process):
         data: Path,
         number: int,
         listeners: Mapping[str, Listener],
+        own_ports: Mapping[str, int],
         ports: Sequence[Mapping[str, int]],
         zookeeper: ZooKeeper | None,
         settings: Mapping[str, str],
@@ -93,7 +95,7 @@ class Node(Process):
                 if zookeeper is None
                 else _registered(number, zookeeper)
             ),
-            **listener_settings(listeners, self.ports, hidden=None if zookeeper else CONTROLLER),
+            **listener_settings(listeners, own_ports, self.ports, hidden=None if zookeeper else CONTROLLER),
             **_small_cluster(data),
             **settings,
         }

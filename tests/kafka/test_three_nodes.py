@@ -16,23 +16,36 @@ import trio
 from tests.kafka.admin import lead
 from tests.kafka.cluster import Cluster
 from tests.kafka.conftest import own
+from tests.kafka.listeners import Listener
 from tests.kafka.load import Load, under_load
+from tests.kafka.network import CLIENTS, INSIDE, THROUGH_NETWORK, Network
 
 KILLS = int(os.environ.get("KAFKA_KILLS", "2"))
+#: Less than a node that does not answer is taken to live.
+REQUEST_TIMEOUT_MS = 1_000
 
 in_thread = trio.to_thread.run_sync
 
 
 @pytest.fixture(scope="module")
-def started_nodes() -> Iterator[Cluster]:
+def network() -> Iterator[Network]:
+    """What stands between the nodes, and between them and clients that come to the listener `CLIENTS`."""
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def started_nodes(network: Network) -> Iterator[Cluster]:
     """Three nodes of this file's own."""
-    yield from own(3)
+    listeners = {INSIDE: Listener(), CLIENTS: Listener()}
+    yield from own(3, listeners=listeners, network=network, **THROUGH_NETWORK)
 
 
 @pytest.fixture
-def three_nodes(started_nodes: Cluster) -> Iterator[Cluster]:
+def three_nodes(started_nodes: Cluster, network: Network) -> Iterator[Cluster]:
     """Three nodes that a test may harm; they are well again before the next one."""
     yield started_nodes
+    network.heal()
     started_nodes.restore()
 
 
@@ -82,15 +95,62 @@ async def test_preferred_leaders_are_elected(three_nodes: Cluster) -> None:
             await load.recovers(since)
 
 
-@pytest.mark.parametrize("role", ["leader", "follower"])
-async def test_a_node_frozen_beyond_the_request_timeout(three_nodes: Cluster, role: str) -> None:
+async def test_a_leader_frozen_beyond_the_request_timeout(three_nodes: Cluster) -> None:
     """It thaws when the others have gone on without it, and does not know that at once."""
-    frozen = 1
-    async with under_load(three_nodes, f"{role} frozen", request_timeout_ms=1_000) as load:
-        await in_thread(lead, three_nodes, load.topics, [1, 2, 3] if role == "leader" else [2, 3, 1])
-        await load.gets_through()
-        three_nodes.pause(frozen)
+    async with under_load(
+        three_nodes, "leader frozen", order=[1, 2, 3], request_timeout_ms=REQUEST_TIMEOUT_MS
+    ) as load:
+        three_nodes.pause(1)
         await load.recovers()
-        three_nodes.resume(frozen)
+        three_nodes.resume(1)
         await all_well(three_nodes, load)
         await load.gets_through()
+
+
+async def test_a_follower_frozen_beyond_the_request_timeout(three_nodes: Cluster) -> None:
+    """Leaders wait for it with ``acks="all"``, until the controller takes it for dead."""
+    async with under_load(
+        three_nodes,
+        "follower frozen",
+        order=[2, 3, 1],
+        same_leaders=True,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+    ) as load:
+        three_nodes.pause(1)
+        await load.recovers()
+        three_nodes.resume(1)
+        await all_well(three_nodes, load)
+        await load.gets_through()
+
+
+async def test_a_leader_cut_off_from_the_other_nodes(three_nodes: Cluster, network: Network) -> None:
+    """Clients still reach it, and it still takes itself for the leader, while the others have another."""
+    async with under_load(
+        three_nodes,
+        "cut off from nodes",
+        listener=CLIENTS,
+        order=[1, 2, 3],
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+    ) as load:
+        await in_thread(network.isolate, 1)
+        await load.recovers()
+        await in_thread(network.heal)
+        await all_well(three_nodes, load)
+        await load.gets_through()
+
+
+async def test_a_leader_cut_off_from_clients(three_nodes: Cluster, network: Network) -> None:
+    """The other nodes still reach it, so nobody takes over: its partitions wait, until it is back."""
+    async with under_load(
+        three_nodes,
+        "cut off from clients",
+        listener=CLIENTS,
+        order=[1, 2, 3],
+        same_leaders=True,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+    ) as load:
+        await in_thread(network.hide, 1)
+        await load.is_stuck()
+        since = trio.current_time()
+        await in_thread(network.heal)
+        await load.recovers(since)
