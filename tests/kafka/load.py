@@ -20,7 +20,7 @@ _Excuses = Mapping[Acks, Collection[MayBe]]
 #: Partitions of each topic.
 PARTITIONS = 6
 #: What each producer sends: so many messages, and then nothing for so many seconds.
-BURST, PAUSE = 10, 0.01
+BURST, PAUSE = 10, 0.02
 #: Seconds that leaving may take longer than `shutdown_timeout` (docs/design.md).
 MARGIN = 1.0
 
@@ -30,7 +30,7 @@ _MAY_BE: _Excuses = {"all": (), 1: ("lost", "duplicates"), 0: ("lost", "out_of_o
 #: And while no leader changes: with 0, what had been written to a connection that ends is gone.
 _WITH_SAME_LEADERS: _Excuses = {
     "all": (),
-    1: ("duplicates",),
+    1: ["duplicates"],
     0: ("lost", "out_of_order"),
 }
 
