@@ -64,7 +64,7 @@ def test_bad_records_are_told_in_their_order() -> None:
 def test_what_was_perhaps_written_once_is_refused_as_a_whole_even_sealed_anew() -> None:
     bench = Bench().started()
     bench.submit("ab")
-    bench.answer(7)
+    bench.answer(-1)
     bench.pass_time(0.2)
     bench.answer(45)
     bench.learn(metadata())
@@ -104,12 +104,12 @@ def test_out_of_order_behind_a_gap_asks_nobody() -> None:
 def test_what_was_delivered_at_the_second_attempt_leaves_no_doubt() -> None:
     bench = Bench().started()
     bench.submit("ab")
-    bench.answer(7)
+    bench.answer(-1)
     bench.pass_time(0.2)
     bench.answer(0, 1)
     bench.settled.clear()
     bench.submit("cd")
-    bench.answer(7)
+    bench.answer(-1)
     bench.pass_time(0.5)
     bench.answer(45)
     bench.learn(metadata())
@@ -127,7 +127,7 @@ def test_what_was_given_up_in_an_earlier_epoch_leaves_no_doubt() -> None:
     for values, epoch in [("cd", 1), ("ef", 1)]:
         bench.submit(values, accepted_at=10.0)
         assert (bench.only().values, bench.only().epoch) == (values, epoch)
-        bench.answer(0 if values == "cd" else 7, 1)
+        bench.answer(0 if values == "cd" else -1, 1)
     bench.settled.clear()
     bench.pass_time(0.2)
     bench.answer(45)
@@ -140,7 +140,7 @@ def test_what_was_given_up_in_an_earlier_epoch_leaves_no_doubt() -> None:
 def test_what_was_sealed_anew_is_asked_about_again_before_the_next_out_of_order_is_believed() -> None:
     bench = Bench().started()
     bench.submit("ab")
-    bench.answer(7)
+    bench.answer(-1)
     bench.pass_time(0.2)
     bench.answer(45)
     bench.learn(metadata())
@@ -162,7 +162,7 @@ def test_what_is_sealed_anew_waits_for_no_metadata() -> None:
 def test_a_fenced_batch_that_is_sealed_anew_goes_on_under_a_new_id() -> None:
     bench = Bench().started()
     bench.submit("ab")
-    bench.answer(7)
+    bench.answer(-1)
     bench.pass_time(0.2)
     bench.answer(45)
     bench.learn(metadata())

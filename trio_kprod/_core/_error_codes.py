@@ -91,14 +91,16 @@ TABLE: Mapping[int, Row] = {
             14: "COORDINATOR_LOAD_IN_PROGRESS",
             15: "COORDINATOR_NOT_AVAILABLE",
             16: "NOT_COORDINATOR",
-            19: "NOT_ENOUGH_REPLICAS",
             89: "THROTTLING_QUOTA_EXCEEDED",
         },
     ),
+    # The replicas do not confirm. Perhaps this leader is cut off from them, and they have another by now.
+    **_rows(Reaction.RETRY, {19: "NOT_ENOUGH_REPLICAS"}, refresh=True),
     **_rows(
         Reaction.RETRY,
         {7: "REQUEST_TIMED_OUT", 13: "NETWORK_EXCEPTION", 20: "NOT_ENOUGH_REPLICAS_AFTER_APPEND"},
         maybe_written=True,
+        refresh=True,
     ),
     **_rows(Reaction.RETRY, {56: "KAFKA_STORAGE_ERROR"}, maybe_written=True, refresh=True),
     **_rows(Reaction.RETRY, {-1: "UNKNOWN_SERVER_ERROR"}, maybe_written=True, limit=_UNKNOWN_LIMIT),
