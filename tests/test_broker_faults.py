@@ -982,7 +982,7 @@ async def test_no_producer_id_is_told_again_when_the_cause_changes(
         await producer.flush()
         assert brokers.trouble() is None
     told_of = [re.findall(r"InitProducerId: .* \((\d+)\)", one.getMessage()) for one in caplog.records]
-    assert told_of == [["15"], ["14"]]
+    assert told_of == [["15"], ["14"], []]  # and the end
 
 
 # ---------------------------------------------------------------------------------------------------------
