@@ -251,10 +251,10 @@ class Cluster(Kafka):
         with self.admin() as admin:
             return wait_until(lambda: _controller(admin), "there is an active controller")
 
-    def wait_until_in_sync(self, topic: str) -> None:
-        """Wait until every replica of every partition is in sync."""
+    def wait_until_in_sync(self, topics: Sequence[str]) -> None:
+        """Wait until every replica of every partition of `topics` is in sync."""
         with self.admin() as admin:
-            wait_until(lambda: _in_sync(admin, topic), f"all replicas of {topic} are in sync")
+            wait_until(lambda: _in_sync(admin, topics), f"all replicas of {topics} are in sync")
 
     def wait_until_ready(self) -> None:
         """Wait until every node says that all nodes are there."""
@@ -339,8 +339,8 @@ def _controller(admin: KafkaAdminClient) -> int:
     return max(int(quorum["leader_id"]), 0)
 
 
-def _in_sync(admin: KafkaAdminClient, topic: str) -> bool:
-    described: list[dict[str, Any]] = admin.describe_topics([topic])
+def _in_sync(admin: KafkaAdminClient, topics: Sequence[str]) -> bool:
+    described: list[dict[str, Any]] = admin.describe_topics(list(topics))
     return all(
         set(one["isr_nodes"]) == set(one["replica_nodes"]) for each in described for one in each["partitions"]
     )

@@ -52,8 +52,7 @@ def three_nodes(started_nodes: Cluster, network: Network) -> Iterator[Cluster]:
 async def all_well(nodes: Cluster, load: Load) -> None:
     """Wait until every node runs and every replica is in sync."""
     await in_thread(nodes.restore)
-    for topic in load.topics:
-        await in_thread(nodes.wait_until_in_sync, topic)
+    await in_thread(nodes.wait_until_in_sync, load.topics)
 
 
 async def test_leaders_are_killed_again_and_again(three_nodes: Cluster) -> None:
