@@ -961,7 +961,7 @@ async def test_a_broker_that_gives_no_producer_id(
     assert told(caught.value) == [(b"x", False), (b"y", False)]
     warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert 9 <= len([one for one in warnings if re.search(f"^InitProducerId: {advice}", one)]) <= 11
-    assert len(warnings) <= (25 if how == "closes" else 13)
+    assert len(warnings) <= (30 if how == "closes" else 13)
 
 
 async def test_no_producer_id_is_told_again_when_the_cause_changes(
