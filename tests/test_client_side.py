@@ -135,7 +135,9 @@ def test_a_process_that_gets_little_of_the_processor(place: str) -> None:
     """A twentieth of it, in slices, while its timeouts go on."""
     with open_broker() as broker, running("steady", broker.bootstrap_servers, place) as program:
         wanted = len(broker.wait_records("t", 20, PATIENCE)) + 100
+        deadline = time.monotonic() + PATIENCE
         while len(broker.records("t")) < wanted:
+            assert time.monotonic() < deadline
             program.stop()
             time.sleep(0.02)
             program.go_on()

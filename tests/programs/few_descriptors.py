@@ -49,9 +49,9 @@ async def main(servers: str) -> None:
         await history.send(producer, "t", b"key")
         await producer.flush()
         with no_more_descriptors():
+            began = time.monotonic()
             print("full", flush=True)
             await until(lambda: attempts.ended == 2)
-            began = time.monotonic()
             await history.send(producer, "t", b"key")
             producer.deliver_nowait()
             await until(lambda: len(history.told) == 1)
