@@ -383,6 +383,24 @@ def test_with_acks_0_old_news_is_asked_about_although_nothing_waits() -> None:
     assert bench.connects[-1] == 2
 
 
+def test_with_acks_0_nothing_is_sent_to_a_broker_that_lacks_the_topic() -> None:
+    """It would close the connection, and what other topics have sent over it would be lost."""
+    bench = Bench(ready=False, idempotent=False, has_responses=False)
+    bench.submit("a", partition=0)
+    bench.learn(metadata())
+    bench.core.connected(1)
+    bench.step()
+    bench.core.sent(bench.take())
+    bench.lose(1)
+    bench.learn(MISSING)
+    bench.core.connected(1)
+    bench.submit("b", partition=0)
+    assert not bench.requests
+    bench.pass_time(1)
+    bench.learn(metadata())
+    assert bench.only().values == "b"
+
+
 def test_fewer_partitions_are_believed_when_they_are_told_for_long() -> None:
     bench = made_anew((1,))
     assert bench.outcomes() == [Outcome("b", "PartitioningFailed", False, -1)]

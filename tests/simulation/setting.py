@@ -91,6 +91,7 @@ def _rules(random: Random, acks: int) -> Rules:
     choice = random.choice
     return Rules(
         idempotent=acks == -1,
+        has_responses=acks != 0,
         batch_size=choice((161, 361, 1061)),
         max_request_size=choice((500, 10_000)),
         retry_backoff=choice((0.001, 0.01, 0.1)),

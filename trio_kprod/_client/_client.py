@@ -265,6 +265,7 @@ class Client:
         partitioner = adapt(settings.partitioner)
         return Rules(
             idempotent=settings.idempotent,
+            has_responses=settings.acks != 0,
             batch_size=settings.batch_size,
             max_request_size=settings.max_request_size,
             compression=settings.compression,

@@ -36,6 +36,7 @@ class Rules:
     """The settings the core goes by; times in seconds. See `open_producer` for their meaning."""
 
     idempotent: bool = True
+    has_responses: bool = True  # False with ``acks=0``: no broker says what became of a batch
     batch_size: int = 524_288
     max_request_size: int = 1_048_576
     compression: int = 0

@@ -325,6 +325,17 @@ class Topic:
             error = UnknownTopic(f"the cluster does not know topic {self.name!r}: {refusal(code)}")
             error.__cause__ = refusal(code)
             self.troubles.add(WHOLE_TOPIC, error)
+        if not self.shared.rules.has_responses:
+            self._wait_for_leaders()
+
+    def _wait_for_leaders(self) -> None:
+        """Send nothing until metadata names leaders again.
+
+        A broker that no longer has the topic cannot say so with ``acks=0``. It closes the connection, and
+        what other topics have sent over it is lost.
+        """
+        for partition in self.partitions:
+            partition.follow_nobody()
 
     def _tell_count(self, error: BaseException | None = None) -> None:
         if error is None or self.awaited:
