@@ -57,10 +57,13 @@ def test_it_outlives_the_thread_that_started_it(process: Process, tmp_path: Path
     def said(word: str) -> bool:
         return word in (tmp_path / "output").read_text()
 
-    thread = threading.Thread(target=process.start)
+    def start() -> None:
+        process.start()
+        until(lambda: said("runs"))  # now it is bound to whoever its parent is
+
+    thread = threading.Thread(target=start)
     thread.start()
     thread.join()
-    until(lambda: said("runs"))
     until(lambda: not Path(f"/proc/self/task/{thread.native_id}").exists())
     os.kill(process.pid, signal.SIGUSR1)  # the signal that ends it would come before this one
     until(lambda: said("lives") or not process.running)
