@@ -153,3 +153,19 @@ async def test_a_leader_cut_off_from_clients(three_nodes: Cluster, network: Netw
         since = trio.current_time()
         await in_thread(network.heal)
         await load.recovers(since)
+
+
+async def test_leaving_while_a_leader_is_cut_off_from_clients(three_nodes: Cluster, network: Network) -> None:
+    """What is left is told in time, and what is told as not written does not turn up later."""
+    async with under_load(
+        three_nodes,
+        "left while cut off",
+        listener=CLIENTS,
+        order=[1, 2, 3],
+        same_leaders=True,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+    ) as load:
+        await in_thread(network.hide, 1)
+        await load.is_stuck()
+        await load.leaves()
+        await in_thread(network.heal)
