@@ -936,6 +936,27 @@ def without_producer_ids(how: str) -> Callable[[Asked], Any]:
     return script
 
 
+async def test_a_broker_that_closes_at_large_requests(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at ``socket.request.max.bytes``: requests get smaller, which is told once, with what to look at."""
+
+    async def script(asked: Asked) -> bytes | None:
+        if asked.api == "Produce" and len(asked.frame) > 50_000:
+            raise Close
+        return None
+
+    cluster = ScriptedCluster(nodes=1)
+    cluster.nodes[1].behave_like(script)
+    sent = [b"%0500d" % number for number in range(400)]
+    async with open_on(cluster, shutdown_timeout=60) as producer:
+        for value in sent:
+            producer.send_nowait("t", value)
+    assert values(cluster.store) == sent
+    (shrunk,) = {one.getMessage() for one in caplog.records if "requests are kept to" in one.getMessage()}
+    assert "socket.request.max.bytes" in shrunk
+
+
 @pytest.mark.parametrize(
     ("how", "text"),
     [
