@@ -30,9 +30,6 @@ if sys.platform != "win32":
 SILENT = logging.getLogger("trio_kprod.cycles")
 SILENT.disabled = True
 
-#: This one and the broker's.
-THREADS = 2
-
 WARM_UP = 300
 STRETCH = 100
 GROWTH_ALLOWED = 1024 * 1024
@@ -123,6 +120,7 @@ async def cycle(broker: Broker, count: int, *, own_thread: bool, dead: bool = Fa
 
     Does not return before every thread has ended that a producer started.
     """
+    before = busy_threads()
     for _ in range(count):
         if dead:
             await _with_a_broker_that_dies(broker, own_thread)
@@ -132,7 +130,7 @@ async def cycle(broker: Broker, count: int, *, own_thread: bool, dead: bool = Fa
             ) as producer:
                 producer.send_nowait("t", b"x")
     # The broker may notice a little later than we, and a thread is told to end, but not waited for.
-    while broker.connections or busy_threads() > THREADS:
+    while broker.connections or busy_threads() > before:
         await trio.lowlevel.checkpoint()
 
 
