@@ -309,7 +309,8 @@ async def test_too_few_replicas_for_longer_than_messages_wait(
         await until(lambda: producer.statistics().delivered > delivered)
         await going_on.more()
     assert "min.insync.replicas: are all brokers up?" in caplog.text
-    assert "NOT_ENOUGH_REPLICAS" in str(history.told[-1].cause)
+    # Not in each: a machine that is slow may also give up what was sent when all was well.
+    assert any("NOT_ENOUGH_REPLICAS" in str(one.cause) for one in history.told)
     history.check(three_nodes, topic)
 
 
