@@ -82,7 +82,6 @@ def table(every: Iterable[Mapping[str, Any]]) -> Table:
     """A row for each run."""
     columns = {
         "minutes": "minutes",
-        "seed": "seed",
         "producers": "producers",
         "sent": "sent",
         "in_log": "in log",
@@ -96,6 +95,7 @@ def table(every: Iterable[Mapping[str, Any]]) -> Table:
     rows = [
         [
             f"{one['place']}, acks={one['acks']}, {one['clients']}",
+            f"{one['seed']}",
             f"{sum(one['faults'].values())}",
             *(_shown(one[name]) for name in columns),
             f"{max(one['longest silence'].values(), default=0)}",
@@ -105,4 +105,4 @@ def table(every: Iterable[Mapping[str, Any]]) -> Table:
         for one in every
     ]
     more = ("longest silence, s", "left late, s", "MiB")
-    return Table("Soaks", ["where", "faults", *columns.values(), *more], rows)
+    return Table("Soaks", ["where", "seed", "faults", *columns.values(), *more], rows)
