@@ -205,7 +205,7 @@ class History:
         value = entry[VALUE] or b""
         told = self.refusals.get(value, set())
         if code == _OUT_OF_ORDER:
-            return settled.maybe_written and self._behind_a_gap(place)
+            return settled.maybe_written and (self._behind_a_gap(place) or self._beyond_a_cut(value, place))
         if code == 31 and self.ids_refused and not settled.maybe_written:
             return True
         if code in self.topic_refusals.get(settled.topic, ()):
@@ -223,6 +223,19 @@ class History:
         doubtful = not self.setting.topic_ids or place.topic in self.doubted
         excused = place in self.gaps or doubtful
         self.excused["maybe, behind one that was given up"] += excused
+        return excused
+
+    def _beyond_a_cut(self, value: bytes, place: Place) -> bool:
+        """Whether the log lacks a predecessor, which an unclean election has cut off, and the message was in
+        requests that ended connections. Such a batch is halved, and then a part may be there by itself."""
+        cut = any(
+            topic.name == place.topic
+            and place.partition < len(topic.partitions)
+            and topic.partitions[place.partition].cut
+            for topic in self.cluster.history
+        )
+        excused = cut and self.losses[value] >= self.setting.losses[0]
+        self.excused["maybe, beyond a cut and halved"] += excused
         return excused
 
     # ---- afterwards --------------------------------------------------------------------------------------
