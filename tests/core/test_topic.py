@@ -383,6 +383,21 @@ def test_with_acks_0_old_news_is_asked_about_although_nothing_waits() -> None:
     assert bench.connects[-1] == 2
 
 
+def test_with_acks_0_a_closed_connection_is_followed_up_although_nothing_waits() -> None:
+    """What was sent counts as delivered, so nothing would ask who leads before more is lost."""
+    bench = Bench(ready=False, idempotent=False, has_responses=False)
+    bench.submit("a", partition=0)
+    bench.learn(metadata())
+    bench.core.connected(1)
+    bench.step()
+    bench.core.sent(bench.take())
+    bench.step()
+    bench.asked.clear()
+    bench.lose(1)
+    bench.step()
+    assert bench.asked
+
+
 def test_with_acks_0_nothing_is_sent_to_a_broker_that_lacks_the_topic() -> None:
     """It would close the connection, and what other topics have sent over it would be lost."""
     bench = Bench(ready=False, idempotent=False, has_responses=False)
