@@ -334,7 +334,7 @@ class ProduceCore:
         stale, self._outbox.stale_topics = self._outbox.stale_topics, {}
         wanted: list[str] = []
         for topic in stale:
-            # With acks=0 a closed connection is all that tells of another leader; nothing waits any more then.
+            # With acks=0 a closed connection is all that tells of another leader, and by then nothing waits.
             if topic.wanted or not (self._shared.rules.has_responses or topic.unresolved):
                 topic.requests.made += 1
                 wanted.append(topic.name)
