@@ -383,14 +383,20 @@ def test_with_acks_0_old_news_is_asked_about_although_nothing_waits() -> None:
     assert bench.connects[-1] == 2
 
 
-def test_with_acks_0_a_closed_connection_is_followed_up_although_nothing_waits() -> None:
-    """What was sent counts as delivered, so nothing would ask who leads before more is lost."""
+def written_without_response() -> Bench:
+    """With ``acks=0`` a message was written to the leader, and so counts as delivered."""
     bench = Bench(ready=False, idempotent=False, has_responses=False)
     bench.submit("a", partition=0)
     bench.learn(metadata())
     bench.core.connected(1)
     bench.step()
     bench.core.sent(bench.take())
+    return bench
+
+
+def test_with_acks_0_a_closed_connection_is_followed_up_although_nothing_waits() -> None:
+    """What was sent counts as delivered, so nothing would ask who leads before more is lost."""
+    bench = written_without_response()
     bench.step()
     bench.asked.clear()
     bench.lose(1)
@@ -400,12 +406,7 @@ def test_with_acks_0_a_closed_connection_is_followed_up_although_nothing_waits()
 
 def test_with_acks_0_nothing_is_sent_to_a_broker_that_lacks_the_topic() -> None:
     """It would close the connection, and what other topics have sent over it would be lost."""
-    bench = Bench(ready=False, idempotent=False, has_responses=False)
-    bench.submit("a", partition=0)
-    bench.learn(metadata())
-    bench.core.connected(1)
-    bench.step()
-    bench.core.sent(bench.take())
+    bench = written_without_response()
     bench.lose(1)
     bench.learn(MISSING)
     bench.core.connected(1)

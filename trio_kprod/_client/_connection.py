@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: How long the reader may go on after a write failed, in seconds. What it waits for has been sent already.
 LAST_WORDS = 1.0
 
-#: A wait that ends so many seconds too late was no wait: the process stood still, or its loop did. What has
+#: If a wait ends too late by this time, in seconds, the process stood still, or its loop did. What has
 #: come meanwhile has not been looked at, so the reader does that before it calls anything late.
 _STOOD_STILL = 0.1
 

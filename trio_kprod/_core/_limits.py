@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 #: connections although it is smaller is halved all the same, each batch by itself.)
 SMALLEST_LIMIT = 16_384
 
-#: A limit is forgotten after so many seconds: perhaps the network was to blame, or the broker takes more now.
+#: The client forgets a limit after this time, in seconds: the network may have been to blame, or the broker
+#: may take more by now.
 _REMEMBERED = 600.0
 
-#: With ``acks=0``, a connection that ends within so many seconds of a write was perhaps ended by it.
+#: With ``acks=0``, a write may be what ended a connection that ends within this time after it, in seconds.
 _SOON = 1.0
 
 

@@ -22,7 +22,8 @@ LOSSES_UNTIL_ALONE = 2
 #: each further loss. By the pace of reconnecting that begins after two seconds.
 LOSSES_UNTIL_HALVED = LOSSES_UNTIL_ALONE + 4
 
-#: For so many seconds of each connection, what is sent first is what has not ended that many.
+#: At the start of each connection, batches that have not ended so many of them go first, for this time in
+#: seconds.
 TURN_OF_OTHERS = 0.25
 
 #: A message that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
