@@ -251,19 +251,12 @@ class History:
             if outcome.settled.error is None:
                 self._check_delivered(value, outcome, where)
             elif where and not outcome.settled.maybe_written:
-                self._check_gone(value, where)
+                raise Broken(f"in the log, and told not written: {_text(value)}")
             if len(where) > 1:
                 self._check_once(value, where)
         for topic in self.cluster.history:
             for partition in topic.partitions:
                 self._check_order(partition, copies)
-
-    def _check_gone(self, value: bytes, copies: list[Copy]) -> None:
-        """It was told not written. Only the log of a topic that was deleted may have had it: what goes by a
-        topic's name may ask the topic of that name which was made later."""
-        if self.setting.topic_ids or any(copy.topic in self.cluster.topics.values() for copy in copies):
-            raise Broken(f"in the log, and told not written: {_text(value)}")
-        self.excused["not written, but to a topic that is gone"] += 1
 
     def _copies(self) -> dict[bytes, list[Copy]]:
         copies: dict[bytes, list[Copy]] = {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._messages import BATCH_OVERHEAD, Entry, total_size
+from ._metadata import NO_TOPIC_ID
 
 if TYPE_CHECKING:
     from ._partition import Partition
@@ -169,7 +170,9 @@ class Batch:
         while part is not None and part.rest is not None:
             rest = part.rest
             if not rest.unanswered:
-                rest.maybe_written, rest.pinned = rest.maybe_written_before, False
+                rest.pinned = False
+                if self.partition.topic.id != NO_TOPIC_ID:  # else its name may mean another topic by now
+                    rest.maybe_written = rest.maybe_written_before
             part = part.whole
 
     def unseal(self, number: int) -> None:
