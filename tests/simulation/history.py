@@ -13,12 +13,12 @@ its name). All of it is counted, so that excuses cannot hide a bug.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
 from tests.simulation.cluster import Cluster, Partition, Piece, Place, Topic
-from tests.simulation.log import Lapse
+from tests.simulation.log import Lapse, Sealed
 from tests.simulation.setting import Setting
 from trio_kprod._core._batch import LAST_EPOCH
 from trio_kprod._core._error_codes import PartitionResponse
@@ -64,6 +64,14 @@ class Copy(NamedTuple):
     producer_id: int
 
 
+class Part(NamedTuple):
+    """A batch, or a part of one, by its chain and the number of its messages."""
+
+    producer_id: int
+    epoch: int
+    length: int
+
+
 class History:
     """The history of one run."""
 
@@ -85,6 +93,7 @@ class History:
         self.must_arrive: set[bytes] = set()  # sent when all faults had ended, and the client knew of it
         self.losses: Counter[bytes] = Counter()  # connections that ended while it was under way
         self.unsure: Counter[bytes] = Counter()  # answers that did not tell whether it was written, or none
+        self.unsure_parts: dict[bytes, set[Part]] = {}  # in which batches those began with it
         self.gaps: set[Place] = set()  # where a batch was given up that may have been written
         self.excused: Counter[str] = Counter()
         self.before = 0.0  # when the client was last told the time
@@ -102,13 +111,13 @@ class History:
             self.accepted[message[VALUE]] = message
             self.submitted_at[message[VALUE]] = now
 
-    def refused(self, place: Place, values: Sequence[bytes], answer: PartitionResponse) -> None:
+    def refused(self, sealed: Sealed, answer: PartitionResponse) -> None:
         """A broker's answer reached the client."""
-        code = answer.code
+        code, values = answer.code, sealed.values
         for value in values:
             self.refusals.setdefault(value, set()).add(code)
         if answer.base_offset >= 0 or code in _TELL_NOTHING:
-            self.unsure.update(values)
+            self.unanswered(sealed)
         if code in _TOO_LARGE and len(values) == 1:
             self.refused_alone.add(values[0])
 
@@ -120,15 +129,16 @@ class History:
                     raise Broken(f"written whole a second time: {_text(value)}")
                 self.sent_over[value] = connection
 
-    def lost(self, values: Iterable[bytes]) -> None:
-        """A connection ended over which they were sent, and no answer came."""
-        lost = list(values)
-        self.losses.update(lost)
-        self.unsure.update(lost)
+    def lost(self, sealed: Sealed) -> None:
+        """A connection ended over which it was sent, and no answer came."""
+        self.losses.update(sealed.values)
+        self.unanswered(sealed)
 
-    def unmentioned(self, values: Iterable[bytes]) -> None:
-        """An answer to their request said nothing of them."""
-        self.unsure.update(values)
+    def unanswered(self, sealed: Sealed) -> None:
+        """No answer told whether it was written."""
+        self.unsure.update(sealed.values)
+        part = Part(sealed.producer_id, sealed.epoch, len(sealed.values))
+        self.unsure_parts.setdefault(sealed.values[0], set()).add(part)
 
     def described(self, name: str, metadata: TopicMetadata | None, now: float) -> None:
         """A broker's word about a topic reached the client."""
@@ -205,7 +215,7 @@ class History:
         value = entry[VALUE] or b""
         told = self.refusals.get(value, set())
         if code == _OUT_OF_ORDER:
-            return settled.maybe_written and (self._behind_a_gap(place) or self._beyond_a_cut(value, place))
+            return settled.maybe_written and (self._behind_a_gap(place) or self._halved(settled))
         if code == 31 and self.ids_refused and not settled.maybe_written:
             return True
         if code in self.topic_refusals.get(settled.topic, ()):
@@ -225,17 +235,13 @@ class History:
         self.excused["maybe, behind one that was given up"] += excused
         return excused
 
-    def _beyond_a_cut(self, value: bytes, place: Place) -> bool:
-        """Whether the log lacks a predecessor, which an unclean election has cut off, and the message was in
-        requests that ended connections. Such a batch is halved, and then a part may be there by itself."""
-        cut = any(
-            topic.name == place.topic
-            and place.partition < len(topic.partitions)
-            and topic.partitions[place.partition].cut
-            for topic in self.cluster.history
-        )
-        excused = cut and self.losses[value] >= self.setting.losses[0]
-        self.excused["maybe, beyond a cut and halved"] += excused
+    def _halved(self, settled: Settled) -> bool:
+        """Whether both a batch and its first part may be in the log, as no answer came to either. If the log
+        lacks a predecessor, an old copy of the part may still be appended by itself."""
+        first = settled.entries[0][VALUE] or b""
+        parts = self.unsure_parts.get(first, set())
+        excused = len(parts) > len({(part.producer_id, part.epoch) for part in parts})
+        self.excused["maybe, and halved"] += excused
         return excused
 
     # ---- afterwards --------------------------------------------------------------------------------------

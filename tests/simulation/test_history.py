@@ -156,7 +156,7 @@ def test_told_too_late() -> None:
 def test_what_nobody_refused_for_good_may_not_be_given_up(error: BaseException) -> None:
     table = Table()
     table.accept("a")
-    table.history.refused(Place("a", 0), [b"a"], PartitionResponse(6))
+    table.history.refused(sealed("a"), PartitionResponse(6))
     with pytest.raises(Broken, match="given up without reason: a"):
         table.tell("a", error=error)
 
@@ -166,11 +166,29 @@ def test_a_refused_message_fails_alone(code: int) -> None:
     table = Table()
     table.accept("ab")
     table.cluster.bad.add(b"b")
-    table.history.refused(Place("a", 0), [b"a", b"b"], PartitionResponse(code))
-    table.history.refused(Place("a", 0), [b"b"], PartitionResponse(code))
+    table.history.refused(sealed("ab"), PartitionResponse(code))
+    table.history.refused(sealed("b", 1), PartitionResponse(code))
     table.tell("b", error=Refused(code, "guilty"))
     with pytest.raises(Broken, match="given up without reason: a"):
         table.tell("a", error=Refused(code, "innocent"))
+
+
+def test_out_of_order_is_no_reason_for_a_batch_of_which_no_part_was_lost() -> None:
+    table = Table()
+    table.accept("ab")
+    table.history.lost(sealed("ab"))
+    table.history.lost(sealed("b", 1))
+    with pytest.raises(Broken, match="given up without reason: a b"):
+        table.tell("ab", error=Refused(45, "out of order"), maybe=True)
+
+
+def test_out_of_order_is_reason_enough_for_a_batch_that_was_lost_and_its_first_part_too() -> None:
+    table = Table()
+    table.accept("ab")
+    table.history.lost(sealed("ab"))
+    table.history.lost(sealed("a"))
+    table.tell("ab", error=Refused(45, "out of order"), maybe=True)
+    assert table.history.excused["maybe, and halved"] == 2
 
 
 def test_a_topic_that_is_missing_for_long_enough_is_reason_enough() -> None:

@@ -177,7 +177,8 @@ class World:
         for frame in frames:
             frame.client_waits = False
             if frame.request.write_started:
-                self.history.lost(value for piece in frame.pieces for value in piece.sealed.values)
+                for piece in frame.pieces:
+                    self.history.lost(piece.sealed)
             self.bounds.ended(frame.pieces, {}, write_started=frame.request.write_started)
         requests = [frame.request for frame in frames]
         self.core.lost(connection.node, requests, ConnectionLost("lost"))
@@ -262,9 +263,9 @@ class World:
         for piece in frame.pieces:
             answer = told.get(piece.place)
             if answer is None:
-                self.history.unmentioned(piece.sealed.values)
+                self.history.unanswered(piece.sealed)
             elif answer.code:
-                self.history.refused(piece.place, piece.sealed.values, answer)
+                self.history.refused(piece.sealed, answer)
         self.bounds.ended(frame.pieces, told)
         self.core.responded(frame.request, dict[tuple[str, int], PartitionResponse](told.items()))
         return True
