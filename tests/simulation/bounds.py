@@ -22,6 +22,9 @@ _SENT_IN_A_SECOND = 16
 _IN_FLIGHT = 5  # a broker recognises duplicates among the last five batches
 
 
+_Key = tuple[Place, int, int]  # a chain: its producer id and epoch in one partition
+
+
 class _Flight(NamedTuple):
     sealed: Sealed
     node: int
@@ -38,7 +41,9 @@ class Bounds:
         # The chain (producer id, epoch) of which more than one batch may be in flight.
         self._trusted: dict[Place, tuple[int, int]] = {}
         # The batches of each chain, as first sent.
-        self._chains: dict[tuple[Place, int, int], list[Sealed]] = {}
+        self._chains: dict[_Key, list[Sealed]] = {}
+        # Of each chain the last batch that overtook another: nothing before it may be sent again.
+        self._overtaking: dict[_Key, Sealed] = {}
 
     def sent(self, node: int, pieces: Sequence[Piece], now: float = 0.0) -> None:
         places = [piece.place for piece in pieces]
@@ -110,13 +115,23 @@ class Bounds:
             raise Broken(f"the {len(others) + 1}th in flight: {sealed}")
 
     def _check_window(self, piece: Piece) -> None:
-        """By distance: what is already appended counts until the client knows."""
+        """By distance: what is already appended counts until the client knows.
+
+        Alone a batch may go further ahead, if what it overtakes was refused and is sealed again: under this
+        chain nothing before it may be sent any more.
+        """
         sealed = piece.sealed
-        chain = self._chains.setdefault((piece.place, sealed.producer_id, sealed.epoch), [])
+        key = piece.place, sealed.producer_id, sealed.epoch
+        last = self._overtaking.get(key)
+        if last is not None and _distance(sealed, last) < 0:
+            raise Broken(f"{sealed} again, and {last} has overtaken it")
+        chain = self._chains.setdefault(key, [])
         place = _put(chain, sealed)
         ahead = chain[place - _IN_FLIGHT] if place >= _IN_FLIGHT else None
         if ahead is not None and ahead.values[0] not in self._told:
-            raise Broken(f"{sealed} before {ahead} is settled")
+            if self._others(piece):
+                raise Broken(f"{sealed} before {ahead} is settled")
+            self._overtaking[key] = sealed
 
 
 def _put(chain: list[Sealed], sealed: Sealed) -> int:

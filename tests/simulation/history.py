@@ -92,6 +92,7 @@ class History:
         self.sent_over: dict[bytes, object] = {}  # with acks=0: the connection to which it was written
         self.must_arrive: set[bytes] = set()  # sent when all faults had ended, and the client knew of it
         self.losses: Counter[bytes] = Counter()  # connections that ended while it was under way
+        self.too_large = inf  # the smallest message given up for its losses
         self.unsure: Counter[bytes] = Counter()  # answers that did not tell whether it was written, or none
         self.unsure_parts: dict[bytes, set[Part]] = {}  # in which batches those began with it
         self.gaps: set[Place] = set()  # where a batch was given up that may have been written
@@ -206,7 +207,10 @@ class History:
         a part was out of order."""
         values = [entry[VALUE] or b"" for entry in settled.entries]
         alone = len(values) == 1 or _OUT_OF_ORDER in self.refusals.get(values[0], ())
-        return alone and all(self.losses[value] >= self.setting.losses[1] for value in values)
+        again, at_first = self.setting.losses
+        enough = again if settled.size >= self.too_large else at_first
+        self.too_large = min(self.too_large, settled.size)
+        return alone and all(self.losses[value] >= enough for value in values)
 
     def _made_anew(self, name: str) -> bool:
         return sum(topic.name == name for topic in self.cluster.history) > 1

@@ -173,6 +173,27 @@ def test_a_refused_message_fails_alone(code: int) -> None:
         table.tell("a", error=Refused(code, "innocent"))
 
 
+def test_a_message_that_ended_enough_connections_may_be_given_up_and_then_one_as_large_sooner() -> None:
+    table = Table(losses=(2, 4))
+    table.accept("abc")
+    for value, losses in ("a", 4), ("b", 2), ("c", 1):
+        for _ in range(losses):
+            table.history.lost(sealed(value))
+    table.tell("a", error=RetriesExhausted("lost"), maybe=True)
+    table.tell("b", error=RetriesExhausted("lost"), maybe=True)
+    with pytest.raises(Broken, match="given up without reason: c"):
+        table.tell("c", error=RetriesExhausted("lost"), maybe=True)
+
+
+def test_the_first_message_that_ended_connections_has_more_patience() -> None:
+    table = Table(losses=(2, 4))
+    table.accept("a")
+    for _ in range(3):
+        table.history.lost(sealed("a"))
+    with pytest.raises(Broken, match="given up without reason: a"):
+        table.tell("a", error=RetriesExhausted("lost"), maybe=True)
+
+
 def test_out_of_order_is_no_reason_for_a_batch_of_which_no_part_was_lost() -> None:
     table = Table()
     table.accept("ab")
@@ -321,6 +342,19 @@ def test_the_window_counts_distance() -> None:
     acknowledged(bounds, *pieces[1:])
     with pytest.raises(Broken, match="is settled"):
         bounds.sent(1, [piece("g", 6)])
+
+
+def test_what_was_overtaken_alone_may_not_be_sent_again_under_its_chain() -> None:
+    bounds = started({})
+    pieces = [piece(value, sequence) for sequence, value in enumerate("bcdef", 1)]
+    for one in pieces:
+        bounds.sent(1, [one])
+    bounds.ended(pieces, {one.place: PartitionResponse(10) for one in pieces})
+    overtaking = piece("g", 6)
+    bounds.sent(1, [overtaking])
+    bounds.ended([overtaking], {overtaking.place: PartitionResponse(45)})
+    with pytest.raises(Broken, match="has overtaken it"):
+        bounds.sent(1, [pieces[0]])
 
 
 def test_a_partition_twice_in_a_request() -> None:
