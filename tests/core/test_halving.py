@@ -6,7 +6,8 @@ import pytest
 
 from tests.core.helpers import PRODUCER_ID, TOPIC, Bench, Outcome, message, messages, metadata
 from trio_kprod._core import _limits
-from trio_kprod._core._responses import LOSSES_UNTIL_ALONE, LOSSES_UNTIL_HALVED
+from trio_kprod._core._metadata import NO_TOPIC_ID
+from trio_kprod._core._responses import _LOSSES_UNTIL_GIVEN_UP, LOSSES_UNTIL_ALONE, LOSSES_UNTIL_HALVED
 from trio_kprod._errors import ConnectionLost, NoResponse
 
 FOUR = 61 + 4 * 100  # bytes of a batch of four messages
@@ -90,6 +91,16 @@ def test_acknowledging_the_first_part_shows_that_the_rest_is_not_written() -> No
     bench.answer(0, 1)
     bench.answer(29)
     assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", "Refused", False, -1)]
+
+
+def test_where_topics_have_no_ids_the_rest_may_be_written_all_the_same() -> None:
+    """Under the same name a topic may have been made anew, and the old one's log may have had it."""
+    bench = Bench(topic_id=NO_TOPIC_ID, batch_size=FOUR).started()
+    bench.submit("abcd")
+    lose_until_halved(bench)
+    bench.answer(0, 1)
+    bench.answer(29)
+    assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", "Refused", True, -1)]
 
 
 def test_until_then_the_rest_may_be_written() -> None:
@@ -262,6 +273,60 @@ def test_one_message_is_given_up_and_its_error_says_why(idempotent: bool) -> Non
     assert "it ended" in text
     assert isinstance(settled[2].error.__cause__, ConnectionLost)  # type: ignore[union-attr]
     assert 20 < bench.now < 40
+
+
+def give_up(bench: Bench, value: str, *, size: int = 1000) -> int:
+    """How many connections a message ends until it is given up."""
+    bench.submit([message(value, size=size, partition=0)])
+    losses = 0
+    while not (outcomes := bench.outcomes()):
+        bench.lose()
+        losses += 1
+        bench.pass_time(1)
+    assert outcomes == [Outcome(value, "RetriesExhausted", True, -1)]
+    return losses
+
+
+def test_after_one_message_as_large_ones_are_given_up_sooner() -> None:
+    bench = Bench(batch_size=FOUR).started()
+    assert give_up(bench, "a") == _LOSSES_UNTIL_GIVEN_UP
+    assert give_up(bench, "b") == LOSSES_UNTIL_HALVED
+    assert give_up(bench, "c", size=999) == _LOSSES_UNTIL_GIVEN_UP
+    assert give_up(bench, "d", size=999) == LOSSES_UNTIL_HALVED
+
+
+def test_until_one_as_large_passes() -> None:
+    bench = Bench(batch_size=FOUR).started()
+    give_up(bench, "a")
+    bench.submit([message("b", size=1000, partition=0)])
+    bench.answer(0, 1)
+    assert bench.outcomes() == [Outcome("b", None, False, 1)]
+    assert give_up(bench, "c") == _LOSSES_UNTIL_GIVEN_UP
+
+
+def test_or_ten_minutes_have_passed() -> None:
+    bench = Bench(batch_size=FOUR).started()
+    give_up(bench, "a")
+    bench.pass_time(601)
+    assert give_up(bench, "b") == _LOSSES_UNTIL_GIVEN_UP
+
+
+def test_other_brokers_may_take_it() -> None:
+    bench = Bench(leaders=(1, 2), batch_size=FOUR).started()
+    give_up(bench, "a")
+    bench.submit([message("b", size=1000, partition=1)])
+    for _ in range(2 * LOSSES_UNTIL_HALVED):
+        bench.core.lost(2, [bench.take()], ConnectionLost("ended"))
+        bench.core.connected(2)
+        bench.pass_time(1)
+    assert not bench.outcomes()
+
+
+def test_a_small_message_that_was_given_up_says_nothing_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_limits, "SMALLEST_LIMIT", 2000)
+    bench = Bench(batch_size=FOUR).started()
+    for value in "ab":
+        assert give_up(bench, value) == _LOSSES_UNTIL_GIVEN_UP
 
 
 # ---- who is blamed ---------------------------------------------------------------------------------------

@@ -202,5 +202,10 @@ class Request:
         self.batches = batches
         self.write_started = False
 
+    @property
+    def size(self) -> int:
+        """Of its batches, before compression."""
+        return sum(batch.full_size for batch in self.batches)
+
     def __repr__(self) -> str:
         return f"<Request to node {self.node}: {self.batches}>"

@@ -181,7 +181,7 @@ class ProduceCore:
     def sent(self, request: Request) -> None:
         """With ``acks=0``: the whole request is written, which settles it."""
         self._shared.gathering.end(request)
-        self._shared.limits.written(request.node, sum(batch.full_size for batch in request.batches))
+        self._shared.limits.written(request.node, request.size)
         for batch in request.batches:
             if batch.request is request:
                 batch.request = None
@@ -192,6 +192,7 @@ class ProduceCore:
     def responded(self, request: Request, responses: Mapping[tuple[str, int], PartitionResponse]) -> None:
         """A broker responded to a request, for each topic and partition in it."""
         self._shared.gathering.end(request)
+        self._shared.limits.responded(request.node, request.size)
         for batch in request.batches:
             if batch.request is not request:
                 continue  # given up meanwhile

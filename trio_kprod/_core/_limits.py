@@ -34,6 +34,7 @@ class RequestLimits:
         self._outbox = outbox
         self._limits: dict[int, tuple[int, float]] = {}  # by node, with the time until which each holds
         self._halved: set[int] = set()  # those that are limited for the sake of a single batch
+        self._too_large: dict[int, tuple[int, float]] = {}  # the smallest message that failed, likewise
         self._unanswerable: dict[int, _Unanswerable] = {}
 
     def of(self, node: int) -> float:
@@ -65,11 +66,24 @@ class RequestLimits:
     def message_failed(self, node: int, size: int) -> None:
         """A message was given up as it ended connections. If it is no larger than what passes, that was not
         for its size, and what was learned from it is wrong."""
-        if size <= self.of(node):
+        if size <= SMALLEST_LIMIT or size <= self.of(node) < inf:
             self._forget(node)
+        elif not self.is_too_large(node, size):
+            self._too_large[node] = size, self._outbox.now + _REMEMBERED
+
+    def is_too_large(self, node: int, size: int) -> bool:
+        """Whether a message no larger than this was given up for its size lately."""
+        failed, until = self._too_large.get(node, (inf, inf))
+        return size >= failed and self._outbox.now < until
+
+    def responded(self, node: int, size: int) -> None:
+        """A request of that size got a response, so that much passes."""
+        if self.is_too_large(node, size):
+            del self._too_large[node]
 
     def _forget(self, node: int) -> None:
         self._limits.pop(node, None)
+        self._too_large.pop(node, None)
         self._halved.discard(node)
 
     # ---- without responses -------------------------------------------------------------------------------

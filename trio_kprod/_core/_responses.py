@@ -27,7 +27,8 @@ LOSSES_UNTIL_HALVED = LOSSES_UNTIL_ALONE + 4
 TURN_OF_OTHERS = 0.25
 
 #: A message that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
-#: By the pace of reconnecting that takes half a minute, and all the while the broker took connections.
+#: By the pace of reconnecting that takes half a minute, and all the while the broker took connections. After
+#: that, a message as large to the same broker has `LOSSES_UNTIL_HALVED`.
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
 
 
@@ -93,12 +94,14 @@ def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
 
 def _blame_alone(node: int, batch: Batch, cause: BaseException) -> None:
     limits = batch.partition.shared.limits
-    # Where batches are kept small already, one loss shows that they are not small enough.
-    enough = 1 if limits.has_halved(node) else LOSSES_UNTIL_HALVED
-    if batch.is_divisible and batch.connections_lost >= enough:
-        limits.halve(node, batch.full_size, batch.size // 2 + BATCH_OVERHEAD)
-        batch.partition.halve(batch)
-    elif batch.connections_lost >= _LOSSES_UNTIL_GIVEN_UP:
+    if batch.is_divisible:
+        # Where batches are kept small already, one loss shows that they are not small enough.
+        if batch.connections_lost >= (1 if limits.has_halved(node) else LOSSES_UNTIL_HALVED):
+            limits.halve(node, batch.full_size, batch.size // 2 + BATCH_OVERHEAD)
+            batch.partition.halve(batch)
+        return
+    too_large = limits.is_too_large(node, batch.full_size)
+    if batch.connections_lost >= (LOSSES_UNTIL_HALVED if too_large else _LOSSES_UNTIL_GIVEN_UP):
         limits.message_failed(node, batch.full_size)
         give_up(batch, _lost_too_often(batch, cause))
 
