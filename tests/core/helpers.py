@@ -105,9 +105,7 @@ class Outcome(NamedTuple):
 class Bench:
     """A core on a bench. With `ready`, its topic, producer id and connection to node 1 are there already."""
 
-    def __init__(
-        self, *, ready: bool = True, leaders: Sequence[int] = (1,), topic_id: UUID = TOPIC_ID, **rules: Any
-    ) -> None:
+    def __init__(self, *, ready: bool = True, leaders: Sequence[int] = (1,), **rules: Any) -> None:
         rules.setdefault("batch_size", 61 + 2 * SIZE)
         rules.setdefault("retry_backoff", 0.1)
         self.core = ProduceCore(Rules(**rules), Random(1))
@@ -124,7 +122,7 @@ class Bench:
                 self.core.producer_id(PRODUCER_ID)
             self.core.want_partitions(TOPIC)
             self.step()
-            self.learn(metadata(leaders, topic_id=topic_id))
+            self.learn(metadata(leaders))
             for node in set(leaders) - {-1}:
                 self.core.connected(node)
             self.step()

@@ -61,7 +61,8 @@ def test_bad_records_are_told_in_their_order() -> None:
     assert [one.values for one in bench.outcomes()] == ["a", "b"]
 
 
-def test_what_was_perhaps_written_once_is_refused_as_a_whole_even_sealed_anew() -> None:
+def test_what_was_perhaps_written_once_remains_so_when_it_is_sealed_anew() -> None:
+    """One of it is refused then, and the other goes on."""
     bench = Bench().started()
     bench.submit("ab")
     bench.answer(-1)
@@ -70,7 +71,8 @@ def test_what_was_perhaps_written_once_is_refused_as_a_whole_even_sealed_anew() 
     bench.learn(metadata())
     bench.answer(45)
     bench.answer(87, record_errors={0: "bad"})
-    assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
+    bench.answer(0, 1)
+    assert bench.outcomes() == [Outcome("a", "Refused", True, -1), Outcome("b", None, False, 1)]
 
 
 def test_after_a_single_record_was_too_large_batches_are_full_again() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from tests.core.helpers import PRODUCER_ID, TOPIC, Bench, Outcome, message, messages, metadata
 from trio_kprod._core import _limits
-from trio_kprod._core._metadata import NO_TOPIC_ID
 from trio_kprod._core._responses import _LOSSES_UNTIL_GIVEN_UP, LOSSES_UNTIL_ALONE, LOSSES_UNTIL_HALVED
 from trio_kprod._errors import ConnectionLost, NoResponse
 
@@ -84,26 +83,24 @@ def test_the_parts_are_halved_at_each_further_loss() -> None:
     assert bench.only().values == "a"
 
 
-def test_acknowledging_the_first_part_shows_that_the_rest_is_not_written() -> None:
+def test_once_the_first_part_is_acknowledged_the_rest_may_be_sealed_anew() -> None:
+    """The log lacks the whole. (A broker that has forgotten the producer shows that falsely, so what is given
+    up is told as maybe written all the same.)"""
     bench = Bench(batch_size=FOUR).started()
     bench.submit("abcd")
     lose_until_halved(bench)
     bench.answer(0, 1)
-    bench.answer(29)
-    assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", "Refused", False, -1)]
+    bench.answer(87, record_errors={0: "bad"})
+    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("d", 1, 0)
+    bench.answer(0, 3)
+    assert bench.outcomes() == [
+        Outcome("ab", None, False, 1),
+        Outcome("c", "Refused", True, -1),
+        Outcome("d", None, False, 3),
+    ]
 
 
-def test_where_topics_have_no_ids_the_rest_may_be_written_all_the_same() -> None:
-    """Under the same name a topic may have been made anew, and the old one's log may have had it."""
-    bench = Bench(topic_id=NO_TOPIC_ID, batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
-    bench.answer(0, 1)
-    bench.answer(29)
-    assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", "Refused", True, -1)]
-
-
-def test_until_then_the_rest_may_be_written() -> None:
+def test_until_then_all_of_it_may_be_written() -> None:
     bench = Bench(batch_size=FOUR, delivery_timeout=60.0).started()
     bench.submit("abcd")
     lose_until_halved(bench)
@@ -112,19 +109,6 @@ def test_until_then_the_rest_may_be_written() -> None:
         Outcome("ab", "DeliveryTimedOut", True, -1),
         Outcome("cd", "DeliveryTimedOut", True, -1),
     ]
-
-
-def test_what_was_perhaps_written_under_a_former_chain_remains_so() -> None:
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    bench.lose()
-    out_of_order(bench)
-    bench.answer(45)
-    assert (bench.only().values, bench.only().epoch) == ("abcd", 1)
-    lose_until_halved(bench)
-    bench.answer(0, 1)
-    bench.answer(29)
-    assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", "Refused", True, -1)]
 
 
 def test_if_the_first_part_is_out_of_order_the_whole_is_asked_for() -> None:
@@ -242,7 +226,40 @@ def test_too_large_while_perhaps_written_is_halved_as_well() -> None:
     assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("a", 0, 1)
     bench.answer(0, 1)
     bench.answer(10)
-    assert bench.outcomes() == [Outcome("a", None, False, 1), Outcome("b", "Refused", False, -1)]
+    assert bench.outcomes() == [Outcome("a", None, False, 1), Outcome("b", "Refused", True, -1)]
+
+
+@pytest.mark.parametrize("code", [32, 87])
+def test_a_refused_record_in_what_is_perhaps_written_fails_alone(code: int) -> None:
+    bench = Bench(batch_size=FOUR).started()
+    bench.submit("abcd")
+    bench.lose()
+    bench.answer(code, record_errors={1: "bad"})
+    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 0, 1)
+    bench.answer(code, record_errors={1: "bad"})
+    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("a", 0, 1)
+    bench.answer(0, 1)
+    bench.answer(code, record_errors={0: "bad"})
+    bench.answer(0, 3)
+    assert bench.outcomes() == [
+        Outcome("a", None, False, 1),
+        Outcome("b", "Refused", True, -1),
+        Outcome("cd", None, False, 3),
+    ]
+
+
+@pytest.mark.parametrize("code", [32, 87])
+def test_a_refused_record_in_what_is_in_the_log_is_refused_as_a_whole(code: int) -> None:
+    """It was taken once, and is no longer."""
+    bench = Bench().started()
+    bench.submit("ab")
+    bench.lose()
+    bench.answer(code, record_errors={1: "bad"})
+    out_of_order(bench)
+    bench.answer(45)
+    assert bench.only().values == "ab"
+    bench.answer(code, record_errors={1: "bad"})
+    assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
 
 
 def test_too_large_while_it_is_in_the_log_is_refused_as_a_whole() -> None:

@@ -206,7 +206,7 @@ class History:
         """Whether it was lost so often that this may be its fault: a message by itself, or a batch of which
         a part was out of order."""
         values = [entry[VALUE] or b"" for entry in settled.entries]
-        alone = len(values) == 1 or _OUT_OF_ORDER in self.refusals.get(values[0], ())
+        alone = len(values) == 1 or self._out_of_order_once(settled)
         again, at_first = self.setting.losses
         enough = again if settled.size >= self.too_large else at_first
         self.too_large = min(self.too_large, settled.size)
@@ -224,10 +224,14 @@ class History:
             return True
         if code in self.topic_refusals.get(settled.topic, ()):
             return True
-        if code in told and not settled.maybe_written and code in _TOO_LARGE | _BAD_RECORDS:
+        if code in told and code in _TOO_LARGE | _BAD_RECORDS and not self._out_of_order_once(settled):
             # A refused message fails alone.
             return value in (self.refused_alone if code in _TOO_LARGE else self.cluster.bad)
         return code in told and code in _FOR_GOOD | _AFTER_SOME
+
+    def _out_of_order_once(self, settled: Settled) -> bool:
+        """Whether its first part perhaps was, so it is only sent as a whole: the log may have it so."""
+        return _OUT_OF_ORDER in self.refusals.get(settled.entries[0][VALUE] or b"", ())
 
     def _behind_a_gap(self, place: Place) -> bool:
         """Whether a batch was given up there that may yet be written, and an old copy of this one after it.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._messages import BATCH_OVERHEAD, Entry, total_size
-from ._metadata import NO_TOPIC_ID
 
 if TYPE_CHECKING:
     from ._partition import Partition
@@ -50,12 +49,11 @@ class Batch:
     """Messages that travel together; from its first transmission on always under the same sequence numbers.
 
     `maybe_written`: some attempt may have been appended, because it was not refused before the append. Such a
-    batch is never reported as not written. Of what was only sent as a part of a larger batch, the
-    acknowledgement of the part ahead clears it (`shows_what_is_behind`); nothing else does.
+    batch is never reported as not written: nothing clears it.
 
     `pinned`: it may be in the log under its present chain, so encoding it under another could duplicate it.
     Set together with `maybe_written`; cleared when the log is shown to lack the batch and to take no old
-    copy.
+    copy. (Only a broker that has forgotten the producer shows it falsely.)
 
     `whole` and `rest`: it is the first part of that batch, which may be in the log as a whole, and that is
     the second part (`Partition.halve`).
@@ -71,7 +69,6 @@ class Batch:
         "limited_failures",
         "may_be_there_in_part",
         "maybe_written",
-        "maybe_written_before",
         "number",
         "out_of_order",
         "partition",
@@ -103,7 +100,6 @@ class Batch:
         self.request: Request | None = None
         self.may_be_there_in_part = False  # a first part of it was sent, and that did not end in a refusal
         self.maybe_written = False
-        self.maybe_written_before = False  # under a former chain
         self.unanswered = False  # it was sent as it is, and that did not end in a refusal before the append
         self.pinned = False
         self.attempts = 0  # transmissions whose bytes reached a socket
@@ -140,7 +136,6 @@ class Batch:
         part = Batch(self.partition, entries, total_size(entries))
         part.sequence = sequence_after(self.sequence, start)
         part.maybe_written, part.pinned = self.maybe_written, self.pinned
-        part.maybe_written_before = self.maybe_written_before
         part.attempts = self.attempts
         part.connections_lost = max(0, self.connections_lost - 1)  # so that it is sent before larger ones
         part.retry_at, part.wait_for_connection = self.retry_at, self.wait_for_connection
@@ -168,11 +163,8 @@ class Batch:
         """
         part: Batch | None = self
         while part is not None and part.rest is not None:
-            rest = part.rest
-            if not rest.unanswered:
-                rest.pinned = False
-                if self.partition.topic.id != NO_TOPIC_ID:  # else its name may mean another topic by now
-                    rest.maybe_written = rest.maybe_written_before
+            if not part.rest.unanswered:
+                part.rest.pinned = False
             part = part.whole
 
     def unseal(self, number: int) -> None:
@@ -182,7 +174,6 @@ class Batch:
         self.sequence = -1
         self.whole = self.rest = None
         self.indivisible = self.pinned = self.unanswered = self.may_be_there_in_part = False
-        self.maybe_written_before = self.maybe_written
         self.out_of_order = 0
         self.wait_for_metadata = 0
 

@@ -165,16 +165,22 @@ def _refused(batch: Batch, response: PartitionResponse, means: Row) -> None:  # 
 
 
 def _fail_records(batch: Batch, response: PartitionResponse, means: Row) -> None:
-    """The listed records fail (KIP-467: nothing of the batch was appended), the rest is sealed again."""
+    """The listed records fail (KIP-467: nothing of the batch was appended), the rest is sealed again.
+
+    Unless it may be in the log from before: then it is halved until they stand alone.
+    """
     bad = [index for index in response.record_errors if 0 <= index < len(batch.entries)]
-    if batch.maybe_written or not bad:
-        return _refused(batch, response, means)
     partition = batch.partition
+    if not bad or (batch.pinned and not batch.is_divisible):
+        return _refused(batch, response, means)
+    if batch.pinned:
+        partition.halve(batch)
+        return None
     first = refusal(response.code, response.record_errors[min(bad)] or response.message)
     partition.topic.troubles.add(partition.index, first, final=True)
     for index in sorted(bad):
         detail = response.record_errors[index] or response.message
-        _settle_some(batch, [batch.entries[index]], refusal(response.code, detail))
+        _fail(batch, batch.entries[index], refusal(response.code, detail))
     kept = [entry for index, entry in enumerate(batch.entries) if index not in response.record_errors]
     partition.shorten(batch, kept)
     return partition.restart()
@@ -315,10 +321,11 @@ def _settle(
     batch.entries, batch.data = (), None
 
 
-def _settle_some(batch: Batch, entries: list[Entry], error: BaseException) -> None:
+def _fail(batch: Batch, entry: Entry, error: BaseException) -> None:
     batch.partition.topic.settle(
-        entries,
+        [entry],
         partition=batch.partition.index,
         attempts=batch.attempts,
         error=error,
+        maybe_written=batch.maybe_written,
     )
