@@ -304,12 +304,23 @@ def give_up(bench: Bench, value: str, *, size: int = 1000) -> int:
     return losses
 
 
-def test_after_one_message_as_large_ones_are_given_up_sooner() -> None:
+def test_after_one_message_those_half_as_large_are_given_up_sooner() -> None:
     bench = Bench(batch_size=FOUR).started()
     assert give_up(bench, "a") == _LOSSES_UNTIL_GIVEN_UP
-    assert give_up(bench, "b") == LOSSES_UNTIL_HALVED
-    assert give_up(bench, "c", size=999) == _LOSSES_UNTIL_GIVEN_UP
-    assert give_up(bench, "d", size=999) == LOSSES_UNTIL_HALVED
+    assert give_up(bench, "b", size=500) == LOSSES_UNTIL_HALVED
+    assert give_up(bench, "c", size=400) == _LOSSES_UNTIL_GIVEN_UP
+    assert give_up(bench, "d", size=400) == LOSSES_UNTIL_HALVED
+
+
+def test_what_requests_are_kept_to_is_no_sign_of_what_passes() -> None:
+    """Half of a batch can be more than the large message in it has."""
+    limits = Bench().core._shared.limits
+    limits.halve(1, 2000, 1000)
+    limits.message_failed(1, 900)
+    assert limits.is_too_large(1, 900)
+    limits.responded(1, 1000)
+    limits.message_failed(1, 900)
+    assert not limits.is_too_large(1, 900)
 
 
 def test_until_one_as_large_passes() -> None:

@@ -33,7 +33,7 @@ from trio_kprod._errors import (
     RetriesExhausted,
     UnknownTopic,
 )
-from trio_kprod._messages import ACCEPTED_AT, KEY, PARTITION, VALUE, Entry
+from trio_kprod._messages import ACCEPTED_AT, BATCH_OVERHEAD, KEY, PARTITION, VALUE, Entry
 
 _TOO_LARGE = {10, 18}
 _BAD_RECORDS = {32, 87}
@@ -208,7 +208,8 @@ class History:
         values = [entry[VALUE] or b"" for entry in settled.entries]
         alone = len(values) == 1 or self._out_of_order_once(settled)
         again, at_first = self.setting.losses
-        enough = again if settled.size >= self.too_large else at_first
+        large = 2 * (settled.size + BATCH_OVERHEAD) >= self.too_large + BATCH_OVERHEAD
+        enough = again if large else at_first
         self.too_large = min(self.too_large, settled.size)
         return alone and all(self.losses[value] >= enough for value in values)
 

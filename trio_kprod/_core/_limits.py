@@ -34,6 +34,7 @@ class RequestLimits:
         self._outbox = outbox
         self._limits: dict[int, tuple[int, float]] = {}  # by node, with the time until which each holds
         self._halved: set[int] = set()  # those that are limited for the sake of a single batch
+        self._passed: dict[int, int] = {}  # the largest request that got a response since then
         self._too_large: dict[int, tuple[int, float]] = {}  # the smallest message that failed, likewise
         self._unanswerable: dict[int, _Unanswerable] = {}
 
@@ -52,6 +53,7 @@ class RequestLimits:
         limit = max(limit, SMALLEST_LIMIT)
         if limit < min(self.of(node), size):
             self._limits[node] = limit, self._outbox.now + _REMEMBERED if until is None else until
+            self._passed.pop(node, None)
             self._outbox.actions.append(Shrunk(node, size, limit))
 
     def halve(self, node: int, size: int, limit: int) -> None:
@@ -64,26 +66,26 @@ class RequestLimits:
         return self.of(node) < inf and node in self._halved
 
     def message_failed(self, node: int, size: int) -> None:
-        """A message was given up as it ended connections. If it is no larger than what passes, that was not
-        for its size, and what was learned from it is wrong."""
-        if size <= SMALLEST_LIMIT or size <= self.of(node) < inf:
+        """A message was given up as it ended connections. If requests as large pass, that was not for its
+        size, and what was learned from it is wrong."""
+        if size <= max(self._passed.get(node, 0), SMALLEST_LIMIT):
             self._forget(node)
         elif not self.is_too_large(node, size):
             self._too_large[node] = size, self._outbox.now + _REMEMBERED
 
     def is_too_large(self, node: int, size: int) -> bool:
-        """Whether a message no larger than this was given up for its size lately."""
+        """Whether it is more than what passes, and at least half of a message that was given up lately."""
         failed, until = self._too_large.get(node, (inf, inf))
-        return size >= failed and self._outbox.now < until
+        return size > self._passed.get(node, 0) and size >= failed / 2 and self._outbox.now < until
 
     def responded(self, node: int, size: int) -> None:
         """A request of that size got a response, so that much passes."""
-        if self.is_too_large(node, size):
-            del self._too_large[node]
+        self._passed[node] = max(size, self._passed.get(node, 0))
 
     def _forget(self, node: int) -> None:
         self._limits.pop(node, None)
         self._too_large.pop(node, None)
+        self._passed.pop(node, None)
         self._halved.discard(node)
 
     # ---- without responses -------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ TURN_OF_OTHERS = 0.25
 
 #: A message that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
 #: By the pace of reconnecting that takes half a minute, and all the while the broker took connections. After
-#: that, a message as large to the same broker has `LOSSES_UNTIL_HALVED`.
+#: that, a message to the same broker that is as large, or half as large, has `LOSSES_UNTIL_HALVED`.
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
 
 
