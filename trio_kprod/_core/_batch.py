@@ -15,7 +15,7 @@ LAST_EPOCH = 2**15 - 1
 
 
 def sequence_after(first: int, records: int) -> int:
-    """The sequence number that follows on `records` from `first`; without idempotence all are -1."""
+    """The sequence number that follows this number of records from `first`; without idempotence -1."""
     return (first + records) % _SEQUENCES if first >= 0 else first
 
 
@@ -48,15 +48,15 @@ class Chain:
 class Batch:
     """Messages that travel together; from its first transmission on always under the same sequence numbers.
 
-    `maybe_written`: some attempt may have been appended, because it was not refused before the append. Such a
+    `maybe_written`: a broker may have appended it, as some attempt was not refused before the append. Such a
     batch is never reported as not written: nothing clears it.
 
     `pinned`: it may be in the log under its present chain, so encoding it under another could duplicate it.
-    Set together with `maybe_written`; cleared when the log is shown to lack the batch and to take no old
-    copy. (Only a broker that has forgotten the producer shows it falsely.)
+    Set together with `maybe_written`; cleared when it is shown that the log lacks the batch and will take no
+    old copy of it. (Only a broker that has forgotten the producer shows it falsely.)
 
-    `whole` and `rest`: it is the first part of that batch, which may be in the log as a whole, and that is
-    the second part (`Partition.halve`).
+    `whole` and `rest`: set in the first part of a halved batch (`Partition.halve`). `whole` is the halved
+    batch, which may be in the log as a whole; `rest` is its second part.
     """
 
     __slots__ = (
@@ -88,19 +88,19 @@ class Batch:
         self.partition = partition
         self.entries = entries
         self.size = size
-        # None until it is sealed, which happens when it is first sent; and again when it is to be sealed
-        # again.
+        # None until it is sealed, just before it is first sent; and None again while it waits to be sealed
+        # under another chain.
         self.data: bytearray | None = None
         self.number = -1  # its place in the chain
-        self.sequence = -1  # of its first record; the parts of a batch have theirs before they are sealed
+        self.sequence = -1  # of its first record; parts of a halved batch have theirs before they are sealed
         self.whole: Batch | None = None
         self.rest: Batch | None = None
         self.indivisible = False  # a part of it was out of order, so perhaps it is in the log as a whole
-        # The request that carries it now. A response to any other tells nothing that we still wait for.
+        # The request that carries it now. A response to another request does not matter any more.
         self.request: Request | None = None
-        self.may_be_there_in_part = False  # a first part of it was sent, and that did not end in a refusal
+        self.may_be_there_in_part = False  # a first part of it was sent, and not refused
         self.maybe_written = False
-        self.unanswered = False  # it was sent as it is, and that did not end in a refusal before the append
+        self.unanswered = False  # it was sent as it is, and not refused before the append
         self.pinned = False
         self.attempts = 0  # transmissions whose bytes reached a socket
         self.failures = 0  # of those, the ones that ended in an error
@@ -127,7 +127,7 @@ class Batch:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether what is behind it in its chain follows on its sequence numbers."""
+        """Whether the batches behind it in its chain continue its sequence numbers."""
         return self.data is not None or self.sequence >= 0
 
     def part(self, start: int, stop: int) -> Batch:
@@ -143,23 +143,23 @@ class Batch:
 
     @property
     def is_being_written(self) -> bool:
-        """Whether a request carries it of which a byte may have reached a socket."""
+        """Whether a byte of the request that carries it may have reached a socket."""
         return self.request is not None and self.request.write_started
 
     def pause_until(self, when: float) -> None:
-        """Do not send it before."""
+        """Do not send it before that time."""
         self.retry_at = when
         outbox = self.partition.shared.outbox
         outbox.call_at(when, lambda: outbox.wake([self.partition]))
 
     def mark_maybe_written(self) -> None:
-        """A transmission of it did not end in a refusal before the append."""
+        """A transmission of it was not refused before the append."""
         self.maybe_written = self.pinned = self.unanswered = True
 
     def shows_what_is_behind(self) -> None:
-        """It was acknowledged, so no batch that it is a part of is in the log, or can still get there.
+        """It was acknowledged, so no larger batch that it is a part of is in the log, or can still get there.
 
-        So what follows it in those, and was not sent by itself, is not there either.
+        So the rest of those batches is not in the log either, unless it was sent by itself.
         """
         part: Batch | None = self
         while part is not None and part.rest is not None:

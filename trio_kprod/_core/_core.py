@@ -43,7 +43,7 @@ class ProduceCore:
         self._shared = Shared(rules, random)
         self._outbox = self._shared.outbox
         self._topics: dict[str, Topic] = {}
-        # Submitted, not yet with their topic: a partitioner may be looking at the first.
+        # Submitted, but not handed to their topic yet: a partitioner may be looking at the first.
         self._arriving: deque[list[Entry]] = deque()
         self._usable: set[int] = set()  # nodes with a connection
         self._asked_to_connect: set[int] = set()
@@ -74,7 +74,7 @@ class ProduceCore:
             self._arriving.popleft()
 
     def _together(self, entries: Iterable[Entry]) -> Iterable[list[Entry]]:
-        """Those of a topic at once. But each by itself if a partitioner is asked, which may never return."""
+        """Group messages by topic. If there is a partitioner, which may never return, each by itself."""
         if self._shared.rules.partitioner is not None:
             return ([message] for message in entries)
         by_topic: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -98,7 +98,8 @@ class ProduceCore:
     def producer_id_failed(self, cause: BaseException | None, *, final: bool = False) -> None:
         """No broker gave us a producer id; `cause` says why, as far as that is known.
 
-        If it is `final`, it fails what cannot be sent without. What comes later is tried on its own account.
+        A `final` cause fails all messages that cannot be sent without an id. Later messages wait for the next
+        attempt.
         """
         self._id_failures += 1
         if cause is not None:
@@ -128,9 +129,9 @@ class ProduceCore:
             self._pace_requests(self._topics[name], failed=True)
 
     def connected(self, node: int) -> None:
-        """A connection to a node is ready. That ends the pause of what lost its connection there.
+        """A connection to a node is ready. Batches that lost their connection there end their pause.
 
-        But not of what may have killed the last connections: the others get their turn first.
+        But batches that may have killed the last connections let the others go first.
         """
         self._usable.add(node)
         self._asked_to_connect.discard(node)
@@ -173,7 +174,7 @@ class ProduceCore:
             blame(node, blamed, cause)
         else:
             self._shared.limits.connection_ended(node, LOSSES_UNTIL_HALVED)
-        # A broker that leads no more closes the connection; with acks=0 it cannot say so in any other way.
+        # A broker that no longer leads closes the connection; with acks=0 it has no other way to say so.
         for partition in self._led_by(node):
             self._outbox.refresh(partition.topic)
         self._outbox.wake(self._led_by(node))
@@ -204,9 +205,9 @@ class ProduceCore:
                 responded(batch, response)
 
     def stop(self, late: Iterable[Entry], error: BaseException, cause: BaseException | None = None) -> None:
-        """Give up everything, and what came too `late` to be submitted.
+        """Give up everything, also the messages that came too `late` to be submitted.
 
-        Each message gets `error` with what has kept it as its cause, or `cause` where we know nothing better.
+        Each message gets `error`. Its cause is what held the message up, or `cause` if that is not known.
         No byte may be written after this: `Request.write_started` is final.
         """
         self._arriving.extend(self._together(late))
@@ -239,7 +240,7 @@ class ProduceCore:
         self._to_encode = _ENCODED_AT_ONCE
         while self._to_encode > 0 and self._has_ready() and self._send_round():
             pass
-        # Last: it may just have turned out that a leader is not known, or that a chain is out of epochs.
+        # Last: a round may have found that a leader is not known, or that a chain is out of epochs.
         self._request_metadata()
         self._request_producer_id()
         return self._outbox.take()
@@ -248,7 +249,7 @@ class ProduceCore:
         """Send at most one batch of each partition that is ready, in few requests; tell whether there was
         one."""
         chosen: dict[Partition, Batch] = {}
-        # By lot, so that under full load neither kind starves the other.
+        # In random order, so that under full load neither kind starves the other.
         if self._shared.random.random() < 0.5:
             self._choose_keyless(chosen)
             self._choose_queued(chosen)
@@ -307,7 +308,9 @@ class ProduceCore:
         return False
 
     def _pack(self, batches: Iterable[Batch]) -> list[Request]:
-        """One request a leader, unless that is too large; what has killed connections travels alone."""
+        """One request for each leader, or more if it would be too large. A batch that has killed connections
+        travels alone.
+        """
         requests: list[Request] = []
         open_for: dict[int, _OpenRequest] = {}
         limit = self._shared.rules.max_request_size
@@ -335,7 +338,7 @@ class ProduceCore:
         stale, self._outbox.stale_topics = self._outbox.stale_topics, {}
         wanted: list[str] = []
         for topic in stale:
-            # With acks=0 a closed connection is all that tells of another leader, and by then nothing waits.
+            # With acks=0 only a closed connection shows that the leader changed; by then nothing waits.
             if topic.wanted or not (self._shared.rules.has_responses or topic.unresolved):
                 topic.requests.made += 1
                 wanted.append(topic.name)
@@ -346,7 +349,7 @@ class ProduceCore:
             self._outbox.actions.append(RequestMetadata(tuple(wanted)))
 
     def _pace_requests(self, topic: Topic, *, failed: bool = False) -> None:
-        """A request that was of no help is not made again without a pause, wanted or not."""
+        """After a useless request, pause before the next one, whether the topic is wanted or not."""
         if not failed and not topic.unresolved:
             topic.requests.useless = 0
         else:
@@ -370,7 +373,7 @@ class ProduceCore:
 
     @property
     def unsettled(self) -> int:
-        """How many messages it has that are not settled."""
+        """How many messages are not settled."""
         return sum(topic.unsettled for topic in list(self._topics.values()))
 
     # ---- small things --------------------------------------------------------------------------------------
@@ -390,20 +393,20 @@ class ProduceCore:
 
 
 def _forget_unsent(partition: Partition) -> None:
-    """Take back what was given to a connection that will not write it any more."""
+    """Take batches back from connections that will not write them any more."""
     for batch in partition.batches:
         if batch.request is not None and not batch.request.write_started:
             batch.request = None
 
 
 class _OpenRequest:
-    """A request that more batches may join, and its size in bytes at the most."""
+    """A request that more batches may join, and an upper bound of its size in bytes."""
 
     __slots__ = ("_room", "_size", "_topics", "batches")
 
     def __init__(self, overhead: int, first: Batch, most: float) -> None:
         topic = first.partition.topic
-        self._room = most - first.full_size  # by what its node takes
+        self._room = most - first.full_size  # how much more its node takes
         self.batches = [first]
         self._topics = {topic}
         self._size = overhead + topic.request_overhead + PARTITION_OVERHEAD + len(first.data or b"")

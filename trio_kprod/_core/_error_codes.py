@@ -4,9 +4,10 @@ A response speaks of one transmission only. Brokers check size, time stamps, key
 before they look for duplicates, so a batch that is already in the log can be refused when it is sent
 again; whether the *batch* may have been written is remembered elsewhere (`Batch.maybe_written`).
 
-Two facts decide what one transmission did. The code, by this table; and the base offset: a broker that
-refuses before appending responds with -1, one that appended and failed afterwards with the offset beside the
-error (``DelayedProduce`` in Kafka's source). So ``base_offset >= 0`` beside any error means: maybe written.
+Two facts decide what one transmission did: the code, by this table, and the base offset. A broker that
+refuses before appending responds with offset -1. One that appended and failed afterwards responds with the
+offset and the error (``DelayedProduce`` in Kafka's source). So ``base_offset >= 0`` with any error means:
+maybe written.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Row:
     """One row of the table.
 
     `maybe_written`: this transmission may have been written. `refresh`: ask for metadata. `limit`: give the
-    batch up after this number of such responses, whatever `max_retries` says. `new_id`: the producer id is
-    spoiled.
+    batch up after this number of such responses, even if `max_retries` allows more. `new_id`: the producer id
+    is spoiled.
     """
 
     name: str
@@ -139,7 +140,7 @@ TABLE: Mapping[int, Row] = {
 
 
 def row(code: int) -> Row:
-    """The row of a code; one for codes this table does not know, which may mean anything."""
+    """The row of a code. A code that the table does not know may mean anything."""
     known = TABLE.get(code)
     return known or Row(f"error code {code}", Reaction.RETRY, maybe_written=True, limit=_UNKNOWN_LIMIT)
 

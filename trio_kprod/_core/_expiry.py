@@ -41,7 +41,7 @@ class Expiry:
     def _look(self) -> None:
         now = self._shared.outbox.now
         if now < self._looks_at:
-            return  # done meanwhile, for a message that was older
+            return  # an earlier look, for an older message, has done this
         self._looks_at = inf
         due = now - self._timeout
         topic = self._topic
@@ -55,7 +55,7 @@ class Expiry:
         remaining = [_oldest(room) for room, _ in topic.rooms() if room]
         remaining += [_oldest(batch.entries) for one in topic.partitions for batch in one.batches]
         if remaining:
-            # Not for each message by itself: looking through all of them takes its time.
+            # Not once for each message: looking through all of them takes its time.
             self._look_at(max(min(remaining) + self._timeout, now + EXPIRY_PACE))
 
     def _error(self, partition: Partition | None) -> DeliveryTimedOut:

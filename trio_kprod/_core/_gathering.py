@@ -1,9 +1,8 @@
-"""One request in flight to a broker gathers what comes meanwhile, unless a batch is full.
+"""While a request is in flight to a broker, messages for that broker gather, unless a batch is full.
 
-Messages that come while a request is in flight could leave at once, for another partition, each in a request
-of its own. They wait for the response instead, and leave together: fewer requests, and a shorter wait in all.
-A request holds others up for a few milliseconds only, so that neither a slow network nor a frozen follower
-does.
+If they are for another partition, each could leave at once in a request of its own. They wait for the
+response instead, and leave together: fewer requests, and a shorter wait in all. They wait for a few
+milliseconds at most, so that a slow network or a frozen follower does not hold them up.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from ._outbox import Outbox
     from ._partition import Partition
 
-#: A request holds others up for so long, in seconds: as long as Java's producer lingers (KIP-1030).
+#: A request holds others up for this time, in seconds: as long as Java's producer lingers (KIP-1030).
 YOUNG = 0.005
 
 
@@ -24,7 +23,7 @@ class Gathering:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        # By node: when each request was sent, the latest one last; and who waits.
+        # By node: when each request was sent, the latest one last; and which partitions wait.
         self._in_flight: dict[int, dict[Request, float]] = {}
         self._waiting: dict[int, dict[Partition, None]] = {}
 

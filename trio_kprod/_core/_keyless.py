@@ -24,7 +24,7 @@ _CANDIDATES = 32
 
 
 class Keyless:
-    """Those messages of one topic that wait.
+    """The messages of one topic that wait for a partition, and any will do.
 
     Attributes:
         messages (deque[Entry]): in the order in which they were accepted.
@@ -40,8 +40,8 @@ class Keyless:
         """Form batches, one after the other, as long as the caller wants more.
 
         Only partitions whose leader is connected count, so that a dead broker holds none of the messages up.
-        `taken` have their batch of this round already. Of many partitions, some by lot are looked at, and the
-        others only if those will not do.
+        Partitions in `taken` have their batch of this round already. If there are many partitions, we look at
+        a random sample of them, and at the others only if the sample takes no batch.
         """
         partitions = self._topic.partitions
         if len(partitions) > _CANDIDATES:
@@ -63,7 +63,7 @@ class Keyless:
         topic, outbox = self._topic, self._topic.shared.outbox
         if any(partition.leader < 0 for partition in partitions):
             outbox.refresh(topic)
-        first = int(topic.shared.random.random() * len(partitions))  # by lot, where they have equally much
+        first = int(topic.shared.random.random() * len(partitions))  # a random one of equals
         in_turn = [*partitions[first:], *partitions[:first]]
         open_to = [one for one in in_turn if one not in taken and may_send_to(one.leader)]
         for partition in sorted(open_to, key=attrgetter("unsettled_bytes")):

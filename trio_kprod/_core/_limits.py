@@ -23,7 +23,7 @@ SMALLEST_LIMIT = 16_384
 #: may take more by now.
 _REMEMBERED = 600.0
 
-#: With ``acks=0``, a write may be what ended a connection that ends within this time after it, in seconds.
+#: With ``acks=0``, a write is suspected if the connection ends within this time after it, in seconds.
 _SOON = 1.0
 
 
@@ -33,13 +33,13 @@ class RequestLimits:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._limits: dict[int, tuple[int, float]] = {}  # by node, with the time until which each holds
-        self._halved: set[int] = set()  # those that are limited for the sake of a single batch
+        self._halved: set[int] = set()  # nodes that are limited because of a single batch
         self._passed: dict[int, int] = {}  # the largest request that got a response since then
         self._too_large: dict[int, tuple[int, float]] = {}  # the smallest message that failed, likewise
         self._unanswerable: dict[int, _Unanswerable] = {}
 
     def of(self, node: int) -> float:
-        """What one request to a node may have; infinity if nothing is known."""
+        """How many bytes one request to a node may have; infinity if nothing is known."""
         if node not in self._limits:
             return inf
         limit, until = self._limits[node]
@@ -49,7 +49,7 @@ class RequestLimits:
         return limit
 
     def lower(self, node: int, size: int, limit: int, *, until: float | None = None) -> None:
-        """A request of that size has ended one connection after the other; one of `limit` bytes may pass."""
+        """A request of `size` bytes ended one connection after the other; one of `limit` bytes may pass."""
         limit = max(limit, SMALLEST_LIMIT)
         if limit < min(self.of(node), size):
             self._limits[node] = limit, self._outbox.now + _REMEMBERED if until is None else until
@@ -57,7 +57,7 @@ class RequestLimits:
             self._outbox.actions.append(Shrunk(node, size, limit))
 
     def halve(self, node: int, size: int, limit: int) -> None:
-        """The same of a batch that travelled alone."""
+        """The same, for a batch that travelled alone."""
         self.lower(node, size, limit)
         self._halved.add(node)
 
@@ -66,8 +66,8 @@ class RequestLimits:
         return self.of(node) < inf and node in self._halved
 
     def message_failed(self, node: int, size: int) -> None:
-        """A message was given up as it ended connections. If requests as large pass, that was not for its
-        size, and what was learned from it is wrong."""
+        """A message was given up because it ended connections. If requests as large pass, its size was not
+        the reason, and the limits learned from it are wrong."""
         if size <= max(self._passed.get(node, 0), SMALLEST_LIMIT):
             self._forget(node)
         elif not self.is_too_large(node, size):
@@ -97,10 +97,11 @@ class RequestLimits:
         known.written_at = self._outbox.now
 
     def connection_ended(self, node: int, losses: int) -> None:
-        """A connection ended on which everything was written. After so many `losses` soon after a write, what
-        was the largest on the last one is taken for the cause.
+        """A connection ended, and everything that it was given had been written.
 
-        That holds for good: to try it again would lose messages again, and nobody would be told.
+        If `losses` connections in a row ended soon after a write, the largest request on the last of them
+        counts as the cause. That limit holds for good: to try such a request again would lose messages again,
+        and nobody would be told.
         """
         known = self._unanswerable.get(node)
         if known is None or not known.largest:

@@ -51,8 +51,8 @@ class MetadataRequests:
 class MetadataTrust:
     """How far to believe metadata. A broker may be cut off, and tell what was true before.
 
-    Metadata is *useless* while it lacks the topic, or looks older than what we know. When all brokers have
-    told the same for `topic_timeout` seconds, it is true after all. Only time in which some broker responds
+    Metadata is *useless* while it lacks the topic, or looks older than what we know. If all that brokers tell
+    for `topic_timeout` seconds is useless, we believe it after all. Only time in which some broker responds
     counts, so an outage never does.
 
     Attributes:
@@ -83,7 +83,7 @@ class MetadataTrust:
         return again and self._useless_for >= self._topic_timeout
 
     def looks_older(self, metadata: TopicMetadata, topic_id: UUID, leader_epochs: Sequence[int]) -> bool:
-        """Whether this seems to be old news. (Without topic ids, the topic may have been created again.)"""
+        """Whether this looks like old news. (Without topic ids, the topic may have been created again.)"""
         if metadata.id not in (NO_TOPIC_ID, topic_id):
             return metadata.id in self.former_ids
         if metadata.id == NO_TOPIC_ID and len(metadata.partitions) < len(leader_epochs):

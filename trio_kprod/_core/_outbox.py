@@ -1,5 +1,4 @@
-"""Where topics and partitions leave what is to be done about them: actions, timers, what is ready to be
-sent."""
+"""Where topics and partitions leave what is to be done about them: actions, timers, who is ready to send."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ class Outbox:
     def __init__(self, *, observed: bool) -> None:
         self.now = 0.0  # when the event happened that is being handled
         self.actions: list[Action] = []
-        # Partitions and topics that may have something to send, in the order in which they came to it.
+        # Partitions and topics that may have something to send; the one that waits longest comes first.
         self.ready_partitions: dict[Partition, None] = {}
         self.ready_topics: dict[Topic, None] = {}
         self.stale_topics: dict[Topic, None] = {}

@@ -18,11 +18,11 @@ RESTARTING  only what is *pinned*, lowest first, alone   nothing is in flight an
                                                          the next epoch begins, PROBING
 ==========  ===========================================  ===========================================
 
-Any phase but STARTING becomes RESTARTING when a sealed batch is settled without having been written: what is
-behind it no longer follows on in the log. A batch is *pinned* to its chain while it may be in the log under
-it; sealed under another one, it could be there twice. So a pinned batch is sent again first, to learn
-whether it is in the log. Then all that is unsettled goes on under the next epoch from sequence 0. (Without
-idempotence there are no epochs: PROBING takes the place of RESTARTING.)
+Any phase but STARTING becomes RESTARTING when a sealed batch is settled without having been written: the
+sequence numbers of the batches behind it now have a gap before them. A batch is *pinned* to its chain while
+it may be in the log under that chain; sealed under another one, it could be in the log twice. So a pinned
+batch is sent again first, to learn whether it is there. Then all unsettled batches go on under the next
+epoch, from sequence 0. (Without idempotence there are no epochs: PROBING takes the place of RESTARTING.)
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class Partition:
         self.batches: deque[Batch] = deque()  # sealed (or to be sealed again), unsettled, in order
         self.leader = -1
         self.leader_epoch = -1
-        # After a `former` one, the next epoch: should the log be the old one after all, it must not take
-        # what is new for a duplicate.
+        # After a `former` chain we begin the next epoch: if the log is the old one after all, it must not
+        # take new messages for duplicates.
         self.chain = former
         self.phase = Phase.STARTING
         if former is not None:
             self.phase = Phase.RESTARTING if shared.rules.idempotent else Phase.PROBING
-        # A leader that lacks a batch of this chain shows nothing by that: another one was given up and may
-        # yet be appended, or the leader may be a deposed one.
+        # It proves nothing that the leader lacks a batch of this chain: another batch was given up and may
+        # still be appended, or the leader may be deposed.
         self.absence_proves_nothing = False
         self.gathers_until = 0.0  # when its wait for a request in flight ends, see `_gathering`
         self.progress = Part()
@@ -112,13 +112,13 @@ class Partition:
 
     @property
     def batch_limit(self) -> float:
-        """How many bytes a batch may have, as its topic and its leader take them."""
+        """How many bytes its topic and its leader take in one batch."""
         return min(self.topic.batch_limit, self.shared.limits.of(self.leader))
 
     # ---- what to send ----------------------------------------------------------------------------------
 
     def next_batch(self) -> Batch | None:
-        """The batch whose turn it is, if its turn is now; formed from the queue if need be."""
+        """The batch that may be sent now, if there is one; formed from the queue if need be."""
         if self.leader < 0:
             return None
         if self.phase is Phase.RESTARTING and not self._restart():
@@ -136,8 +136,8 @@ class Partition:
     def may_form(self, available_bytes: int) -> bool:
         """Whether a batch may be formed now of the `available_bytes` that wait.
 
-        A full one, within the window; or any, if nothing of the partition is unsettled and its leader has
-        nothing to respond to (see `_gathering`).
+        A full one, within the window. Or any, if nothing of the partition is unsettled and it need not wait
+        for the response to a request in flight (see `_gathering`).
         """
         if self.leader < 0 or (self.phase is Phase.RESTARTING and not self._restart()):
             return False
@@ -160,17 +160,17 @@ class Partition:
         return batch
 
     def is_beyond_limit(self, batch: Batch) -> bool:
-        """Whether it is larger than what its leader takes, by what is known."""
+        """Whether it is larger than what its leader takes, as far as we know."""
         return batch.full_size > self.shared.limits.of(self.leader)
 
     def _isolate(self, batch: Batch) -> None:
-        """What is larger than its leader takes will perhaps be given up. Nothing is sent behind it meanwhile,
-        since that might be in the log as well, or come to be there, for all that could be proved."""
+        """A batch that is larger than its leader takes may have to be given up. Until that is decided, no
+        later batch is sent: we could not prove that the log lacks the later one and will not get it."""
         if self.is_beyond_limit(batch):
             self.probe()
 
     def shorten(self, batch: Batch, entries: Sequence[Entry]) -> None:
-        """Keep only these messages of a batch; they have to be sealed under another chain."""
+        """Keep only these messages of a batch; they must be sealed under another chain."""
         shorter = Batch(self, entries, total_size(entries))
         shorter.attempts = batch.attempts
         self._put(shorter if entries else None, in_place_of=[batch])
@@ -193,9 +193,10 @@ class Partition:
         return first
 
     def join(self, first: Batch) -> bool:
-        """Undo `halve`, to ask whether the log has the whole: only its own sequence numbers tell a duplicate.
+        """Undo `halve`, to ask whether the log has the whole batch.
 
-        False if it cannot be undone, as the rest was given up.
+        The whole has to be sent for that, as brokers recognise a duplicate by first and last sequence number.
+        Returns False if it cannot be undone because the rest was given up.
         """
         whole, rest = first.whole, first.rest
         if whole is None or rest is None or rest not in self.batches:
@@ -242,7 +243,8 @@ class Partition:
         rules = self.shared.rules
         if batch.sequence < 0:
             batch.sequence = self.chain.take(len(batch.entries))
-        # This may take long, and meanwhile another thread may give everything up: nothing is half done here.
+        # Encoding may take long, and another thread may give everything up meanwhile. So leave nothing half
+        # done here.
         data, uncompressed = rules.unlocked(
             partial(
                 encode,
@@ -303,7 +305,7 @@ class Partition:
         return True
 
     def _restart(self) -> bool:
-        """Start the next epoch if all that is unsettled may be sealed again; tell whether it was done."""
+        """Start the next epoch if all unsettled batches may be sealed again. Returns whether it did."""
         if self.in_flight:
             return False
         if not self.log_is_gone and any(batch.pinned for batch in self.batches):
@@ -357,9 +359,9 @@ class Partition:
     # ---- leadership ------------------------------------------------------------------------------------
 
     def follow(self, leader: int, epoch: int) -> bool:
-        """Take a leader from metadata or a response; tell whether it is news.
+        """Take a leader from metadata or a response. Returns whether it is news.
 
-        Metadata can be older than what we know: a leader epoch never goes back (KIP-320).
+        Metadata with a lower epoch is older than what we know: a leader epoch never goes back (KIP-320).
         """
         if epoch < self.leader_epoch or (leader, epoch) == (self.leader, self.leader_epoch):
             return False
@@ -373,7 +375,7 @@ class Partition:
     def doubt_epoch(self) -> None:
         """What we know may be wrong, or the topic may have been created again: any leader epoch is news.
 
-        So a deposed leader may be followed, whose word on what its log lacks proves nothing.
+        So we may follow a deposed leader, and it proves nothing what the log of that one lacks.
         """
         self.leader_epoch = -1
         self.absence_proves_nothing = True
@@ -384,9 +386,9 @@ class Partition:
 
 
 def _where_to_cut(entries: Sequence[Entry]) -> int:
-    """The middle; but what may be too large by itself comes last in its part.
+    """The middle; but a message that may be too large by itself comes last in its part.
 
-    What stands before it can be acknowledged then, which shows that what stands behind it is not in the log.
+    The messages before it can then be acknowledged, which shows that those behind it are not in the log.
     """
     largest = max(range(len(entries)), key=lambda index: entries[index][SIZE])
     middle = len(entries) // 2

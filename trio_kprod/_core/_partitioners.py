@@ -1,4 +1,4 @@
-"""To which partition a message goes: as Java's producer does, or as a partitioner of the user's says.
+"""To which partition a message goes: as Java's producer decides, or a partitioner that the user gave.
 
 Messages with a key go where Java's producer puts them (murmur2 of the key); those with neither key nor
 partition are not placed here: they get their place when a batch is formed (KIP-480, KIP-794).
@@ -24,7 +24,9 @@ _MIXER = 0x5BD1E995
 
 
 def murmur2(key: bytes) -> int:
-    """Java's ``Utils.murmur2``, but unsigned. By words it takes half as long as kafka-python's, by bytes."""
+    """Java's ``Utils.murmur2``, but unsigned. It goes by words, in half the time that kafka-python's takes,
+    which goes by bytes.
+    """
     mixer, bits = _MIXER, _WORD_BITS
     digest = _SEED ^ len(key)
     end = len(key) & ~3
@@ -60,8 +62,8 @@ hash_key = hash_in_python if compiled is None else hash_compiled
 def adapt(partitioner: Any) -> Partitioner | None:
     """Make a `Partitioner` of what `open_producer` was given.
 
-    None stays None. kafka-python's ``Partitioner`` objects are asked with the bytes of key and value
-    (a serializer has run by then); plain callables get ``(key, all_partitions, available_partitions)``.
+    None stays None. kafka-python's ``Partitioner`` objects get the bytes of key and value (a serializer has
+    run by then). Plain callables get ``(key, all_partitions, available_partitions)``.
     """
     if partitioner is None:
         return None

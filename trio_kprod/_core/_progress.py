@@ -49,9 +49,9 @@ class Progress:
     """Reports when a topic stalls and when it has recovered.
 
     Args:
-        name: the topic's.
-        parts: gives all parts that there are at the time.
-        cause: gives what keeps the topic's messages.
+        name: of the topic.
+        parts: returns all parts that the topic has now.
+        cause: returns what holds up the topic's messages.
 
     Attributes:
         is_watched (bool): a timer is set for the next look.

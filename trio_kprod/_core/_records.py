@@ -69,7 +69,7 @@ _LENGTH_COUNTS_FROM = 12  # what stands behind the length itself
 _BASE_OFFSET = 0  # both are the broker's to give
 _LEADER_EPOCH = -1
 
-# As the keys of `_partitioners`, names of headers repeat; what is remembered of them is bounded.
+# Names of headers repeat, as keys do in `_partitioners`. A bounded number of them is remembered.
 _MOST_NAMES = 1_000
 _LONGEST_NAME = 64
 
@@ -85,14 +85,14 @@ def _encode_varint(number: int) -> bytes:
 
 
 class _Varints(dict[int, bytes]):
-    """Zigzag varints of all numbers. The small ones are in it, others are encoded when they are asked for."""
+    """Zigzag varints of all numbers. It holds the small ones, and encodes others when they are asked for."""
 
     def __missing__(self, number: int) -> bytes:
         return _encode_varint(number)
 
 
 class _Names(dict[str, bytes]):
-    """Names of headers, encoded with their length; those that were asked for lately are in it."""
+    """Names of headers, encoded with their length. It remembers those that were asked for lately."""
 
     def __missing__(self, name: str) -> bytes:
         encoded = name.encode()
@@ -109,7 +109,7 @@ _VARINTS = _Varints(enumerate(_SMALL))
 _NAMES = _Names()
 _NULL = _encode_varint(-1)
 _ZERO = _encode_varint(0)
-_SHORT = len(_SMALL) - 64  # a record with such a value is among the small ones as well
+_SHORT = len(_SMALL) - 64  # the length of a record with a value shorter than this is a small number as well
 
 
 def _varints(start: int, stop: int) -> Sequence[bytes]:
@@ -159,8 +159,8 @@ def encode_in_python(entries: Sequence[Entry], yield_gil: Callable[[], object]) 
 
 
 def encode_compiled(entries: Sequence[Entry], _: Callable[[], object]) -> tuple[bytearray, int]:
-    """The same in one call, so quick that other threads need not be let in between. It gives the GIL up for
-    what is large."""
+    """The same in one call, so quick that other threads need no turn in between. For large batches it gives
+    up the GIL."""
     batch: tuple[bytearray, int] = compiled.encode_records(entries, BATCH_OVERHEAD)
     return batch
 

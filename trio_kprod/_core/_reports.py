@@ -12,8 +12,8 @@ from .._messages import Entry
 class Settled(NamedTuple):
     """The outcome of messages that were in one batch: `error` is None if they were delivered.
 
-    `entries` stand in the order in which they were accepted. `base_offset` and `timestamp_ms` are -1 where
-    the broker told none (a timestamp is told for topics with log-append time only). `partition` is -1 for
+    `entries` are in the order in which they were accepted. `base_offset` and `timestamp_ms` are -1 where the
+    broker gave none (it gives a timestamp only for topics with log-append time). `partition` is -1 for
     messages that never got one. `attempts` is how often the batch's bytes reached a socket.
     """
 
@@ -30,7 +30,10 @@ class Settled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionCount:
-    """How many partitions a topic has, on request or because it has changed; or why no broker says."""
+    """How many partitions a topic has, on request or because the number has changed.
+
+    `error` says why no broker tells the number.
+    """
 
     topic: str
     count: int
@@ -38,17 +41,14 @@ class PartitionCount:
 
 
 class Stalled(NamedTuple):
-    """The topic's oldest message waits for a second or more, and none of the topic was settled meanwhile.
-
-    `cause` says why, if that is known.
-    """
+    """Some messages of the topic make no progress (`_progress` defines that). `cause` says why, if known."""
 
     topic: str
     cause: BaseException | None = None
 
 
 class Recovered(NamedTuple):
-    """A message of a stalled topic was settled."""
+    """A message of a stalled topic was acknowledged, and none of its parts is stalled any more."""
 
     topic: str
 
@@ -67,7 +67,7 @@ class Opened(NamedTuple):
 
 
 class Throttled(NamedTuple):
-    """A broker makes us pause for so many seconds more, because a quota is used up (KIP-219)."""
+    """A broker makes us pause for `pause` more seconds, because a quota is used up (KIP-219)."""
 
     broker: str
     pause: float

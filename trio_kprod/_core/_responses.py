@@ -19,16 +19,15 @@ from ._partition import Partition, Phase
 LOSSES_UNTIL_ALONE = 2
 
 #: A batch that loses this many connections in a row, most of them alone, is halved, and so are its parts at
-#: each further loss. By the pace of reconnecting that begins after two seconds.
+#: each further loss. At the pace of reconnecting, that begins after two seconds.
 LOSSES_UNTIL_HALVED = LOSSES_UNTIL_ALONE + 4
 
-#: At the start of each connection, batches that have not ended so many of them go first, for this time in
-#: seconds.
+#: For this time in seconds, at the start of each connection, such batches let the others go first.
 TURN_OF_OTHERS = 0.25
 
-#: A message that travels alone and ends thirty connections in a row is given up, whatever `max_retries` says.
-#: By the pace of reconnecting that takes half a minute, and all the while the broker took connections. After
-#: that, a message to the same broker that is as large, or half as large, has `LOSSES_UNTIL_HALVED`.
+#: A message that travels alone and ends thirty connections in a row is given up, even if `max_retries` would
+#: allow more. At the pace of reconnecting that takes half a minute, in which the broker took connections all
+#: the time. After that, a message half as large to the same broker is given up after `LOSSES_UNTIL_HALVED`.
 _LOSSES_UNTIL_GIVEN_UP = LOSSES_UNTIL_ALONE + 30
 
 
@@ -71,11 +70,11 @@ def no_response(batch: Batch, cause: BaseException, *, write_started: bool) -> N
 
 
 def blame(node: int, batches: Sequence[Batch], cause: BaseException) -> None:
-    """The request that carried these batches was the first to be answered when its connection ended.
+    """When the connection ended, the request with these batches was the first that waited for a response.
 
-    A broker that does not take it closes the connection at it each time. So it is made smaller: first its
-    batches travel alone, then each is halved, and so are its parts. What is sent to this node later is made
-    that small from the start.
+    A broker that does not take a request closes the connection each time it comes. So the request is made
+    smaller: first its batches travel alone, then each is halved, and so are its parts. Later requests to this
+    node are made that small from the start.
     """
     silent = isinstance(cause, NoResponse)  # it was not the broker that ended this one
     for batch in batches:
@@ -129,7 +128,7 @@ def _lost_too_often(batch: Batch, last: BaseException) -> ProducerError:
 
 
 def give_up(batch: Batch, error: BaseException, *, maybe_written: bool | None = None) -> None:
-    """Settle the batch as undelivered. What follows in its partition goes on under the next epoch."""
+    """Settle the batch as undelivered. Later batches of its partition go on under the next epoch."""
     if maybe_written is None:
         maybe_written = batch.maybe_written or batch.is_being_written
     leaves_gap = batch.is_numbered
@@ -154,7 +153,7 @@ def _retry(batch: Batch, response: PartitionResponse, means: Row) -> None:
     if of_this_log and response.leader >= 0 and response.leader_epoch > partition.leader_epoch:
         partition.follow(response.leader, response.leader_epoch)
         if batch.failures == 1:
-            # The new leader is known, so there is nothing to wait for (KIP-951). Once: it may not be true.
+            # The new leader is known, so there is no need to wait (KIP-951). Only once: it may be untrue.
             batch.retry_at = partition.shared.outbox.now
 
 
@@ -203,9 +202,9 @@ def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None
     """Behind an unsettled batch this only means "not yet"; at the head, that the log lacks a predecessor.
 
     But a deposed leader says so, too. So at the head we request metadata and send the same bytes once more.
-    If the response is the same again, this log lacks the batch and can take no old copy of it: all that is
-    unsettled may be sealed again without a duplicate. Again means the next response: what came before
-    a transmission that was perhaps appended says nothing of it.
+    If the very next response is the same, this log lacks the batch and can take no old copy of it: all
+    unsettled batches may be sealed again without a duplicate. (It has to be the next one: a response says
+    nothing about a later transmission, which may have been appended.)
     """
     partition = batch.partition
     if not partition.shared.rules.idempotent:
@@ -221,7 +220,7 @@ def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None
     elif batch.whole is not None and partition.join(batch):
         pass
     elif batch.number == 0 and batch.whole is None and not batch.may_be_there_in_part:
-        # No chain of ours can be ahead of its own beginning: another client uses our producer id, too.
+        # The log cannot lack what comes before the first batch: another client uses our producer id, too.
         partition.spoil_producer_id()
         give_up(batch, refusal(response.code, response.message), maybe_written=True)
     else:
@@ -230,8 +229,8 @@ def _out_of_order(batch: Batch, response: PartitionResponse, means: Row) -> None
 
 
 def _unpin(partition: Partition, error: BaseException) -> None:
-    """The log lacks what is unsettled. It can take no old copy of it either, unless a batch ahead of it
-    was given up of which one may yet arrive."""
+    """The log lacks all unsettled batches. It can take no old copy of them either, except in one case: a
+    batch ahead of them was given up, and an old copy of that batch may still arrive."""
     for batch in list(partition.batches):
         if batch.pinned and (partition.absence_proves_nothing or batch.may_be_there_in_part):
             _settle(batch, error=error, maybe_written=True)
@@ -317,7 +316,7 @@ def _settle(
         maybe_written=maybe_written,
         size=batch.size,
     )
-    # A request that is being written may hold the batch for long after this.
+    # A request that is being written may keep the batch in memory for long after this.
     batch.entries, batch.data = (), None
 
 

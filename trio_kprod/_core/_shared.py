@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Brokers recognise a duplicate among the last five batches they appended of a producer, no further back.
 IDEMPOTENT_WINDOW = 5
 
-#: `retry_backoff` doubles up to this, unless it is longer itself; and it is never shorter than that.
+#: `retry_backoff` doubles up to the first, unless it is longer itself. It is never shorter than the second.
 MAX_BACKOFF = 1.0
 MIN_BACKOFF = 0.01
 
@@ -57,15 +57,15 @@ class Rules:
     def window(self) -> int:
         """How many batches of a partition may be unsettled at a time.
 
-        Without idempotence one, so that order holds even if it is sent again.
+        Without idempotence one, so that order holds even if a batch is sent again.
         """
         return IDEMPOTENT_WINDOW if self.idempotent else 1
 
 
 class Abandoned(BaseException):
-    """Raised through the core by code that it calls, when the core is not to be touched any more.
+    """Code that the core calls raises this through the core, when it must not be touched any more.
 
-    It is no Exception, so that nothing takes it for an error of that code.
+    It is no Exception, so that nobody takes it for an error of that code.
     """
 
 

@@ -44,7 +44,7 @@ class Topic:
         # Messages wait in one of three rooms until they have a partition:
         self.arrivals: deque[Entry] = deque()  # the partitions are not known yet
         self.keyless = Keyless(self)  # any will do: they get one when a batch is formed
-        # Asked for a partition that the topic did not have when we last looked: by the number of metadata
+        # for a partition that the topic did not have when we last looked. The key is the number of metadata
         # requests that had been made when they came.
         self.strays: dict[int, _Strays] = {}
         self.unsettled = 0
@@ -55,10 +55,10 @@ class Topic:
         self.awaited = False  # a task waits for the number of partitions
         self.requests = MetadataRequests()
         self._trust = MetadataTrust(shared.rules.topic_timeout)
-        # Brokers tell what looks like old news. We go on asking, though nothing may wait: with acks=0, what
-        # is sent to a leader that leads no more is lost.
+        # Brokers tell what looks like old news. We go on asking, even if no message waits: with acks=0,
+        # messages are lost that are sent to a broker that no longer leads.
         self._is_doubting = False
-        self._former_chains: dict[int, Chain] = {}  # of partitions that the topic has no more
+        self._former_chains: dict[int, Chain] = {}  # of partitions that the topic no longer has
         self.placeless = Part()  # the messages without partition
         self.troubles = Troubles(name, shared.outbox)
         self.progress = Progress(name, shared.outbox, self._parts, self.trouble_of)
@@ -104,7 +104,7 @@ class Topic:
         return [self.placeless, *[partition.progress for partition in self.partitions]]
 
     def _watch_progress(self, since: float | None = None) -> None:
-        """Messages came in, or (`since` they wait) got their partition."""
+        """Messages came in now; or messages that wait since `since` got their partition."""
         if since is None:
             since = self.shared.outbox.now
         if self.has_placeless:
@@ -239,9 +239,9 @@ class Topic:
         self.shared.outbox.wake(self.partitions)
 
     def _stop_doubting(self, metadata: TopicMetadata) -> None:
-        """Brokers have told for `topic_timeout` what looked like old news, so it is true.
+        """For `topic_timeout` brokers told only what looked like old news, so we believe it.
 
-        If it is a former id, what was sent meanwhile may be in the log after all.
+        If the topic has a former id again, messages that were sent meanwhile may be in its log after all.
         """
         if metadata.id == NO_TOPIC_ID:
             self._forget_partitions(len(metadata.partitions))
@@ -280,7 +280,7 @@ class Topic:
     def _place_all(self) -> None:
         while self.arrivals:
             self._place([self.arrivals[0]])
-            self.arrivals.popleft()  # only now: what a partitioner never returns from is not lost
+            self.arrivals.popleft()  # only now: if its partitioner never returns, it is not lost
         self._place_strays()
         since = self.placeless.waits_since
         if not self.has_placeless:
@@ -288,10 +288,10 @@ class Topic:
         self._watch_progress(since)
 
     def _place_strays(self) -> None:
-        """Those whose partition is known now; those that have waited for it long enough fail."""
+        """Place those whose partition is known now. Those that have waited for it long enough fail."""
         count = len(self.partitions)
         for asked, strays in list(self.strays.items()):
-            # A response to a request that was made before they came says nothing of what is there now.
+            # A response to a request made before they came says nothing of the partitions there are now.
             asked_since = self.requests.made > asked
             is_over = asked_since and self.shared.outbox.now >= strays.since + PARTITION_GRACE
             for message in [strays.messages.popleft() for _ in range(len(strays.messages))]:
@@ -365,12 +365,12 @@ class Topic:
         self._fail_each(lambda _: error)
 
     def stop(self, error: BaseException, cause: BaseException | None) -> None:
-        """The same, and say what has kept each message, which is `cause` where we know nothing better."""
+        """The same. The error's cause is what held up each message, or `cause` if that is not known."""
         self._fail_each(lambda partition: explained(error, self.trouble_of(partition) or cause))
 
     def _fail_each(self, error_of: Callable[[Partition | None], BaseException]) -> None:
-        """What was submitted first is reported first, so that it can be sent again in the order of the
-        reports.
+        """Messages are reported in the order of submission, so that they can be sent again in the order of
+        the reports.
         """
         of_placeless = error_of(None)  # first: what is known of a partition is forgotten when it is idle
         for partition in self.partitions:
@@ -382,7 +382,7 @@ class Topic:
             self._fail_room(room, of_placeless)
 
     def trouble_of(self, partition: Partition | None = None) -> BaseException | None:
-        """What keeps the messages of a partition, or those that have none, from being acknowledged."""
+        """What holds up the messages of a partition, or those without partition."""
         shared = self.shared
         known = self.troubles.of(WHOLE_TOPIC if partition is None else partition.index)
         if known is not None:
@@ -452,7 +452,7 @@ class Topic:
         elif partition < len(self.partitions):
             part, still_waits = self.partitions[partition].progress, not self.partitions[partition].idle
         else:
-            return self.troubles.over(partition, recovered=False)  # the topic has this partition no more
+            return self.troubles.over(partition, recovered=False)  # the topic no longer has this partition
         if acknowledged:
             self.troubles.over(partition)
         elif not still_waits:

@@ -1,7 +1,7 @@
 """Why messages of a topic are not acknowledged: what the last attempt of each partition ended in.
 
-It is told to the client, for its log, each time an attempt ends in an error. And it becomes the cause of the
-messages that are given up meanwhile.
+Each time an attempt ends in an error, the client is told, and logs it. The error also becomes the cause in
+the errors of messages that are given up meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WHOLE_TOPIC: Final = -1
 
 
 class Troubles:
-    """Those of one topic, by partition."""
+    """The troubles of one topic, by partition."""
 
     def __init__(self, topic: str, outbox: Outbox) -> None:
         self._topic = topic
@@ -31,7 +31,7 @@ class Troubles:
     def add(self, partition: int, error: ProducerError, *, final: bool = False) -> None:
         """An attempt ended in an error; `final` says that there will be no other."""
         self._failed[partition] = error
-        if not isinstance(error, ConnectionLost):  # those are told where the connection is
+        if not isinstance(error, ConnectionLost):  # the client logs those with the connection
             self._outbox.observe("topic_error", lambda: {"topic": self._topic, "error": error})
             self._outbox.actions.append(Troubled(self._topic, partition, error, self._failed, final=final))
 
@@ -44,8 +44,8 @@ class Troubles:
         self._unreachable.pop(partition, None)
 
     def over(self, partition: int, *, recovered: bool = True) -> None:
-        """A message was acknowledged; or if not `recovered`, nothing waits any more, and we shall not learn
-        whether it would be.
+        """A message was acknowledged. Or (not `recovered`) nothing waits any more, so we do not know whether
+        the trouble is over.
         """
         if self._unreachable:
             self._unreachable.pop(partition, None)
@@ -53,7 +53,9 @@ class Troubles:
             self._outbox.actions.append(Untroubled(self._topic, recovered=recovered))
 
     def of(self, partition: int) -> BaseException | None:
-        """What keeps a partition's messages; or (WHOLE_TOPIC) those that have none: any will do."""
+        """What holds up a partition's messages. For those without partition (WHOLE_TOPIC) any trouble will
+        do.
+        """
         for known in (self._unreachable, self._failed):
             error = known.get(partition) or known.get(WHOLE_TOPIC)
             if error is None and partition == WHOLE_TOPIC:
