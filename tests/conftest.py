@@ -43,7 +43,7 @@ def open_producer(own_thread: bool) -> OpenProducer:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark whatever uses the real Kafka, so that ``-m "not kafka"`` leaves it out."""
-    if "kafka" in getattr(item, "fixturenames", ()):
+    if "kafka" in getattr(item, "fixturenames", ()) or item.get_closest_marker("kafka"):
         mark_kafka(item)
 
 

@@ -1,7 +1,8 @@
 """What goes wrong on the client's side: its machine, its resolver, its clock, and what it is told of brokers.
 
-Each ends with the check of the history, and prints its figures: ``pytest -s``. Programs that are stopped, or
-that have few descriptors, run in processes of their own.
+What asks for `place` takes place on the embedded broker and on a real Kafka. Each ends with the check of the
+history, and prints its figures: ``pytest -s``. Programs that are stopped, or that have few descriptors, run
+in processes of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ import pytest
 import trio
 
 import trio_kprod._intake
+from tests.client_side import NAME, Embedded, Place, Real, advertised_ports, listeners, log_of
 from tests.cycles import no_more_descriptors
-from tests.kafka.cluster import Record
+from tests.kafka.cluster import Cluster, Record, wait_until
+from tests.kafka.conftest import own
 from tests.kafka.helpers import until
 from tests.kafka.history import History
 from tests.modes import OpenProducer
 from tests.scripted_cluster import ScriptedCluster, open_on
-from trio_kprod.testing import Broker, MemoryBroker, Proxy, open_broker, open_proxy
+from trio_kprod.testing import Proxy, open_broker, open_proxy
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +41,32 @@ PATIENCE = 100
 #: How many producers are many.
 COUNT = int(os.environ.get("PRODUCERS", "100"))
 
-in_both = pytest.mark.parametrize("place", ["thread", "loop"])
+in_both = pytest.mark.parametrize("where", ["thread", "loop"])
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, int]:
+    return advertised_ports()
+
+
+@pytest.fixture(scope="module")
+def node(ports: dict[str, int]) -> Iterator[Cluster]:
+    """A node for `Real`."""
+    yield from own(listeners=listeners(ports))
+
+
+@pytest.fixture
+def real(node: Cluster, ports: dict[str, int]) -> Real:
+    return Real(node, ports)
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    if request.param == "kafka":
+        yield request.getfixturevalue("real")
+    else:
+        with open_broker() as broker:
+            yield Embedded(broker)
 
 
 class Program:
@@ -89,13 +117,9 @@ def running(name: str, *arguments: str) -> Iterator[Program]:
         program.kill()
 
 
-def tell(history: History, broker: Broker | MemoryBroker, recovered: float, left: float) -> None:
+def tell(history: History, topic: str, log: list[Record], recovered: float, left: float) -> None:
     """Check what is in the log, and print the figures."""
-    log = [
-        Record(one.partition, one.offset, one.key, one.value, [], one.timestamp_ms)
-        for one in broker.records("t")
-    ]
-    print(f"{history.judge('t', log)}; recovered after {recovered:.2f} s, left after {left:.2f} s")
+    print(f"{history.judge(topic, log)}; recovered after {recovered:.2f} s, left after {left:.2f} s")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -103,40 +127,42 @@ def tell(history: History, broker: Broker | MemoryBroker, recovered: float, left
 
 
 @in_both
-def test_a_process_that_is_stopped_for_longer_than_every_timeout(place: str) -> None:
-    """As a laptop sleeps, and may find its connections dead when it wakes up.
-
-    Each answer takes its time, so there nearly always is one on its way.
-    """
-    with open_broker() as broker, running("steady", broker.bootstrap_servers, place) as program:
-        broker.delay("Produce", 0.02, times=None, after_append=True)
-        sleep(broker, program)
-        sleep(broker, program, cut_off=True)
+def test_a_process_that_is_stopped_for_longer_than_every_timeout(place: Place, where: str) -> None:
+    """As a laptop sleeps, and may find its connections dead when it wakes up."""
+    with place.link() as link, running("steady", link.servers, place.topic, where) as program:
+        link.slow_down()
+        sleep(place, program)
+        sleep(place, program, link.cut)
         printed = program.end()
     assert "lost 0, untold 0, duplicates 0, out of order 0" in printed
 
 
-def sleep(broker: Broker, program: Program, *, cut_off: bool = False) -> None:
+def sleep(place: Place, program: Program, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Stop it in the middle of deliveries, and wait until it delivers again."""
-    broker.wait_records("t", len(broker.records("t")) + 20, PATIENCE)
+    wait_for_more(place, 20)
     program.stop()
-    if cut_off:
-        broker.disconnect_all()
+    meanwhile()
     time.sleep(0.6)  # nothing is waited for: to stand still for so long is the fault itself
-    asleep = len(broker.records("t"))
+    asleep = place.count()
     program.go_on()
     awake = time.monotonic()
-    broker.wait_records("t", asleep + 1, PATIENCE)
+    wait_until(lambda: place.count() > asleep, "it delivers again")
     print(f"delivers {time.monotonic() - awake:.2f} s after it goes on")
 
 
+def wait_for_more(place: Place, count: int) -> None:
+    wanted = place.count() + count
+    wait_until(lambda: place.count() >= wanted, f"{count} more are written")
+
+
 @in_both
-def test_a_process_that_gets_little_of_the_processor(place: str) -> None:
+def test_a_process_that_gets_little_of_the_processor(place: Place, where: str) -> None:
     """A twentieth of it, in slices, while its timeouts go on."""
-    with open_broker() as broker, running("steady", broker.bootstrap_servers, place) as program:
-        wanted = len(broker.wait_records("t", 20, PATIENCE)) + 100
+    with running("steady", place.servers, place.topic, where) as program:
+        wait_for_more(place, 20)
+        wanted = place.count() + 100
         deadline = time.monotonic() + PATIENCE
-        while len(broker.records("t")) < wanted:
+        while place.count() < wanted:
             assert time.monotonic() < deadline
             program.stop()
             time.sleep(0.02)
@@ -150,28 +176,19 @@ def test_a_process_that_gets_little_of_the_processor(place: str) -> None:
 # Brokers that tell a wrong address
 
 
-@contextmanager
-def nobody_listens() -> Iterator[tuple[str, int]]:
-    """An address that is taken, and where connections are refused."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()
-
-
 async def test_a_broker_advertises_an_address_where_nobody_is(
-    open_producer: OpenProducer, caplog: pytest.LogCaptureFixture
+    place: Place, open_producer: OpenProducer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log and the error name that address, and say whose setting it is."""
     history = History("a wrong advertised listener")
-    with nobody_listens() as address:
-        async with open_broker(advertised=address) as broker:
-            servers = "{}:{}".format(*broker.address)
-            with pytest.raises(trio_kprod.DeliveryFailed) as caught:
-                async with open_producer(servers, shutdown_timeout=0.5) as producer:
-                    await history.send(producer, "t", b"key")
-                    leaves_at = trio.current_time()
-            history.undelivered(caught.value.undelivered)
-            tell(history, broker, 0, trio.current_time() - leaves_at)
+    with place.advertises_nowhere() as (servers, address):
+        with pytest.raises(trio_kprod.DeliveryFailed) as caught:
+            async with open_producer(servers, shutdown_timeout=0.5) as producer:
+                await history.send(producer, place.topic, b"key")
+                leaves_at = trio.current_time()
+        left = trio.current_time() - leaves_at
+    history.undelivered(caught.value.undelivered)
+    tell(history, place.topic, place.log(), 0, left)
     (told,) = caught.value.undelivered
     assert not told.maybe_written
     hint = "the cluster advertises this address (advertised.listeners): clients must be able to reach it"
@@ -201,7 +218,7 @@ async def test_one_of_two_brokers_advertises_a_wrong_address(
         mended_at = trio.current_time()
         await producer.flush()
         recovered, leaves_at = trio.current_time() - mended_at, trio.current_time()
-    tell(history, cluster.store, recovered, trio.current_time() - leaves_at)
+    tell(history, "t", log_of(cluster.store, "t"), recovered, trio.current_time() - leaves_at)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -211,15 +228,13 @@ async def test_one_of_two_brokers_advertises_a_wrong_address(
 class Resolver:
     """Answers for `NAME` as it is told; for all else as the system does."""
 
-    NAME = "kafka.test"
-
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.address: str | None = None
         self._real = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self._answer)
 
     def _answer(self, host: Any, *args: Any, **kwargs: Any) -> Any:
-        if host not in (self.NAME, self.NAME.encode()):
+        if host not in (NAME, NAME.encode()):
             return self._real(host, *args, **kwargs)
         if self.address is None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -228,6 +243,7 @@ class Resolver:
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "is_silent"])
 async def test_a_name_whose_address_changes(
+    place: Place,
     open_producer: OpenProducer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -240,20 +256,18 @@ async def test_a_name_whose_address_changes(
     """
     history = History("a name whose address changes")
     resolver = Resolver(monkeypatch)
+    broker, port = place.advertises_name()
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(open_broker())
-        old = await stack.enter_async_context(open_proxy(broker.address, host="127.0.0.2"))
-        port = old.address[1]
-        new = await stack.enter_async_context(open_proxy(broker.address, host="127.0.0.3", port=port))
-        broker.advertise(Resolver.NAME, port)
+        old = await stack.enter_async_context(open_proxy(broker, host="127.0.0.2", port=port))
+        new = await stack.enter_async_context(open_proxy(broker, host="127.0.0.3", port=port))
         resolver.address = "127.0.0.2"
         async with open_producer(
-            f"{Resolver.NAME}:{port}", request_timeout_ms=300, delivery_interval=0.01
+            f"{NAME}:{port}", request_timeout_ms=300, delivery_interval=0.01
         ) as producer:
-            await history.send(producer, "t", b"key")
+            await history.send(producer, place.topic, b"key")
             await producer.flush()
             move_away(old, silent=silent)
-            await history.send(producer, "t", b"key")
+            await history.send(producer, place.topic, b"key")
             if not silent:
                 resolver.address = None
                 await until(lambda: "Name or service not known" in caplog.text)
@@ -261,10 +275,11 @@ async def test_a_name_whose_address_changes(
             moved_at = trio.current_time()
             await producer.flush()
             recovered = trio.current_time() - moved_at
-            await history.send(producer, "t", b"key")
+            await history.send(producer, place.topic, b"key")
             leaves_at = trio.current_time()
-        assert new.connections_accepted > 0
-        tell(history, broker, recovered, trio.current_time() - leaves_at)
+        left = trio.current_time() - leaves_at
+    assert new.connections_accepted > 0
+    tell(history, place.topic, place.log(), recovered, left)
 
 
 def move_away(proxy: Proxy, *, silent: bool) -> None:
@@ -280,28 +295,67 @@ def move_away(proxy: Proxy, *, silent: bool) -> None:
 
 
 async def test_a_wall_clock_that_is_set_back_and_forth(
-    open_producer: OpenProducer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Place,
+    open_producer: OpenProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Time stamps follow it; deliveries do not mind, and nothing is logged of it."""
     history = History("a wall clock that is set back and forth")
-    seconds, nanoseconds = time.time, time.time_ns
     jumps = [0, 86_400, -86_400, 3600, -1, 0]
-    async with open_broker() as broker:
-        async with open_producer(broker.bootstrap_servers, delivery_interval=0.005) as producer:
-            for jump in jumps:
-                monkeypatch.setattr(time, "time", lambda jump=jump: seconds() + jump)
-                monkeypatch.setattr(time, "time_ns", lambda jump=jump: nanoseconds() + jump * 10**9)
-                monkeypatch.setattr(trio_kprod._intake, "time_ns", time.time_ns)
-                await trio.sleep(0.002)  # the producer reads the clock once a millisecond
-                for _ in range(20):
-                    await history.send(producer, "t", b"key")
-                await broker.records_arrived("t", history.sent)
-            leaves_at = trio.current_time()
-        tell(history, broker, 0, trio.current_time() - leaves_at)
-        stamps = [record.timestamp_ms / 1000 for record in broker.records("t")]
-    for jump, stamp in zip((jump for jump in jumps for _ in range(20)), stamps, strict=True):
-        assert abs(stamp - seconds() - jump) < PATIENCE
-    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
+    clock = WallClock(monkeypatch)
+    async with open_producer(place.servers, delivery_interval=0.005) as producer:
+        for jump in jumps:
+            await clock.jump(jump)
+            for _ in range(20):
+                await history.send(producer, place.topic, b"key")
+            await until(lambda: producer.statistics().delivered == history.sent)
+        leaves_at = trio.current_time()
+    left = trio.current_time() - leaves_at
+    told = [record.message for record in caplog.records if record.levelno > logging.INFO]
+    log = place.log()
+    tell(history, place.topic, log, 0, left)
+    for jump, record in zip((jump for jump in jumps for _ in range(20)), log, strict=True):
+        assert abs(record.timestamp_ms / 1000 - time.time() - jump) < PATIENCE
+    assert told == []
+
+
+@pytest.mark.kafka
+async def test_a_wall_clock_that_is_ahead_of_what_kafka_takes(
+    real: Real,
+    open_producer: OpenProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By itself, a real Kafka refuses what comes from tomorrow; that is told, and what to look at."""
+    history, topic = History("a wall clock that is a day ahead"), real.cluster.new_topic()
+    clock = WallClock(monkeypatch)
+    async with open_producer(real.servers, on_undelivered=history.note) as producer:
+        for jump in (0, 86_400, 0):
+            await clock.jump(jump)
+            for _ in range(20):
+                await history.send(producer, topic, b"key")
+    told = history.told
+    assert len(told) == 20
+    assert not any(one.maybe_written for one in told)
+    assert "INVALID_TIMESTAMP" in str(told[0].cause)
+    assert "(message.timestamp.before.max.ms, .after.max.ms)" in caplog.text
+    history.check(real.cluster, topic)
+
+
+class WallClock:
+    """The time of day, for the producer, as someone sets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._seconds, self._nanoseconds = time.time, time.time_ns
+
+    async def jump(self, by: int) -> None:
+        """Let it be `by` seconds ahead of what it is."""
+        self._monkeypatch.setattr(time, "time", lambda: self._seconds() + by)
+        self._monkeypatch.setattr(time, "time_ns", lambda: self._nanoseconds() + by * 10**9)
+        self._monkeypatch.setattr(trio_kprod._intake, "time_ns", time.time_ns)
+        await trio.sleep(0.002)  # the producer reads the clock once a millisecond
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -309,11 +363,11 @@ async def test_a_wall_clock_that_is_set_back_and_forth(
 
 
 @in_both
-def test_no_descriptor_is_left_for_a_connection(place: str) -> None:
+def test_no_descriptor_is_left_for_a_connection(place: Place, where: str) -> None:
     """The log, instruments and errors name it, attempts keep their pace, and in the end all is delivered."""
-    with open_broker() as broker, running("few_descriptors", broker.bootstrap_servers, place) as program:
+    with place.link() as link, running("few_descriptors", link.servers, place.topic, where) as program:
         assert program.says() == "full\n"
-        broker.disconnect_all()
+        link.cut()
         printed = program.end()
     assert "lost 0, untold 0, duplicates 0, out of order 0" in printed
 
@@ -339,8 +393,8 @@ async def test_no_thread_is_left_for_a_client(monkeypatch: pytest.MonkeyPatch) -
 
 
 @in_both
-def test_many_producers_in_one_process(place: str) -> None:
+def test_many_producers_in_one_process(place: Place, where: str) -> None:
     """All deliver, all close, and nothing is left of them."""
-    with open_broker() as broker, running("many", broker.bootstrap_servers, str(COUNT), place) as program:
+    with running("many", place.servers, place.topic, str(COUNT), where) as program:
         printed = program.end()
     assert f"sent {2 * COUNT}, in log {2 * COUNT}" in printed

@@ -27,10 +27,17 @@ _LOGIN = {
 
 
 class Listener(NamedTuple):
-    """One listener of a node: its security protocol, and the settings that are its own (without prefix)."""
+    """One listener of a node.
+
+    Attributes:
+        protocol: its security protocol.
+        settings: those that are its own (without prefix).
+        advertised: the ``host:port`` that clients are told, if it is to be another than where it is.
+    """
 
     protocol: str = "PLAINTEXT"
     settings: Mapping[str, str] = MappingProxyType({})
+    advertised: str | None = None
 
 
 def sasl(*mechanisms: str, **settings: str) -> Listener:
@@ -106,9 +113,12 @@ def listener_settings(
     protocols = {name: listener.protocol for name, listener in listeners.items()}
     inside = {hidden: "PLAINTEXT"} if hidden else {}
     told = any(ports[name] != own_ports[name] for name in inside)
+    elsewhere = {name: listener.advertised for name, listener in listeners.items() if listener.advertised}
     return {
-        "listeners": _urls([*listeners, *inside], own_ports),
-        "advertised.listeners": _urls([*listeners, *(inside if told else ())], ports),
+        "listeners": _urls([*listeners, *inside], _addresses(own_ports)),
+        "advertised.listeners": _urls(
+            [*listeners, *(inside if told else ())], {**_addresses(ports), **elsewhere}
+        ),
         "listener.security.protocol.map": ",".join(
             f"{name}:{protocol}" for name, protocol in {**protocols, **inside}.items()
         ),
@@ -120,8 +130,12 @@ def listener_settings(
     }
 
 
-def _urls(names: Collection[str], ports: Mapping[str, int]) -> str:
-    return ",".join(f"{name}://127.0.0.1:{ports[name]}" for name in names)
+def _addresses(ports: Mapping[str, int]) -> dict[str, str]:
+    return {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+
+
+def _urls(names: Collection[str], addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{name}://{addresses[name]}" for name in names)
 
 
 def free_ports(names: Collection[str], nodes: int) -> list[dict[str, int]]:

@@ -37,7 +37,7 @@ class Attempts(Instrument):
         self.ended += 1
 
 
-async def main(servers: str) -> None:
+async def main(servers: str, topic: str) -> None:
     history, attempts = History("few descriptors"), Attempts()
     async with open_producer(
         servers,
@@ -46,18 +46,18 @@ async def main(servers: str) -> None:
         instruments=[attempts],
         on_undelivered=history.note,
     ) as producer:
-        await history.send(producer, "t", b"key")
+        await history.send(producer, topic, b"key")
         await producer.flush()
         with no_more_descriptors():
             began = time.monotonic()
             print("full", flush=True)
             await until(lambda: attempts.ended == 2)
-            await history.send(producer, "t", b"key")
+            await history.send(producer, topic, b"key")
             producer.deliver_nowait()
             await until(lambda: len(history.told) == 1)
             took = time.monotonic() - began
             await another(servers)
-            await history.send(producer, "t", b"key")
+            await history.send(producer, topic, b"key")
         again = time.monotonic()
         await producer.flush()
         recovered, leaves_at = time.monotonic() - again, time.monotonic()
@@ -68,7 +68,7 @@ async def main(servers: str) -> None:
     assert attempts.errors
     assert all(FULL in error for error in attempts.errors), attempts.errors
     assert len(attempts.errors) < 2 * (2 + took / 0.04), "each of two pauses is 40 ms at least"
-    history.check(Kafka(servers), "t")
+    history.check(Kafka(servers), topic)
     print(f"{len(attempts.errors)} attempts in {took:.2f} s; {recovered=:.2f} s, {left=:.2f} s")
 
 
@@ -81,4 +81,4 @@ async def another(servers: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    trio.run(main, sys.argv[1], sys.argv[2])

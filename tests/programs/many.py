@@ -15,10 +15,10 @@ from tests.kafka.history import History
 from tests.programs.place import open_producer
 
 
-async def main(servers: str, count: int) -> None:
-    await run(servers, 1, "first")  # so that is there what is made once
+async def main(servers: str, topic: str, count: int) -> None:
+    await run(servers, 1, f"{topic}-first")  # so that is there what is made once
     before = left()
-    await run(servers, count, "t")
+    await run(servers, count, topic)
     with trio.fail_after(30):
         while left() != before:  # noqa: ASYNC110 (a thread is told to end, but not waited for)
             await trio.sleep(0.01)
@@ -51,4 +51,4 @@ async def run(servers: str, count: int, topic: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], int(sys.argv[2]))
+    trio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))

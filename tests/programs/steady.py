@@ -17,7 +17,7 @@ from tests.programs.place import open_producer
 from trio_kprod import DeliveryFailed, Producer
 
 
-async def main(servers: str) -> None:
+async def main(servers: str, topic: str) -> None:
     history = History("steady")
     scope = open_producer(
         servers,
@@ -29,21 +29,21 @@ async def main(servers: str) -> None:
     )
     with suppress(DeliveryFailed):  # what it tells was told before
         async with scope as producer:
-            await send_until_stdin_ends(history, producer)
+            await send_until_stdin_ends(history, producer, topic)
             left_at = time.monotonic()
     left = time.monotonic() - left_at
-    history.check(Kafka(servers), "t")
+    history.check(Kafka(servers), topic)
     print(f"left after {left:.2f} s")
 
 
-async def send_until_stdin_ends(history: History, producer: Producer) -> None:
+async def send_until_stdin_ends(history: History, producer: Producer, topic: str) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def send() -> None:
             while True:
-                await history.send(producer, "t", b"key")
-                await history.send(producer, "t")
+                await history.send(producer, topic, b"key")
+                await history.send(producer, topic)
                 await trio.sleep(0.001)
 
         await trio.to_thread.run_sync(sys.stdin.read)
@@ -51,4 +51,4 @@ async def send_until_stdin_ends(history: History, producer: Producer) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    trio.run(main, sys.argv[1], sys.argv[2])
