@@ -8,8 +8,8 @@
 
 It is not a consumer, has no transactions, and needs trio.
 
-Two loops run in two threads: yours, and the client's in a worker thread. Where what lives, each knowing only
-what is below it:
+Two loops run in two threads: yours, and the client's in a worker thread. Each module knows only those that
+are below it:
 
 =====================  ==================================================================================
 in your loop

@@ -95,7 +95,7 @@ class Buffer:
             run.delivery = trigger
 
     def give_up(self) -> list[Entry]:
-        """All that was never submitted, the queue as well. It counts as in flight until it is settled."""
+        """Take all that was never submitted, also from the queue. It is in flight until it is settled."""
         self.take(self._room.queued)
         self._ledger.cut(self._room.accepted)
         messages, self.waiting = self.waiting, []

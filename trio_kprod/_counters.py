@@ -1,7 +1,7 @@
 """The fields that a send looks at and moves, in base classes of the objects that they belong to.
 
-Python reads and writes them like any others. Where the compiled parts are in use, its types of the same names
-take the place of these classes, so that C reads and writes the very same fields.
+Python reads and writes them like any others. Where the compiled parts are in use, their types of the same
+names take the place of these classes, so that C reads and writes the very same fields.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ._speedups import compiled
 
 
 class RoomCounters:
-    """Of `Room`.
+    """The fields of `Room`.
 
     Attributes:
         bound (int): accept a message only if no more than this many are queued then.
@@ -32,7 +32,7 @@ class RoomCounters:
 
 
 class TopicCounters:
-    """Of `TopicAccount`.
+    """The fields of `TopicAccount`.
 
     Attributes:
         limited (bool): no message of it was acknowledged yet, or it is stalled.
@@ -52,7 +52,7 @@ class TopicCounters:
 
 
 class IntakeCounters:
-    """Of `Intake`.
+    """The fields of `Intake`.
 
     Attributes:
         millisecond (int): the time since 1970 with which messages are stamped now.
@@ -66,7 +66,7 @@ class IntakeCounters:
 
 
 class LedgerCounters:
-    """Of `Ledger`.
+    """The fields of `Ledger`.
 
     Attributes:
         run (int): the start of the open run, to which new messages belong. None of it is submitted yet.

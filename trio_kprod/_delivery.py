@@ -56,7 +56,7 @@ class Delivery:
 
     Attributes:
         opened (trio.Event): set when the client has connected, or failed to: then `open_error` says how.
-        on_crash: called with what a turn raises that the delivery task does not make.
+        on_crash: called with what a turn raises, unless the delivery task has made that turn.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Delivery:
 
     @contextmanager
     def _around_callback(self) -> Generator[None, None, None]:
-        """What `on_undelivered` sends while the producer drains is part of that."""
+        """What `on_undelivered` sends while the producer drains is delivered as well."""
         accepted = self.room.accepted
         with self.ending.callback():
             yield
@@ -179,7 +179,7 @@ class Delivery:
             return
         try:
             self.turn()
-        except BaseException as error:  # a bug, of which whoever called us knows nothing
+        except BaseException as error:  # a bug, and none of our caller's
             self.on_crash(error)
 
     def _next_wake(self) -> float:
@@ -192,7 +192,7 @@ class Delivery:
         return self.demand.wake_at(len(self._buffer.waiting), self._half_of_queue, held_back=self._held_back)
 
     def turn(self) -> None:
-        """All that can be done now. Hooks and callbacks run in it, and any of them may abort."""
+        """Do all that can be done now. Hooks and callbacks run in it, and any of them may abort."""
         self._turning = True
         self.turns.hurried = False
         try:
@@ -214,7 +214,7 @@ class Delivery:
         admitted = True
         while admitted and not self.ending.stopping.is_set():
             buffer.take(buffer.room_left)
-            admitted = self.room.admit()  # before it is decided: it finds out if bytes are short
+            admitted = self.room.admit()  # before `_is_due`: it finds out if bytes are short
             if not self._is_due(room_is_needed=not admitted and self.room.tasks_waiting > 0):
                 continue
             self._held_back = self._client.is_behind()
@@ -315,7 +315,7 @@ class Delivery:
         self._client.stop(self.ending.reason)
         try:
             self.finish()
-        except Exception as second:  # the crash, which is reported, may have left anything half done
+        except Exception as second:  # the crash, which is reported, may have left things half done
             self._logger.exception("%r, after the producer had crashed", second)
         if self.unsettled:
             self._logger.critical("%d messages are not accounted for", self.unsettled)
@@ -326,7 +326,7 @@ class Delivery:
     def finish(self) -> None:
         """Settle everything, now. What the client still holds is taken from it: it cannot write any more."""
         held = self._client.abandon()
-        self.read_reports()  # it may have added to them until it was stopped, by the call before
+        self.read_reports()  # the client may have added to them until `abandon` stopped it
         for report in held:
             self.settle(report)
         self._give_up()
@@ -335,7 +335,7 @@ class Delivery:
             raise RuntimeError(f"{self._buffer.in_flight} messages are not accounted for")
 
     def _give_up(self) -> None:
-        """What has not been submitted is not going to be."""
+        """Give up what was never submitted."""
         self.demand.stop_timer()
         by_topic: dict[str, list[Entry]] = {}
         for message in self._buffer.give_up():

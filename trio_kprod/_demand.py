@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ._settings import Settings
 
 
-#: After this time a message whose delivery was not asked for is worth a warning, in seconds.
+#: If nothing asks for delivery, we warn when a message has waited this long, in seconds.
 _WARN_AFTER = 5.0
 
 
@@ -25,8 +25,8 @@ class Demand:
         mark (int): deliver each message before this position.
     """
 
-    # Users of other clients do not expect that nothing is delivered unless they ask for it. So where neither
-    # the number nor the time is set, the timer does not ask for delivery, but tells them, once.
+    # Users of other clients do not expect that they must ask for delivery. So where neither the number nor
+    # the time is set, the timer does not ask for delivery, but warns them, once.
 
     def __init__(self, settings: Settings, deliver_nowait: Callable[[], None]) -> None:
         self.mark = 0

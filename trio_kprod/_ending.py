@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Phase(enum.Enum):
-    """Only ever the next, or one further on."""
+    """A producer goes through these in order, and may skip one."""
 
     OPEN = enum.auto()  # accepts messages
     DRAINING = enum.auto()  # delivers what it has; only `on_undelivered` may still send

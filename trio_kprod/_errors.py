@@ -39,7 +39,7 @@ class ProducerCrashed(ProducerError, trio.BrokenResourceError):
 
 
 class ConnectFailed(ProducerError, ConnectionError):
-    """No broker could be reached, or none accepted us or was accepted by us, when the producer was opened.
+    """When the producer was opened, no broker could be reached, or they refused us, or we refused them.
 
     The message names each address that was tried with the cause and, where that is known, what to do, on one
     line. It begins with "cannot connect" where waiting would not have helped.
@@ -188,10 +188,10 @@ class PartitioningFailed(ProducerError):
 
 
 def printable(text: str) -> str:
-    """What somebody else says, for a log or a terminal: one line, and not endless.
+    """A text of somebody else, for a log or a terminal: one line, and not endless.
 
-    Spaces and ends of lines become one space. What else does not print is escaped as in Python: control
-    characters, what turns text around.
+    Spaces and ends of lines become one space. Other characters that do not print, such as those that control
+    a terminal or turn text around, are escaped as in Python.
     """
     text = " ".join(text[:LONGEST_TEXT].split())
     if not text.isprintable():
@@ -200,7 +200,7 @@ def printable(text: str) -> str:
 
 
 def explained(error: _E, cause: BaseException | None) -> _E:
-    """The same error, which says what caused it."""
+    """The same error with a cause, also in its text."""
     if cause is None:
         return error
     new = type(error)(f"{error}: {cause}")

@@ -1,8 +1,8 @@
 """Hooks for programs that count, log or trace what happens inside.
 
 `Instrument` is what users derive from; `Instruments` is what the producer tells. Hooks run in the loop of
-the code that opened the producer, between its tasks, so they must be quick. Most carry counts by the batch;
-those of one message cost something for each, and nothing where no instrument has them.
+the code that opened the producer, between its tasks, so they must be quick. Most are called once for a batch,
+with counts. Those that are called for each message cost time for each, but only if an instrument has them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Instrument:
     durations are seconds on the client's clock; a `broker` is ``"host:port"``. The events are ruby-kafka's
     where a hook names one.
 
-    A hook that raises is logged, and its instrument is told nothing any more; messages and the
+    If a hook raises, the error is logged, and no hook of its instrument is called any more; messages and the
     other instruments are unharmed.
 
     Four hooks follow single messages, for traces: `sending`, then `accepted` or `rejected`, and after
@@ -93,8 +93,8 @@ class Instrument:
         """
 
     def error(self, *, error: BaseException) -> None:
-        """Something went wrong in the background: a message given up, a credential refused after opening,
-        a callback that raised, a crash. What is merely tried again is not told here.
+        """Something went wrong in the background: a message was given up, a callback raised, or the producer
+        crashed. It is not called for attempts that are made again.
 
         ruby-kafka: ``error.async_producer``.
         """
@@ -208,7 +208,7 @@ class Instrument:
         """A broker makes us pause for `duration` more, because a quota is used up (KIP-219)."""
 
     def connected(self, *, broker: str) -> None:
-        """A connection is of use: its first response has come. (With ``acks=0``, a request was written.)
+        """A connection is usable: its first response has come. (With ``acks=0``, a request was written.)
 
         TLS and SASL are past then. Before that, a listener that wants a login looks like any other.
         """
@@ -261,8 +261,8 @@ class Instruments:
             instruments.tell("ack_messages", topic=topic, ...)
 
     Attributes:
-        on_accept (bool): any is told when a message is queued.
-        follow_messages (bool): any follows single messages.
+        on_accept (bool): some instrument is told when a message is queued.
+        follow_messages (bool): some instrument follows single messages.
     """
 
     __slots__ = ("_disabled", "_instruments", "_logger", "follow_messages", "on_accept", *HOOKS)
@@ -288,7 +288,7 @@ class Instruments:
         self.ask(hook, _discard, **payload)
 
     def ask(self, hook: str, read: Callable[[Any], _T], /, **payload: Any) -> list[_T]:
-        """The same; returns what `read` makes of each answer. To `read`, a wrong answer is an exception."""
+        """The same, and return what `read` makes of each answer. `read` raises if an answer is wrong."""
         answers: list[_T] = []
         for instrument, call in getattr(self, hook):
             if id(instrument) in self._disabled:  # since this loop began, by what another hook did
@@ -296,8 +296,9 @@ class Instruments:
             try:
                 answers.append(read(call(**payload)))
             except BaseException:
-                # Also SystemExit and the like: in the background there is no program above us that they
-                # could end; and a send must not raise for a message that it has accepted.
+                # Also SystemExit and KeyboardInterrupt, if the hook raises them: in a background task they
+                # would not end the program, and a send must not raise for a message that it has accepted.
+                # (trio does not raise Ctrl-C in here: the callers are protected from it.)
                 self._disable(instrument, hook)
         return answers
 

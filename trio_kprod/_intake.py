@@ -1,4 +1,4 @@
-"""From the arguments of a send to an `Entry`: every check there is, made before anything is queued.
+"""From the arguments of a send to an `Entry`. Every check is made here, before anything is queued.
 
 This runs for each message, so it is written for speed: a topic's name is checked once and remembered with
 its `TopicAccount`, one comparison recognises the right type, and only an argument that looks wrong pays
@@ -42,7 +42,7 @@ class TopicAccounts(dict[str, TopicAccount]):
 
     Attributes:
         pins (int): how many sends have looked up their topic and now run the user's code, which may send to
-            other topics. Until they are done no account is forgotten: it would be one of theirs.
+            other topics. Until they are done no account is forgotten: it might be one of theirs.
     """
 
     pins = 0
@@ -87,7 +87,7 @@ class Intake(IntakeCounters):
 
     @property
     def is_plain(self) -> bool:
-        """Whether bytes become an entry without anybody's code."""
+        """Whether bytes become an entry without any code of the user's."""
         return self._key_serializer is None and self._value_serializer is None
 
     def topic(self, name: str) -> TopicAccount:
@@ -173,7 +173,7 @@ class Intake(IntakeCounters):
         raise TypeError(f"{name} must return bytes or None, but for {shown(given)} it returned {shown(data)}")
 
     def read_wall_clock(self, now: float) -> int:
-        """Once a millisecond: what comes within it is stamped the same. (And is encoded with less work.)"""
+        """Called once a millisecond: messages in between get the same time stamp, and are encoded faster."""
         self.millisecond_ends = now + 0.001
         self.millisecond = time_ns() // 1_000_000
         return self.millisecond
@@ -268,7 +268,7 @@ def _checked_bytes(name: str, given: object) -> bytes:
 
 
 def _plain_headers(headers: Headers) -> tuple[Headers, int] | None:
-    """As `_checked_headers`, but one loop that runs no code of the user's; None if anything is unusual."""
+    """Like `_checked_headers`, but in one loop, without code of the user's. None if anything is unusual."""
     if type(headers) is not list and type(headers) is not tuple:
         return None
     size = HEADER_OVERHEAD * len(headers)

@@ -47,7 +47,7 @@ class Ledger(LedgerCounters):
         self._runs: dict[int, Run] = {0: Run(0)}  # those with anything unsettled, and the last, in order
 
     def cut(self, position: int) -> int:
-        """End the run that `position` is in before it, and begin another there; return the start of that run.
+        """End the run around `position`, and begin another there. Returns the start of the run that it ended.
 
         Messages that were accepted after `position` still carry the old run: the caller must relabel them.
         """
@@ -64,7 +64,7 @@ class Ledger(LedgerCounters):
         return divided.start
 
     def parts(self, entries: Sequence[Entry]) -> Iterator[tuple[Run, int, int]]:
-        """Cut messages, which stand in the order in which they were accepted, into those of each run."""
+        """Cut messages, which are in the order in which they were accepted, into those of each run."""
         at, end = 0, len(entries)
         while at < end:
             run = self._runs[entries[at][RUN]]
@@ -76,7 +76,7 @@ class Ledger(LedgerCounters):
             at = until
 
     def settle(self, entries: Sequence[Entry]) -> Iterator[tuple[Run, int]]:
-        """Note as settled, and tell how many of which run."""
+        """Note messages as settled, and tell how many were of which run."""
         for run, start, stop in self.parts(entries):
             run.settled += stop - start
             if run.end is not None and run.settled == run.end - run.start:
@@ -88,9 +88,9 @@ class Ledger(LedgerCounters):
         return self._first.start
 
     def oldest(self) -> float | None:
-        """When the oldest message was accepted that has left the queue and is unsettled.
+        """When the oldest of the messages was accepted that have left the queue and are unsettled.
 
-        Of a run, its first stands for all.
+        The first message of a run stands for all of it.
         """
         return self._first.since
 

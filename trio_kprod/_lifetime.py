@@ -113,7 +113,7 @@ class Lifetime:
             with scope:
                 await run()
         except BaseException as error:
-            # Whatever it was: to raise it here would cancel the drain, and make a group.
+            # Any exception: to raise it here would cancel the drain, and make a group.
             self._crashed(error)
         finally:
             self._running -= 1
@@ -148,7 +148,7 @@ class Lifetime:
             self._stopped.set()
 
     async def _wait(self, event: trio.Event, seconds: float) -> None:
-        """Wait for the event, which is set after this many seconds of the host: not those of this loop."""
+        """Wait for the event. It is set at the latest after this many seconds by the host's clock."""
 
         async def ring() -> None:
             started = self._host.clock()
@@ -192,7 +192,7 @@ class Lifetime:
         await self._uninterrupted(self._stopped)
 
     async def _uninterrupted(self, event: trio.Event) -> None:
-        """Wait for what is sure to come soon; trio can interrupt the main task, shielded or not."""
+        """Wait for an event that is sure to come soon. Ctrl-C can reach the main task even in a shield."""
         while not event.is_set():
             try:
                 await event.wait()
@@ -218,7 +218,7 @@ class Lifetime:
         return first
 
     def _undelivered(self) -> DeliveryFailed | None:
-        """It is logged, too: there are frameworks that swallow what leaves."""
+        """What was never reported. It is logged, too, because some frameworks swallow what leaves."""
         failed = self._delivery.teller.last_words()
         if failed is not None:
             topics = Counter(one.message.topic for one in failed.undelivered).most_common()
@@ -248,7 +248,7 @@ class Lifetime:
 
 
 def _is_cancellation(error: BaseException | None) -> bool:
-    """Also the group of them that a nursery in the body makes."""
+    """Whether it is `Cancelled`, or a group of them, which a nursery in the body makes."""
     if isinstance(error, trio.Cancelled):
         return True
     parts = getattr(error, "exceptions", None)  # groups are no built-in before Python 3.11
@@ -260,5 +260,5 @@ def _said(error: BaseException) -> str:
 
 
 def _traced(error: BaseException) -> BaseException | None:
-    """Whose traceback belongs into the log: a crash is a bug to be found, the others say all themselves."""
+    """The error, if its traceback belongs into the log: a crash is a bug to be found, others are not."""
     return error if isinstance(error, ProducerCrashed) else None

@@ -54,7 +54,7 @@ class Outcomes:
         self._teller = teller
         self._instruments = instruments
         self._clock = clock
-        self._dropped = 0  # messages given up, and instruments are not told yet
+        self._dropped = 0  # messages that were given up, and instruments do not know it yet
 
     # -- settling ------------------------------------------------------------------------------------
 

@@ -101,13 +101,13 @@ class Producer(Generic[K, V]):
 
         Raises:
             BufferOverflow: there is no room, or others wait for it in `send`; the text says which bound was
-                reached. Delivery was asked for.
+                reached. This call has also asked for delivery.
             MessageTooLarge: it is larger than `max_request_size`.
             TypeError, ValueError: an argument is wrong; the error names it.
             ProducerClosed, ProducerCrashed: nothing is accepted any more.
             RuntimeError: called in another thread or run than that of the producer, or in a forked child.
         """
-        # `_offer`, but without calling it: this is the hot path.
+        # The same as `_offer`, without a call: this is the hot path.
         try:
             if current_trio_token() is not self._token or self._ending.refusal is not None:
                 self._check()
@@ -333,9 +333,9 @@ class Producer(Generic[K, V]):
 
     @trio.lowlevel.enable_ki_protection
     def abort(self) -> None:
-        """Give up: accept nothing more, and settle everything unsettled as soon as that can be known.
+        """Give up: accept nothing more, and settle each message as soon as its outcome can be known.
 
-        Returns at once and may be called again; ends the delivery at the end of the scope if that runs. Tasks
+        Returns at once and may be called again. While the scope is being left, it ends the delivery. Tasks
         that wait in `send` get `ProducerClosed`, others the outcome of their messages. The body goes on.
         """
         self._check_place()
@@ -366,7 +366,7 @@ class Producer(Generic[K, V]):
         """A snapshot. Also after the scope.
 
         Any thread may call it. In another thread than the producer's, the figures may be of slightly
-        different moments, so that they need not add up.
+        different moments, so they may not add up.
         """
         return self._delivery.statistics()
 
@@ -401,7 +401,7 @@ class Producer(Generic[K, V]):
         *,
         wake: bool = True,
     ) -> tuple[Entry, TopicAccount, bool]:
-        """Queue a message, and see to what follows; False if there is no room for it."""
+        """Queue a message, and tell instruments; the last value is False if there is no room for it."""
         try:
             if current_trio_token() is not self._token or self._ending.refusal is not None:
                 self._check()
@@ -452,7 +452,7 @@ class Producer(Generic[K, V]):
             raise self._ending.refused()
 
     def _check_place(self) -> None:
-        """That this is the process and the loop in which the producer was opened."""
+        """Check that this is the process and the loop in which the producer was opened."""
         if self._forked:
             raise RuntimeError(
                 "this producer belongs to the process that opened it, and this is a forked child: "
@@ -465,7 +465,7 @@ class Producer(Generic[K, V]):
             )
 
     def _speed_up(self, intake: Intake) -> None:
-        """Let C do the usual send; for all else it calls the methods here."""
+        """Let C do the usual send. In all other cases it calls the methods here."""
         sender = compiled.Sender(
             room=self._room,
             intake=intake,
@@ -575,7 +575,7 @@ class ProducerScope(Generic[K, V]):
     def __enter__(self) -> NoReturn:
         raise RuntimeError("use 'async with open_producer(...)' instead of 'with'")
 
-    def __exit__(self, *_: object) -> None: ...  # else Python would complain about its absence first
+    def __exit__(self, *_: object) -> None: ...  # without it, Python complains about that first
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in _PUBLIC:
@@ -585,7 +585,7 @@ class ProducerScope(Generic[K, V]):
 
 _PUBLIC = frozenset(name for name in vars(Producer) if not name.startswith("_"))
 
-# A flag set in the child costs nothing at each call; to ask for the process id would.
+# A flag that is set in the child costs nothing at each call. To ask for the process id would.
 _alive: weakref.WeakSet[ProducerScope[Any, Any]] = weakref.WeakSet()
 
 
@@ -659,8 +659,8 @@ def open_producer(
 
     Entering it connects: a broker has answered when the body begins. Leaving it delivers what was accepted
     and is not delivered yet, for `shutdown_timeout` seconds at most, also if the body was cancelled or has
-    raised; what is not acknowledged then is given up. No task, connection or thread is left behind. As all
-    of trio's blocks, it may stand in an ``@asynccontextmanager``, but not in an async generator that yields.
+    raised; what is not acknowledged then is given up. No task, connection or thread is left behind. Like all
+    blocks of trio, it may stand in an ``@asynccontextmanager``, but not in an async generator that yields.
 
     Messages leave when `delivery_threshold` or `delivery_interval` says so, when the buffer is full, on
     `Producer.deliver_nowait`, `flush` and `send_and_wait`, and at the end of the block. By default the first
@@ -684,15 +684,15 @@ def open_producer(
         max_retries: how often a batch is sent again before its messages are given up. -1 means no limit.
         retry_backoff: the pause before a batch is sent again; it doubles up to 1 s.
         connect_timeout: how long opening may take. It ends earlier if a broker refuses our credentials or
-            certificate or we its certificate; and if every bootstrap server has shown twice in a row that
-            it does not speak what we speak, or that the token provider raises.
+            certificate, or if we refuse its certificate. It also ends earlier if each bootstrap server has
+            failed twice in a row because it speaks another protocol or the token provider raised.
         shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
         own_thread: whether the Kafka client runs in a thread of its own. False makes it a task of the
             caller's loop: round trips take two thirds of the time, but what keeps that loop busy delays
             deliveries and timeouts, and the client delays the other tasks.
-        key_serializer, value_serializer: turn what is given as key and value into bytes: a function, or an
-            object of kafka-python's `Serializer`. None is never given to them. Type checkers take from them
-            what the producer may be given.
+        key_serializer, value_serializer: turn keys and values into bytes: a function, or an object of
+            kafka-python's `Serializer`. None is never given to them. Type checkers learn from them which
+            keys and values the producer takes.
         instruments: objects of `Instrument`, whose hooks are called when something happens.
         on_undelivered: called with an `Undelivered` for each message that failed and that no task waits for.
             For a message with a `Receipt` that no task has asked, it is called when the block is left.
@@ -704,8 +704,8 @@ def open_producer(
         **client_config: kafka-python's own options, see `ClientConfig`: `acks` (default ``"all"``),
             `compression_type`, `security_protocol`, ``ssl_*``, ``sasl_*`` and so on.
 
-    The ``async with`` raises what comes first of the following; the rest is logged and noted on it. Before
-    all of it comes the body's own exception, which leaves as it was.
+    If the body raises, that exception leaves as it was. Otherwise the ``async with`` raises the first of the
+    following that applies. The others are logged, and noted on the exception that leaves.
 
     Raises:
         TypeError, ValueError: at the call, a setting is wrong.

@@ -1,9 +1,9 @@
 """Receipts: the outcome of one message, for whoever asks.
 
-A message is *tracked* from the send that makes its receipt to its outcome. A receipt that a task waits for is
-the one to tell of a failure. Of a failure that no task waits for, the receipt may yet be asked: `_telling`
-keeps it, and the receipt takes it back from there, unless somebody else was told before. Nothing depends on
-whether a receipt is still held by anybody: that would depend on the garbage collector.
+A message is *tracked* from the send that makes its receipt to its outcome. If a task waits for the receipt,
+that receipt tells of a failure. If none does, a task may still ask the receipt later: `_telling` keeps the
+failure, and the receipt takes it back from there, unless somebody else was told before. Nothing depends on
+whether anybody still holds a receipt: that would depend on the garbage collector.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Receipt:
     `RecordMetadata` or raises `DeliveryFailed`. Any number of tasks may await it, any number of times, also
     after the block; all get the same outcome. It is always a checkpoint, and cancelling it changes nothing.
 
-    You need not look at a receipt. A failure that no task has asked it for is told by the next `flush`, or at
-    the end of the block. One that a receipt has told of is not told there again.
+    You need not look at a receipt. If no task asks it, the next `flush` or the end of the block tells of a
+    failure. They do not tell again of a failure that a receipt has told of.
 
     Raises:
         DeliveryFailed: the message was not delivered; `DeliveryFailed.undelivered` has this one only.
@@ -42,7 +42,7 @@ class Receipt:
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking
         self._outcome: RecordMetadata | Undelivered | Callable[[], Exception] | None = None
-        self._kept: Failure | None = None  # what others tell of, unless we do before
+        self._kept: Failure | None = None  # the failure that others tell of, unless this one does before
         self._waits: dict[Wait, None] | None = None
 
     @property
@@ -100,7 +100,7 @@ class Receipt:
         return self.result()
 
     def _settle(self, outcome: RecordMetadata | Undelivered | Callable[[], Exception]) -> bool:
-        """Whether a task waits for it."""
+        """Set the outcome, and wake the tasks that wait for it. Returns whether there were any."""
         self._outcome = outcome
         waits, self._waits = self._waits, None
         for wait in waits or ():
@@ -140,7 +140,7 @@ class Tracking:
         return receipt
 
     def forget(self, ticket: int) -> None:
-        """The message, if it is accepted, is one without a receipt."""
+        """From now on the message, if it is accepted, has no receipt."""
         self._receipts.pop(ticket, None)
 
     def delivered(self, tickets: Iterable[int | None], metadata: Callable[[int], RecordMetadata]) -> None:
@@ -152,7 +152,7 @@ class Tracking:
                 receipt._settle(metadata(index))
 
     def failed(self, ticket: int | None, undelivered: Undelivered, position: int) -> None:
-        """Also for a message without a receipt: see to it that exactly one tells of it."""
+        """A message, with or without a receipt, has failed: see to it that exactly one tells of it."""
         receipt = self._receipts.pop(ticket, None)
         if receipt is None:
             self._teller.tell(undelivered, position)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ._messages import Entry
     from ._settings import Settings
 
-#: The bound of a closed queue, which no message is within.
+#: The bound of a closed queue, which takes no message.
 _CLOSED = -1
 
 
@@ -242,7 +242,7 @@ class Room(RoomCounters):
             self._line_up(next(iter(topic.waiters)))
 
     def admit(self) -> bool:
-        """Queue the messages of waiting tasks as far as there is room; whether there was one."""
+        """Queue the messages of waiting tasks as far as there is room. Returns whether it queued any."""
         if not self.tasks_waiting:
             return False
         if self._share_freed:
@@ -312,7 +312,7 @@ class Room(RoomCounters):
         return [leave() for _ in range(count)]
 
     def relabel(self, run: int, new: int) -> None:
-        """Those in the queue that are of this run are of a new one now."""
+        """Move those messages in the queue that are in this run to a new one."""
         moved: list[Entry] = []
         while self.queue and self.queue[0][RUN] == run:
             moved.append((*self.queue.popleft()[:RUN], new))

@@ -1,13 +1,16 @@
-"""Which one reports a message that was not delivered. Each is reported once.
+"""Who reports a message that was not delivered. Each is reported once, by the first of these that applies:
 
-The first of these that there is: the receipt that a task waits for (`_receipts` sees to that one), the
-flushes that wait for it, `on_undelivered`, and else it is kept for the next `flush` or the end of the scope.
-A flush has reported a message when it ends; one that is cancelled before passes it on. What is kept is
-bounded; what is beyond the bound is logged one by one, and counted.
+1. the receipt, if a task waits for it (`_receipts` sees to that one),
+2. the flushes that wait for the message,
+3. `on_undelivered`,
+4. the next `flush`, or the end of the scope; the message is kept until then.
 
-A message that has a receipt which no task waits for is kept, and `on_undelivered` is not called for it yet:
-somebody may ask the receipt, which takes it back then. That ends when the scope is left: `on_undelivered` is
-called for what is still kept, and messages with a receipt are then like all others.
+A flush has reported a message when it ends. If it is cancelled before, it passes the message on. What is kept
+is bounded. Messages beyond the bound are logged one by one, and counted.
+
+If no task waits for the receipt of a message, the message is kept, and `on_undelivered` is not called for it
+yet: somebody may ask the receipt, which then takes it back. That ends when the scope is left:
+`on_undelivered` is called for what is still kept, and messages with a receipt are then like all others.
 
 Flushes do not have lists of their own, which would be one entry for each pair of a message and a flush. A
 flush covers a message if the message's position is before its mark. Flushes end in the order of their marks.
@@ -122,8 +125,8 @@ class Teller:
         # As many as can be unsettled, so that the end of a scope can tell of them all.
         self._max_count = settings.max_queue_size + settings.max_buffer_size
         self._max_bytes = settings.max_buffer_bytes
-        # What is kept, sorted by position: what a receipt or a flush may tell of, so that `on_undelivered`
-        # was not called; and what it was called for, or would have been if there were one.
+        # What is kept, sorted by position. A receipt or a flush may tell of those in the first two lists, so
+        # `on_undelivered` was not called for them. For the third it was called, or there is none.
         self._for_receipts: list[Failure] = []
         self._for_flushes: list[Failure] = []
         self._for_anyone: list[Failure] = []
@@ -147,8 +150,8 @@ class Teller:
     def tell(self, undelivered: Undelivered, position: int, *, tracked: bool = False) -> Failure | None:
         """Tell of it, or keep it: then return it, for `take_back`.
 
-        `position` is that of the message, or of one before it that no flush sets apart from it. `tracked`: it
-        has a receipt, and no task waits for that.
+        `position` is that of the message, or of an earlier one that the same flushes cover. `tracked`: it has
+        a receipt, and no task waits for that.
         """
         tracked = tracked and self._receipts_expected
         covered = position < self._last_mark()
@@ -174,7 +177,7 @@ class Teller:
         return None
 
     def _last_mark(self) -> int:
-        """What is before it is covered by the flush that began last, whatever the others cover."""
+        """The flush that began last covers each message before its mark; 0 if there is no flush."""
         return next(reversed(self._flushes)).mark if self._flushes else 0
 
     def _called_back(self, undelivered: Undelivered) -> bool:
@@ -184,8 +187,9 @@ class Teller:
             with self.around_callback():
                 self._on_undelivered(undelivered)
         except BaseException as error:
-            # Also SystemExit and the like: we are in a background task, where they would not end the
-            # program, and the message must not get lost with them.
+            # Also SystemExit and KeyboardInterrupt, if the callback raises them: in a background task they
+            # would not end the program, and the message must not get lost with them. (trio does not raise
+            # Ctrl-C in here, see `enable_ki_protection`. And the callback is sync, so it is not cancelled.)
             self._instruments.tell("error", error=error)
             self._logger.exception(
                 "on_undelivered raised; the message is kept for flush() or the scope's end"
@@ -267,7 +271,7 @@ class Teller:
                 self._kept_bytes -= failure[2].message.size
 
     def _is_kept(self, failure: Failure) -> bool:
-        """A callback may ask the receipt of another failure than its own, which is told then."""
+        """Whether it is still to be told: a callback may have asked the receipt of another failure."""
         return any(_contains(kept, failure) for kept in self._kept)
 
     def last_words(self) -> DeliveryFailed | None:

@@ -17,10 +17,11 @@ LONGEST_TURN = 0.0005
 
 
 class Turns:
-    """
+    """When a loop of `send` gives way to other tasks.
+
     Attributes:
         end (float): when the present turn is over, on the client's clock.
-        hurried (bool): the delivery task has to have its turn, as the queue fills up: each message is a turn.
+        hurried (bool): the queue fills up, so each message is a turn until the delivery task had its own.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -30,7 +31,7 @@ class Turns:
         self._in_line = 0  # how many tasks give way just now
 
     def hurry(self) -> None:
-        """Else a loop of `send` would fill the queue, and wait, before the delivery task has its turn."""
+        """Give way at each message, or a loop of `send` fills the queue before the delivery task runs."""
         self.hurried = True
         self.end = -inf
 
@@ -42,7 +43,7 @@ class Turns:
         finally:
             self._in_line -= 1
         then = self._clock()
-        if self.hurried or then <= now:  # no time has passed by a mock clock, so no turn would ever be over
+        if self.hurried or then <= now:  # by a mock clock no time passes, so no turn would ever be over
             self.end = -inf
         else:
             self.end = then + LONGEST_TURN / (1 + self._in_line)

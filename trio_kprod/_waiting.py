@@ -3,7 +3,7 @@
 A `trio.Event` is not enough where ending the wait hands something over (room that was taken for the waiter,
 an error that only this task gets): a cancelled task would stay in our books until it runs again, and what it
 is given in between would be lost with the `Cancelled` that it raises. Here cancelling calls `withdraw` at
-once, so that no wait is ended of a task that will not see it.
+once, so nobody ends the wait of a task that will not see it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Metadata and producer ids: requested from any broker, on a connection of their own.
 
-A broker serves one connection in order, so behind a produce request that waits for a frozen follower
-everything waits. The responses do not depend on the broker, so the first to respond is taken, and is asked
-again until it is slow or gone.
+A broker serves the requests of one connection in order. So on the connection for messages, these requests
+would wait behind a produce request that waits for a frozen follower. All brokers give the same responses, so
+we take the first that responds, and ask it again until it is slow or gone.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _SIDE_BY_SIDE = 3
 #: take once one has refused us.
 _HEAD_START = 1.0
 
-#: How long the same is requested from one broker, in seconds. It may be cut off from the rest of the cluster,
-#: and go on telling what was true before.
+#: How long we request the same from one broker only, in seconds. It may be cut off from the rest of the
+#: cluster, and go on telling what was true before.
 _BELIEVED_FOR = 5.0
 
-#: So many failures in a row that time does not heal, at each bootstrap server, end the opening.
+#: The opening ends after this number of lasting failures in a row at each bootstrap server.
 _ENOUGH = 2
 
 #: UNSUPPORTED_VERSION, for a broker that has no version of a request.
@@ -85,7 +85,7 @@ class AnyBroker:
         self._steps = endpoints.steps
         self._asks, self._to_ask = trio.open_memory_channel[Callable[[], Awaitable[None]]](inf)
         self._link: _Link | None = None
-        self._asked: dict[str, tuple[float, float]] = {}  # what, when first, when last, without a break
+        self._asked: dict[str, tuple[float, float]] = {}  # what, since when without a break, when last
         self._opened = False
         self._causes: dict[str, BaseException] = {}
         self._lasting: dict[Address, int] = {}  # how many such failures there were in a row
@@ -101,9 +101,9 @@ class AnyBroker:
     async def open(self) -> ConnectFailed | None:
         """Wait for the first response of any broker; at most `connect_timeout`.
 
-        It ends earlier if waiting does not help: if one broker refuses our credentials or we its certificate,
-        which is `SetupFailed.fatal`, or if every bootstrap server has shown twice in a row what is
-        `SetupFailed.lasting`. All else may pass: nobody listens yet, a name is not known yet, nothing
+        It ends earlier if waiting does not help: if a broker refuses our credentials or we refuse its
+        certificate (`SetupFailed.fatal`), or if the last two failures of every bootstrap server are
+        `SetupFailed.lasting`. Everything else may pass: nobody listens yet, a name is not known yet, nothing
         responds, or a proxy accepts and closes because there is no Kafka behind it yet.
         """
         timeout = self._settings.connect_timeout
@@ -170,7 +170,7 @@ class AnyBroker:
     # ---- asking ------------------------------------------------------------------------------------------
 
     async def _ask(self, query: _Query) -> Any:
-        """The response of the connected broker; if it is slow, gone or no help, the first of any other."""
+        """The response of the connected broker; if that is slow, gone or no help, the first of any other."""
         link = None if self._link is None or self._link.ended.is_set() else self._link
         others = [at for at in self._candidates() if link is None or at != link.connection.address]
         async with trio.open_nursery() as nursery:
@@ -203,7 +203,7 @@ class AnyBroker:
         return list(dict.fromkeys([*some, *self._settings.bootstrap_servers]))
 
     def _asks_in_vain(self, query: _Query) -> bool:
-        """Whether the same has been asked for too long."""
+        """Whether one broker has been asked for the same for too long."""
         now = trio.current_time()
         self._asked = {about: at for about, at in self._asked.items() if now - at[1] <= _BELIEVED_FOR}
         for about in query.about:
@@ -216,12 +216,12 @@ class AnyBroker:
 
     @trio.lowlevel.enable_ki_protection
     async def _compete(self, race: _Race, address: Address) -> None:
-        """Connect and ask, until the race is over: while one of the others takes long to fail, try again."""
+        """Connect and ask until the race is over. If this fails before the others have, try again."""
         pace = self._endpoints.pace(address)
         while True:
             await pace.wait()
             pace.attempt()
-            # Produce as well: so it is the opening that fails, and not each message, where all are too old.
+            # Produce as well: if all brokers are too old for it, the opening fails, and not each message.
             produce = lowest_version(self._endpoints.settings.compression)
             needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, produce))
             connection = self._endpoints.make_connection(address, needs=needs)
@@ -247,7 +247,7 @@ class AnyBroker:
         return self._settings, lambda settings: make(address, settings=settings)
 
     async def _ask_new_link(self, race: _Race, link: _Link) -> None:
-        self._endpoints.start_soon(link.serve, self._endpoints)  # which alone closes it
+        self._endpoints.start_soon(link.serve, self._endpoints)  # only `serve` closes it
         try:
             await self._ask_link(race, link)
         finally:
@@ -256,7 +256,7 @@ class AnyBroker:
 
     @trio.lowlevel.enable_ki_protection
     async def _ask_link(self, race: _Race, link: _Link) -> None:
-        # A broker that does not respond is left for good; a slow one has its time.
+        # Long enough for a slow broker. One that does not respond by then is left for good.
         timeout = min(self._settings.request_timeout, self._settings.connection_setup_timeout)
         try:
             response = await link.ask(race.query, timeout)
@@ -268,7 +268,7 @@ class AnyBroker:
             race.win(link, response)
 
     async def _lost(self, race: _Race, link: _Link, error: ConnectionLost) -> None:
-        """It ended instead of a response."""
+        """The connection ended before a response came."""
         address = link.connection.address
         failure: SetupFailed | None = None
         if not self._opened and has_ended(error):
@@ -279,13 +279,13 @@ class AnyBroker:
         race.lose(address, cause=error)
 
     def _note(self, address: Address, error: BaseException) -> None:
-        """What `ConnectFailed` is to tell. What is final outranks what comes after it."""
+        """Remember an error for `ConnectFailed`. No later error replaces one that is final."""
         self._lasting[address] = self._lasting.get(address, 0) + 1 if getattr(error, "lasting", False) else 0
         if not self._opened and not getattr(self._causes.get(name_of(address)), "fatal", False):
             self._causes[name_of(address)] = error
 
     def _note_step(self, connection: Connection) -> None:
-        """How far it came, in case it was the time for opening that ended."""
+        """Remember how far a connection came, in case the time for opening ended."""
         if not self._opened:
             silence = trio.TooSlowError(f"{connection.doing}: no response")
             self._causes.setdefault(name_of(connection.address), silence)
@@ -298,7 +298,7 @@ class AnyBroker:
 
 
 class _Race:
-    """Brokers with the same query, side by side. Ends with the first response, or when all have failed."""
+    """Several brokers get the same query. It ends with the first response, or when all have failed."""
 
     def __init__(self, query: _Query, nursery: trio.Nursery) -> None:
         self.query = query
@@ -352,7 +352,7 @@ class _AllFailed(Exception):
     """No broker has responded to a query.
 
     Attributes:
-        causes (dict): how each connection ended on which a broker was asked.
+        causes (dict): how the connections ended on which brokers were asked.
         fatal (bool): one of the brokers has refused us.
     """
 
@@ -380,7 +380,7 @@ class _Link:
         finally:
             self.ended.set()
             self._changed.set()
-        # Before its first response the loss is told by whoever waits for that, and may know more of it.
+        # Before its first response, `AnyBroker._lost` reports the loss: it may know more of it.
         cause = self._cause if self.pace.is_proven else None
         endpoints.tell_end(self.pace, self.connection, cause)
 

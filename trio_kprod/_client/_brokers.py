@@ -102,7 +102,7 @@ class Brokers:
             await connection.open()
         except SetupFailed as error:
             self._endpoints.tell_failure(connection.pace, error)
-            # Perhaps it is somewhere else by now; but do not look for it more often than this.
+            # Perhaps the node is elsewhere by now; but do not look for it more often than this.
             await trio.sleep(self._settings.reconnect_backoff)
             self._steps.post(self._core.unreachable, node, self._endpoints.explain(address, error))
             return
@@ -169,7 +169,7 @@ class ProduceConnection:
                 break
 
     def _on_sent(self, exchange: ProduceExchange) -> None:
-        """With ``acks=0``, all that will be known."""
+        """With ``acks=0``, this is all that we ever learn."""
         self._endpoints.responded(self.pace)
         self._observe(exchange)
         self._steps.post(self._core.sent, exchange.request)

@@ -110,7 +110,7 @@ class Client:
         self._wake()
 
     def is_behind(self) -> bool:
-        """Whether it has yet to take what was submitted before; then it wakes the user's loop when it has.
+        """Whether it has not taken all that was submitted yet. If so, it wakes the user's loop when it has.
 
         More messages would only wait there, and each wake-up takes time from the client's thread.
         """
@@ -129,9 +129,9 @@ class Client:
         self._wake()
 
     def abandon(self) -> list[Settled]:
-        """Take everything unsettled away from the client, wherever it stands, and say what became of it.
+        """Take everything unsettled away from the client, wherever it stands, and return what became of it.
 
-        Afterwards it writes no byte and touches nothing that is not its own.
+        Afterwards the client writes no byte and touches nothing that is not its own.
         """
         self._fence.shut()
         with self._steps.abandoned():
@@ -178,7 +178,7 @@ class Client:
         self._steps.run()
 
     def _decide(self) -> Decision:
-        """Hand over what has happened to the core, and ask what to do. Called with the lock held."""
+        """Tell the core what has happened, and ask it what to do. Called with the lock held."""
         if self._stop_reason is None:
             self._take_events()
             self._take_from_inbox()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 #: How long the reader may go on after a write failed, in seconds. What it waits for has been sent already.
 LAST_WORDS = 1.0
 
-#: If a wait ends too late by this time, in seconds, the process stood still, or its loop did. What has
-#: come meanwhile has not been looked at, so the reader does that before it calls anything late.
+#: If a wait ends later than it should by this time, in seconds, the process or its loop stood still. The
+#: reader then first reads what has come meanwhile, before it calls anything late.
 _STOOD_STILL = 0.1
 
 #: The largest response while a connection is being opened. None needs a tenth of it, and its sender has not
@@ -157,7 +157,7 @@ class Connection:
         """Send a request of our own and return its response; only for the task that writes."""
         own = _OwnRequest(request, self._settings.request_timeout, expects_response)
         await self._writer.write_ahead(own)
-        # No checkpoint if it has come: the stream may have ended right behind it, which cancels us.
+        # No checkpoint if the response is here: the stream may have ended right after it, which cancels us.
         if own.expects_response and not own.responded.is_set():
             await own.responded.wait()
         return own.response
@@ -176,7 +176,7 @@ class Connection:
     def send(self, exchange: Exchange) -> None:
         """Have a request written after those before it: at once, or by the writer. Never blocks.
 
-        What is sent before `serve` waits for it, what is sent too late is `unanswered`.
+        Requests that are sent before `serve` wait for it. Those that are sent too late are `unanswered`.
         """
         self._writer.send(exchange)
 
@@ -186,7 +186,7 @@ class Connection:
 
     @property
     def queued(self) -> Sequence[Exchange]:
-        """What is not written yet; the write of the first may have started."""
+        """The requests that are not written yet; the write of the first may have started."""
         return self._writer.queue
 
     def close(self) -> None:
@@ -194,14 +194,14 @@ class Connection:
         self._serving.cancel()
 
     def unanswered(self) -> list[Exchange]:
-        """After `serve`, however it ended: what has no response, as sent, with `write_started` final."""
+        """The requests without a response, as sent, once `serve` has ended. `write_started` is final."""
         return [one for one in self._writer.unanswered() if not isinstance(one, _OwnRequest)]
 
     async def serve(self) -> None:
         """Write requests and take responses until the connection ends; then it is closed.
 
         Returns after `close`, and when nothing was sent or answered for `connections_max_idle` seconds.
-        Cancelled, it closes as well. However it ended: see `unanswered`.
+        Cancelled, it closes as well. Afterwards see `unanswered`.
 
         Raises:
             ConnectionLost: the broker or the network ended it, did not respond in time, or sent nonsense.

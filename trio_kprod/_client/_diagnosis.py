@@ -1,4 +1,4 @@
-"""What the failure of an opening means: who refused whom, what to do, and whether time heals it."""
+"""What it means that a connection could not be opened: who refused whom, what to do, whether to wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNKNOWN_AUTHORITY = (
 )
 _OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-#: Of an address that we only know from the cluster itself.
+#: What to do about an address that we know only from the cluster itself.
 ADVERTISED = "the cluster advertises this address (advertised.listeners): clients must be able to reach it"
 
-#: OpenSSL's X509_V_ERR_... that have an advice of their own; most others mean an authority we do not know.
+#: Advice for some of OpenSSL's X509_V_ERR_...; most others mean an authority that we do not know.
 _OF_THEIR_CERTIFICATE = {
     3: "ssl_crlfile has no list of the authority that signed the broker's certificate",
     9: "the broker's certificate is not valid yet: are the clocks right, here and there?",
@@ -41,13 +41,13 @@ _OF_HANDSHAKES = (
     ("NO_CIPHERS_AVAILABLE", "this client has no cipher to offer", _CIPHERS),
 )
 
-#: The same for answers that are no TLS. Which of them it is depends on OpenSSL's version.
+#: Parts of its reasons for an answer that is no TLS. Which one it gives depends on OpenSSL's version.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 #: Alerts of a server that is in trouble itself, or is being stopped.
 _PASSING = ("INTERNAL_ERROR", "USER_CANCELLED")
 
-#: How a record begins by which a TLS server complains. Java's does that of whatever is no TLS.
+#: How a TLS alert begins. Java's servers send one in response to anything but TLS.
 _TLS_ALERT = b"\x15\x03"
 
 _WITH_TLS = {"PLAINTEXT": "'SSL' or 'SASL_SSL'", "SASL_PLAINTEXT": "'SASL_SSL'"}
@@ -65,7 +65,7 @@ class Diagnosis(NamedTuple):
         fatal (bool): it is about credentials, certificates or settings: another attempt with the same
             settings will not help.
         lasting (bool): the next attempt will show the same until somebody changes something: the other side
-            has shown that it does not speak what we speak, or a token provider raised.
+            has shown that it speaks another protocol, or a token provider raised.
     """
 
     what: str
@@ -75,8 +75,8 @@ class Diagnosis(NamedTuple):
 
 
 def of_no_way(error: OSError | None, words: str, advice: str) -> Diagnosis:
-    """What it means that an address cannot be reached; None stands for no error in all the time there was."""
-    own = error is not None and error.errno in _OWN_LIMITS  # which says nothing of the address
+    """What it means that an address cannot be reached; `error` is None if the time was over before one."""
+    own = error is not None and error.errno in _OWN_LIMITS  # such a limit says nothing of the address
     return Diagnosis(words, "" if own else advice)
 
 

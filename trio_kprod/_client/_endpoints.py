@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
-#: Of how many addresses we remember that they speak what we speak, besides those of the cluster.
+#: If more addresses than this have spoken Kafka's protocol, we remember only those of the cluster.
 _MOST_PROVEN = 1000
 
-#: How many token providers of the user may run at a time, each in a thread.
+#: How many calls of the user's token provider may run at a time, each in a thread.
 _PROVIDERS = 4
 
 
@@ -75,12 +75,12 @@ class Pace:
         self.final = None
 
     def worst(self) -> list[BaseException]:
-        """What is wrong; from any thread."""
+        """What is wrong. Any thread may call this."""
         final = self.final
         return list(self.troubles.values()) if final is None else [final]
 
     def ended(self, served_for: float) -> None:
-        """A connection has ended that served for that many seconds, see `Connection.served_for`."""
+        """A connection has ended; `Connection.served_for` says what counts."""
         if served_for >= self._longest:
             self._step = max(0, self._step - int(served_for / max(self._longest, 0.001)))
             self._not_before = -inf
@@ -119,7 +119,7 @@ class Endpoints:
         self._fence = fence
         self._paces: dict[tuple[Address, int | None], Pace] = {}
         self._providers = trio.CapacityLimiter(_PROVIDERS)
-        self._proven: set[Address] = set()  # which have ever spoken what we speak
+        self._proven: set[Address] = set()  # those that have ever spoken Kafka's protocol with us
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self.nursery.start_soon(function, *args)
@@ -132,7 +132,7 @@ class Endpoints:
         needs: Sequence[tuple[Any, int]] = (),
         settings: Settings | None = None,
     ) -> Connection:
-        """A connection; its settings may be others than the producer's."""
+        """Make a connection, with the producer's settings or with others."""
         return Connection(
             address,
             settings or self.settings,
@@ -162,16 +162,17 @@ class Endpoints:
             self._paces = {at: pace for at, pace in self._paces.items() if pace.address in known}
 
     def pace(self, address: Address, node: int | None = None) -> Pace:
-        """How soon to connect to a node, or (None) to ask there what any broker can tell.
+        """How soon to connect to a node, or (None) to an address for what any broker can tell.
 
-        Each by itself: a broker that responds to metadata requests may still close at each produce request.
+        Each has a pace of its own: a broker that responds to metadata requests may still close at each
+        produce request.
         """
         if (address, node) not in self._paces:
             self._paces[address, node] = Pace(self.settings, address, node)
         return self._paces[address, node]
 
     def opened(self, address: Address) -> None:
-        """A connection was opened: the address speaks what we speak. It may yet want a login."""
+        """A connection was opened: the address speaks Kafka's protocol. It may still want a login."""
         self._proven.add(address)
 
     def tell_failure(self, pace: Pace, error: BaseException) -> None:
@@ -182,15 +183,15 @@ class Endpoints:
     def responded(self, pace: Pace) -> None:
         """A broker has responded, or with ``acks=0`` taken a request: its troubles are over.
 
-        The first time, the connection has shown that it is of use. Before, it only had its greetings: a
-        listener that wants a login greets everybody, and closes at the first request.
+        Only this shows that a connection is usable. The greetings before it do not: a listener that wants a
+        login greets everybody, and closes at the first request.
         """
         pace.clear()
         if not pace.is_proven:
             pace.is_proven = True
             self.settings.logger.info("connected to %s (node %s)", name_of(pace.address), pace.node)
             self.reporter.observe("connected", broker=name_of(pace.address))
-            for other in self._paces_at(pace.address):  # that connecting fails is no longer true of any
+            for other in self._paces_at(pace.address):  # nobody fails to connect there any more
                 other.troubles.pop(SetupFailed, None)
                 other.final = None
             self.log.over(name_of(pace.address), "responds again")
@@ -207,7 +208,7 @@ class Endpoints:
     def tell_end(self, pace: Pace, connection: Connection, error: BaseException | None) -> None:
         """A connection has ended that was opened; `error` is None if we closed it."""
         pace.ended(connection.served_for)
-        # If the fence is shut, it was we who ended it. And brokers close connections that are not used.
+        # If the fence is shut, we have ended it ourselves. And brokers close connections that are not used.
         if error is not None and not self._fence.is_shut:
             if connection.ended_idle:
                 self.settings.logger.debug("%s: %s", name_of(pace.address), error)
@@ -219,7 +220,7 @@ class Endpoints:
             self.observe("connect_failed", broker=name_of(pace.address), error=error)
 
     def observe(self, hook: str, **payload: Any) -> None:
-        """For instruments, where no event follows with which it would be read."""
+        """Tell instruments, by an event of its own: no other event follows that would have it read."""
         if self.reporter.wants(hook):
             self.steps.post(self.reporter.put, Observed(hook, payload))
 
@@ -235,14 +236,14 @@ class Endpoints:
         return [pace for pace in self._paces.values() if pace.address == address]
 
     def explain(self, address: Address, error: SetupFailed) -> ConnectionLost:
-        """Why there is no connection to this address. What is final outranks what came last."""
+        """Why there is no connection to this address. A final error outranks the last one."""
         finals = [pace.final for pace in self._paces_at(address) if pace.final is not None]
         lost = ConnectionLost(f"{name_of(address)}: {finals[0] if finals else error}")
         lost.__cause__ = finals[0] if finals else error
         return lost
 
     def trouble(self) -> ConnectionLost | None:
-        """What is wrong with brokers just now, all in one; from any thread."""
+        """All that is wrong with brokers now, in one error. Any thread may call this."""
         texts = {
             f"{name_of(pace.address)}: {trouble}": None
             for pace in list(self._paces.values())

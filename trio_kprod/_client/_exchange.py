@@ -1,8 +1,8 @@
 """A request, its response, and how bytes become responses. No I/O here.
 
 Frames are cut here and each is decoded on its own. kafka-python's ``KafkaProtocol`` does both for a whole
-read at once: one bad frame takes the good responses before it along, a length of 100 MB allocates 100 MB
-before a byte of them has come, and what cannot be decoded is logged in full.
+read at once: one bad frame spoils the good responses before it, a length of 100 MB allocates 100 MB before a
+byte of them has come, and what cannot be decoded is logged in full.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .._errors import LONGEST_TEXT, ConnectionLost
 _ENDLESS = 4096
 _ENDLESS_INTEGER = re.compile(rb"[\x80-\xff]{%d}" % _ENDLESS)
 
-#: kafka-python's fast decoder copies the rest of the frame for each group of tagged fields (KIP-482), and ten
-#: bytes may have one: hours for a frame of 100 MB. So larger frames than this, in bytes, go through its other
-#: decoder, which takes three times as long for each field and copies nothing.
+#: kafka-python's fast decoder copies the rest of the frame for each group of tagged fields (KIP-482). There
+#: can be one in every ten bytes, which takes hours for a frame of 100 MB. So frames larger than this, in
+#: bytes, go through its other decoder, which takes three times as long for each field and copies nothing.
 _COPIED_AT_MOST = 100_000
 
 _CORRELATION_ID = Struct(">i")
@@ -32,7 +32,7 @@ class Exchange:
     """One request and its response. Subclasses know what both are in bytes.
 
     The callbacks are called in the connection's loop, get the exchange first, and must not raise: if one
-    does, that is a bug, and leaves `Connection.serve`.
+    does, that is a bug, and `Connection.serve` raises it.
 
     Args:
         timeout (float): seconds from the start of the write until the response must be here; without a
@@ -113,9 +113,9 @@ class Exchange:
         return number
 
     def decode(self, frame: bytes) -> tuple[int, Any]:
-        """For how many milliseconds the broker throttles us, and what else the response means.
+        """Return for how many milliseconds the broker throttles us, and what else the response means.
 
-        Whatever this raises, the response makes no sense: it does not count, and the connection ends.
+        If this raises anything, the response makes no sense: it does not count, and the connection ends.
         """
         raise NotImplementedError
 
@@ -169,7 +169,7 @@ class ApiExchange(Exchange):
 
 
 def decode_api(response_class: Any, frame: bytes) -> Any:
-    """A response of kafka-python's. Its decoders stop at the frame's end, whatever counts it claims."""
+    """A response of kafka-python's. Its decoders stop at the frame's end, even if a count claims more."""
     data = io.BytesIO(frame)
     response_class.parse_header(data)
     if len(frame) <= _COPIED_AT_MOST:
@@ -203,7 +203,7 @@ class Frames:
 
 
 def decode(exchange: Exchange, frame: bytes) -> tuple[int, Any]:
-    """What `Exchange.decode` makes of a frame; raises `ConnectionLost` if it is not the response."""
+    """What `Exchange.decode` returns for a frame; raises `ConnectionLost` if it is not the response."""
     decoded = correlation_id = problem = None
     try:
         if len(frame) >= _ENDLESS and _ENDLESS_INTEGER.search(frame):
@@ -212,7 +212,7 @@ def decode(exchange: Exchange, frame: bytes) -> tuple[int, Any]:
         decoded = exchange.decode(frame) if correlation_id == exchange.correlation_id else None
     except Exception as error:  # of any kind: each means that these bytes do not answer this request
         problem = f"{error!r:.{LONGEST_TEXT}}"  # a UnicodeDecodeError's repr holds the whole frame
-    # Not raised in there: with its context, an error would keep the frame and all that was made of it.
+    # Not raised inside the `except`: with such a context, it would keep the frame and all made of it.
     if problem is not None:
         raise ConnectionLost(f"the response to {exchange.name} cannot be decoded: {problem}")
     if decoded is None:

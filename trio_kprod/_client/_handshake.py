@@ -21,11 +21,11 @@ from ._sasl import AuthenticationFailed, Authenticator
 if TYPE_CHECKING:
     from .._settings import Settings
 
-#: What the broker's statistics show us as. Kafka allows letters, digits, "-" and "." only (KIP-511).
+#: Our name in the broker's statistics. Kafka allows letters, digits, "-" and "." only (KIP-511).
 SOFTWARE_NAME = "trio-kprod"
 
-#: Which Kafka has brought the version of Produce that we need (KIP-98, KIP-110), and what to do about an
-#: older one.
+#: By the version of Produce that we need: the Kafka that brought it (KIP-98, KIP-110), and what to do about
+#: an older one.
 _BROUGHT_BY = {
     3: ("Kafka 0.11, the oldest that we can use", "upgrade it"),
     7: ("Kafka 2.1, the oldest that takes zstd", "upgrade it, or choose another compression_type"),
@@ -52,7 +52,7 @@ class SetupFailed(ProducerError):
         is_silent: see the attribute.
 
     Attributes:
-        what (str): the text without what to do.
+        what (str): the text without the advice.
         advice (str), fatal (bool), lasting (bool): see `Diagnosis`.
         is_silent (bool): the other side closed before it had sent a byte, which may mean anything.
     """
@@ -160,7 +160,7 @@ class Handshake:
 
         Args:
             error: what a stream, a frame or the authentication raised.
-            received: what came and is not Kafka's protocol, from its beginning.
+            received: the first bytes that came and are not Kafka's protocol.
             may_guess: whether nothing is known yet of what the other side speaks.
         """
         protocol, tls = self._settings.security_protocol, tls_error(error)
@@ -202,7 +202,7 @@ class Handshake:
 
 
 def _unusable(request_class: Any, lowest: int, offered: tuple[int, int] | None) -> str:
-    """Why no version can be used of those that are `offered`, and what to do."""
+    """Why none of the versions that are `offered` can be used, and what to do."""
     name, highest = request_class.__name__.removesuffix("Request"), request_class.max_version
     if offered is None:
         return f"it takes no {name} requests; perhaps this is the port of a Kafka controller, not of a broker"

@@ -17,7 +17,7 @@ class Host(Protocol):
     """Where a client runs, and whose time it goes by.
 
     Attributes:
-        shares_loop (bool): the client runs in the loop of the user, so a call does what else takes a wake-up.
+        shares_loop (bool): the client runs in the loop of the user, so a plain call replaces each wake-up.
     """
 
     shares_loop: bool
@@ -27,7 +27,7 @@ class Host(Protocol):
         ...
 
     def fastest_clock(self) -> Callable[[], float]:
-        """The same clock for who reads it for each message. To be called in the user's loop."""
+        """The same clock, for code that reads it for each message. Called in the user's loop."""
         ...
 
     def yield_gil(self) -> None:
@@ -37,12 +37,12 @@ class Host(Protocol):
     def call(self, loop: trio.lowlevel.TrioToken, function: Callable[[], object], /) -> None:
         """Have a function called in a loop: that of the client or that of the user, whichever is the other.
 
-        Soon, or at once if they are the same. A loop that has ended needs no call any more.
+        Soon, or at once if they are the same. If that loop has ended, nothing is called.
         """
         ...
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        """Run the client, by its `main`, until it ends. Cancelled, it does not wait for that.
+        """Run the client's `main` until it ends. Cancelled, it does not wait for that.
 
         Raises `ConnectFailed` if `main` cannot be started.
         """
@@ -91,7 +91,7 @@ class ThreadHost:
             raise ConnectFailed(f"cannot start a thread and a loop for the client: {error}") from error
 
     async def sleep(self, seconds: float) -> None:
-        """In a thread: a mock clock in the user's loop jumps while a worker works, and would end this."""
+        """In a thread: a mock clock in the user's loop jumps while a thread works, and would end a sleep."""
         over = threading.Event()
         try:
             longest = min(seconds, threading.TIMEOUT_MAX)
@@ -114,7 +114,7 @@ class LoopHost:
 
     def clock(self) -> float:
         if self._clock is None:
-            self._clock = trio.lowlevel.current_clock()  # which other threads may read, but not find
+            self._clock = trio.lowlevel.current_clock()  # other threads may read it, but cannot find it
         return self._clock.current_time()
 
     def fastest_clock(self) -> Callable[[], float]:

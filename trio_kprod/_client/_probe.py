@@ -108,7 +108,7 @@ class Probe:
             return True  # the proxy does it
         try:
             found = await trio.socket.getaddrinfo(*address, type=trio.socket.SOCK_STREAM)
-        except (OSError, OverflowError, ValueError) as error:  # also for what can be no name or no port
+        except (OSError, OverflowError, ValueError) as error:  # the last two for a wrong name or port
             self._tell(Finding(where, "DNS", False, str(error), _advice("DNS", str(error), node)))
             return False
         self._tell(Finding(where, "DNS", True, ", ".join(dict.fromkeys(str(one[4][0]) for one in found))))
@@ -188,7 +188,7 @@ _ADVICE = (
     ("SASL", "", "are the credentials right, and known to this listener?"),
 )
 
-#: Of a broker that is found by what others say of it.
+#: For a broker whose address another broker has told us.
 _ADVERTISED = f"; {ADVERTISED}"
 
 

@@ -1,9 +1,9 @@
 """Produce requests and their responses, in bytes.
 
 One message that travels alone costs as much as a thousand in one batch, and kafka-python's classes take a
-third of that for making its request and for reading the response. So requests are put together here, and so
-are responses taken apart that say nothing but "written". Every other response, and any with a byte that is
-not expected here, is left to kafka-python's classes, so that its meaning is decided in one place.
+third of that for making its request and for reading the response. So this module encodes requests itself,
+and decodes responses that say nothing but "written". Every other response, and any with a byte that is not
+expected here, is left to kafka-python's classes, so that its meaning is decided in one place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 API_KEY = 0
 
-#: From the lowest version with record batches of format v2, which is all that we write (KIP-98, Kafka 0.11).
+#: The lowest is the first with record batches of format v2, the only ones that we write (KIP-98, Kafka 0.11).
 LOWEST_VERSION, HIGHEST_VERSION = 3, 13
 
 #: The first version in which a broker takes zstd (KIP-110, Kafka 2.1), and Kafka's number for that codec.
@@ -46,7 +46,7 @@ _acks_and_timeout = Struct(">hi")
 
 
 class _Classic:
-    """Lengths as until version 8."""
+    """Lengths as in versions up to 8."""
 
     no_string = b"\xff\xff"
     no_tags = b""
@@ -62,7 +62,7 @@ class _Classic:
 
 
 class _Flexible:
-    """Lengths as from version 9 on: COMPACT ones (KIP-482), the length plus one as an unsigned varint."""
+    """Lengths as in versions from 9 on: COMPACT ones (KIP-482), the length plus one as an unsigned varint."""
 
     no_string = b"\0"
     no_tags = b"\0"
@@ -149,13 +149,13 @@ class ProduceExchange(Exchange):
 
     @property
     def message_count(self) -> int:
-        """How many messages it carries; from the start of its write on, what it did then."""
+        """How many messages it carries. Once its write has started, that number does not change."""
         if self._message_count is None:
             return sum(len(batch.entries) for batch in self.request.batches)
         return self._message_count
 
     def acknowledged(self, responses: Mapping[tuple[str, int], PartitionResponse]) -> int:
-        """How many of its messages these responses acknowledge; before the core has seen them."""
+        """How many of its messages these responses acknowledge. To be called before the core gets them."""
         written = {
             where for where, response in responses.items() if row(response.code).reaction is Reaction.WRITTEN
         }
@@ -212,7 +212,7 @@ class ProduceExchange(Exchange):
     def read_plain(self, frame: bytes) -> tuple[Mapping[tuple[str, int], PartitionResponse], int] | None:
         """The responses in a frame and the throttle time, if all is written and the frame says nothing else.
 
-        None if it may say anything else. The order of topics and partitions is the broker's.
+        None if it may say something else. The order of topics and partitions is the broker's.
         """
         lengths = self._lengths
         one = _PARTITIONS[self.version]

@@ -22,13 +22,13 @@ LOWEST_METADATA_VERSION = 1
 #: The first version of Produce that names topics by their ids (KIP-516).
 TOPIC_IDS = 13
 
-#: No log gets there: offsets are 64 bits wide, and the records of one batch have to fit in.
+#: No log gets to this offset: offsets are 64 bits wide, and the records of one batch have to fit in.
 OFFSET_LIMIT = 2**63 - 2**31
 
 #: More partitions than any topic has. Each costs memory.
 _MOST_PARTITIONS = 100_000
 
-#: Of a host in DNS, and a margin.
+#: DNS allows 253 characters; this has a margin.
 _LONGEST_HOST = 255
 
 #: UNKNOWN_SERVER_ERROR, for a topic whose partitions are not numbered from 0 without a gap.
@@ -98,7 +98,7 @@ def _leader(partition: Any, brokers: Mapping[int, Any]) -> tuple[int, int]:
 
 
 def _addresses(brokers: Iterable[Any]) -> dict[int, tuple[str, int]]:
-    """Where the brokers are. No host has such a name: those that do are nowhere, and in no log."""
+    """Where the brokers are. A broker whose host has an impossible name is left out, and gets into no log."""
     return {
         one.node_id: (one.host, one.port)
         for one in brokers

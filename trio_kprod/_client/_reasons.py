@@ -14,13 +14,13 @@ from ._transport import Fenced
 #: The end of the stream.
 CLOSED = "the broker closed the connection"
 
-#: What a stream raises that is broken, closed or fenced.
+#: What a broken, closed or fenced stream raises.
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, Fenced)
 
 
 @contextmanager
 def losing() -> Generator[None, None, None]:
-    """A block in which a stream's error is the loss of the connection."""
+    """A block in which an error of the stream becomes `ConnectionLost`."""
     try:
         yield
     except STREAM_ERRORS as error:
@@ -28,6 +28,7 @@ def losing() -> Generator[None, None, None]:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -55,7 +56,7 @@ def is_mute(error: Exception) -> bool:
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:
-    """The error of TLS that is its cause. The end of the stream is none."""
+    """The error of TLS among its causes, if there is one. The end of the stream does not count."""
     for cause in causes(error):
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             return cause

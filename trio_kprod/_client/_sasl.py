@@ -32,8 +32,8 @@ _CREDENTIALS = {
     "OAUTHBEARER": "is the token of sasl_oauth_token_provider valid, and for this broker?",
 }
 
-#: Iterations of SCRAM (RFC 7677). With fewer, who only pretends to be a broker could guess the password from
-#: our answer. Java asks for as many, and brokers store no fewer.
+#: The fewest iterations of SCRAM that we accept (RFC 7677). With fewer, an impostor could guess the password
+#: from our answer. Java asks for as many, and brokers store no fewer.
 _FEWEST = 4096
 
 #: No mechanism takes more steps, but a broker could ask for ever.
@@ -77,7 +77,7 @@ class Authenticator:
         protocol (str): the `security_protocol`.
         host (str): the broker's name, as it was configured.
         limiter (trio.CapacityLimiter | None): bounds the threads of mechanisms that may block. Share one
-            among connections, so that a provider that hangs holds a few threads and not one an attempt.
+            among connections, so that a provider that hangs holds a few threads, not one for each attempt.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Authenticator:
         return max(lifetime_ms, 0) / 1000
 
     def _looked_at(self, data: bytes | None) -> bytes | None:
-        """What the mechanism is given of what the broker says."""
+        """Check what the broker says, and return what the mechanism gets of it."""
         if self._name.startswith("SCRAM") and data:
             counts = [part[2:] for part in data.split(b",") if part.startswith(b"i=")]
             if not all(count.isdigit() and len(count) < 10 and int(count) >= _FEWEST for count in counts):
@@ -166,7 +166,8 @@ class Authenticator:
         return get_sasl_mechanism(self._name)(**self._options)
 
     def _own_fault(self) -> tuple[type[Exception], ...]:
-        # What computes everything itself can fail only by its settings; a provider may do better next time.
+        # A mechanism that computes everything itself can fail only because of its settings. A provider may
+        # do better next time.
         if self._name in _OWN_MECHANISMS:
             return (Exception,)
         return (kafka.errors.KafkaConfigurationError,)

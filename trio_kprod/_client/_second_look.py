@@ -1,8 +1,8 @@
-"""What a port speaks that closed without a word: one more connection shows it, made in another way.
+"""If a port closed without a word, one more connection, made in another way, shows what the port speaks.
 
 Kafka closes a connection whose first bytes it cannot read, and one that asks for something before it has
-logged in. A proxy in front of a Kafka that starts does the same, so that the close alone proves nothing. What
-is sent here is no secret: a greeting, and the name of a mechanism that does not exist.
+logged in. A proxy does the same while the Kafka behind it starts, so the close alone proves nothing. A second
+look sends no secret: only a greeting, and the name of a mechanism that does not exist.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 #: Makes a connection to the port, with other settings.
 Connect = Callable[["Settings"], Connection]
 
-#: No broker offers it, and each that takes SASL says what it offers instead.
+#: No broker offers this mechanism. Each that takes SASL responds with those that it offers.
 _NO_MECHANISM = "NONE"
 
 
 async def look_again(failure: SetupFailed, settings: Settings, connect: Connect) -> SetupFailed:
-    """The failure of an opening, or what it really was, if a second look shows that."""
+    """Return the failure to open a connection, or a better one if a second look shows more."""
     if not failure.is_silent:
         return failure
     found: Diagnosis | None = None
@@ -42,7 +42,7 @@ async def look_again(failure: SetupFailed, settings: Settings, connect: Connect)
 
 
 async def look_for_login(settings: Settings, connect: Connect) -> SetupFailed | None:
-    """What to tell of a listener that closed at the first request, if it wants a login and we have none."""
+    """A listener closed at the first request. If it wants a login and we have none, return that failure."""
     if settings.sasl_mechanism is not None:
         return None
     protocol = f"SASL_{settings.security_protocol}"
@@ -60,7 +60,7 @@ async def _speaks_without_tls(settings: Settings, connect: Connect) -> bool:
 
 
 async def _speaks_tls(settings: Settings, connect: Connect) -> bool:
-    """Whether there comes a certificate. It trusts none, so that nothing is said to whoever it is."""
+    """Whether the port sends a certificate. This trusts none, so nothing is sent to a stranger."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     changes: dict[str, Any] = {"security_protocol": "SSL", "ssl_context": context, "sasl_mechanism": None}
     error = await _try(connect(replace(settings, **changes)))
@@ -68,7 +68,7 @@ async def _speaks_tls(settings: Settings, connect: Connect) -> bool:
 
 
 async def _try(connection: Connection) -> SetupFailed | None:
-    """Open a connection and close it; why it could not be opened."""
+    """Open a connection and close it. Returns why it could not be opened, or None."""
     try:
         await connection.open()
     except SetupFailed as error:

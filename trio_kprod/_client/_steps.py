@@ -2,7 +2,7 @@
 
 Everything that happens, on connections or in the user's loop, is an event. A *step* hands the events that
 have come to the core, does what the core says, and passes its reports on. A submission and a produce
-response are stepped right where they arrive, because a message waits for each. Other events and timers are
+response make a step right where they arrive, because a message waits for each. Other events and timers are
 left to one task that feeds the core.
 """
 
@@ -49,7 +49,7 @@ class Steps(Generic[D]):
     Args:
         decide: the first half of a step, with the lock held: takes `events`, returns what is to be done.
         carry_out: the second half, without the lock: does that, returns when the next step is due by `clock`.
-        clock: gives the time in seconds.
+        clock: returns the time in seconds.
 
     Attributes:
         lock (threading.Lock): held by the thread that touches the core.
@@ -85,8 +85,8 @@ class Steps(Generic[D]):
     def run(self) -> None:
         """Make a step here: in the feeding task, a callback of the loop, or the reader of a connection.
 
-        From the latter two, waking the feeding task would cost more than the step. What a step raises, that
-        task raises.
+        For a callback or a reader, to wake the feeding task would cost more than the step. If a step raises,
+        the feeding task raises that.
         """
         if self.life is not Life.RUNNING:
             return
@@ -144,7 +144,8 @@ class Steps(Generic[D]):
     def unlocked(self, function: Callable[..., T], *args: Any) -> T:
         """Call what may take long, or never return, in a step, but without the lock.
 
-        The core must be whole then: it may be taken away meanwhile, and in that case this does not return.
+        The core must be whole then: the other thread may take it away meanwhile. Then this raises
+        `Abandoned`, and does not return.
         """
         self.lock.release()
         try:

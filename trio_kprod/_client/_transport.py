@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: As `trio.SocketStream`; the response to a full request is far smaller.
 RECEIVE_SIZE = 65536
 
-#: What fits into DNS. To encode a longer one for it can take seconds.
+#: Longer names do not fit into DNS, and to encode one can take seconds.
 _LONGEST_HOST = 255
 
 #: NODELAY because requests are written whole, KEEPALIVE because a dead host's connection looks alive.
@@ -42,7 +42,7 @@ class Fence:
     """Stops all writing to the sockets behind it, from any thread and for good.
 
     Attributes:
-        lock (threading.Lock): held for every step of sending, and for whatever must be true together with it.
+        lock (threading.Lock): held for every step of sending, and for what must change together with it.
         is_shut (bool): True once nothing may be written any more.
     """
 
@@ -228,7 +228,9 @@ class FencedStream(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
-        """Close at once, whatever is unsent; a checkpoint. Tasks that wait get `trio.ClosedResourceError`."""
+        """Close at once, even if something is unsent; a checkpoint. Tasks that wait get
+        `trio.ClosedResourceError`.
+        """
         self.close()
         await trio.lowlevel.checkpoint()
 
@@ -344,7 +346,10 @@ def _checked_host(host: str) -> str:
 
 
 def _plain_error(error: OSError) -> OSError | None:
-    """One error with a text of one line for trio's group of an error for each address; else None."""
+    """One error, with a text of one line, in place of trio's group with an error for each address.
+
+    None if it is no such group.
+    """
     leaves = [] if error.__cause__ is None else list(_leaves(error.__cause__))
     if error.errno is not None or not leaves:
         return None
@@ -356,7 +361,10 @@ def _plain_error(error: OSError) -> OSError | None:
 
 
 def _lack_of_descriptors() -> OSError | None:
-    """Why a look-up has failed, if for want of a descriptor: itself it says that a resource is busy."""
+    """The true error of a look-up for which there was no descriptor: its own says that a resource is busy.
+
+    None if there are descriptors.
+    """
     try:
         socket.socket().close()
     except OSError as error:

@@ -1,9 +1,9 @@
 """What is wrong just now, and how often it is logged.
 
-Each trouble has a subject, such as a broker or a topic, and a reason, which may change. A reason is a WARNING
-when it is new and once a minute for as long as it goes on, else DEBUG. The end of what was told at WARNING is
-one, too: who reads no more than those shall see it. What comes back within seconds is the same trouble: some
-brokers respond and close, each time.
+Each trouble has a subject, such as a broker or a topic, and a reason, which may change. A new reason is
+logged as a WARNING, and again once a minute for as long as it goes on; otherwise at DEBUG. If a trouble was
+logged as a WARNING, so is its end, for those who read warnings only. A trouble that comes back within seconds
+is still the same: some brokers respond and close, each time.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 #: A reason that stays the same is a WARNING again after this time, in seconds.
 REMIND_AFTER = 60.0
 
-#: Leaders move, topics are created, clusters start: for so many seconds a refusal is nothing to warn of.
+#: Leaders move, topics are created, clusters start: a refusal is no WARNING before it lasts this long, in
+#: seconds.
 PATIENCE = 1.0
 
 #: What comes back within this time after its end is the same trouble.
 _COMES_BACK = 5.0
 
-#: How many reasons of a subject are a WARNING within `REMIND_AFTER`. Those that are final always are.
+#: How many reasons of a subject are a WARNING within `REMIND_AFTER`. A final reason always is.
 _MOST_REASONS = 10
 
-#: How many subjects are kept whose trouble is over.
+#: If there are more subjects than this, those whose trouble is over are forgotten.
 _MOST_SUBJECTS = 1000
 
 _number = re.compile(r"\d+")
@@ -56,8 +57,8 @@ class TroubleLog:
 
     Args:
         logger: the user's.
-        clock: gives the time in seconds.
-        waiting: gives the number of messages that wait for an acknowledgement.
+        clock: returns the time in seconds.
+        waiting: returns the number of messages that wait for an acknowledgement.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class TroubleLog:
 
         Args:
             final: it will not go away by itself.
-            patience: for so many seconds it is nothing unusual, unless it is final.
+            patience: it is nothing unusual before it lasts this many seconds, unless it is final.
         """
         now = self._clock()
         trouble = self._troubles.get(subject)
@@ -107,7 +108,7 @@ class TroubleLog:
         self._logger.log(level, "%s: %s", subject, what)
 
     def over(self, subject: str, how: str) -> None:
-        """A trouble has ended. `how` we know is logged; if it is empty, we no longer watch that subject."""
+        """A trouble has ended. `how` says why we think so, for the log; empty, it is not logged."""
         trouble = self._troubles.get(subject)
         if trouble is None or trouble.ended is not None:
             return

@@ -4,8 +4,8 @@ A broker answers one connection's requests in their order, so the requests in fl
 appends to it, the reader takes from its front.
 
 A request is marked as begun, under the fence's lock, before its first byte is given to the stream. When the
-connection has ended, the count of the transport below TLS tells whether any byte really left; where there is
-no count, the mark stands.
+connection has ended, the transport below TLS knows how many bytes have left, and so whether any of this
+request has. If a transport does not count, the mark stands.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ._reasons import losing
 from ._transport import Fence, FencedStream
 
 #: A request that gets no response may take this many times as long as others to be written. A broker that
-#: throttles reads nothing for a while (KIP-219), and cannot say so where it says nothing. A connection that
-#: ends meanwhile keeps what it has taken, so what goes over the next one comes before that.
+#: throttles reads nothing for a while (KIP-219), and without responses cannot say so. If we ended the
+#: connection, the broker would still read the rest of it later, after newer messages on the next one.
 PATIENCE_WITHOUT_RESPONSE = 4
 
 
@@ -63,7 +63,7 @@ class InFlight:
         self.exchanges.append(exchange)
 
     def watch(self, exchange: Exchange) -> None:
-        """End the reader's wait no later than at the deadline of what was begun."""
+        """End the reader's wait no later than at the deadline of this request, which was begun."""
         if exchange.deadline < self.reading.deadline:
             self.reading.deadline = exchange.deadline
 
@@ -86,7 +86,7 @@ class InFlight:
     def throttle(self, seconds: float) -> None:
         """The broker has responded, and from now on reads nothing for that time (KIP-219).
 
-        However long that is, it has said so: until then it owes no response to what is in flight.
+        Until then it owes no response to the requests in flight, however long that is.
         """
         now = trio.current_time()
         delay = now + seconds - max(now, self.throttled_until)
@@ -100,8 +100,8 @@ class InFlight:
     def patient_until(self) -> float:
         """When the connection has to end unless something happens.
 
-        The scope `reading` may end earlier, at the deadline of something that was answered or moved: it is
-        not adjusted each time.
+        The scope `reading` may end earlier, at the old deadline of a request that was answered or got more
+        time: it is not adjusted each time.
         """
         if self.exchanges:
             return min(exchange.deadline for exchange in self.exchanges)
@@ -123,8 +123,8 @@ class Writer:
     """Writes the requests of one connection, in the order in which they were sent.
 
     If there is nothing to wait for, `send` writes a request itself, which saves the writer's task a turn.
-    Everything else that task writes, with `write_next`. A request stays at the front of the queue until it
-    is written as a whole.
+    That task writes everything else, with `write_next`. A request stays at the front of the queue until it is
+    written as a whole.
     """
 
     def __init__(self, fence: Fence, client_id: str, in_flight: InFlight) -> None:
@@ -141,13 +141,13 @@ class Writer:
         self._work = trio.Event()
 
     def attach(self, stream: trio.abc.Stream, transport: trio.abc.Stream) -> None:
-        """Write to `stream` from now on; `transport` is what it stands on, itself if there is no TLS."""
+        """Write to `stream` from now on; `transport` is the stream below TLS, or the same one without TLS."""
         self._stream = stream
         self._transport = transport
 
     @property
     def is_midway(self) -> bool:
-        """Whether a request is begun, whose rest has to be written before anything else."""
+        """Whether a request is partly written, so that its rest comes before anything else."""
         return bool(self.queue and self.queue[0].unwritten is not None)
 
     def send(self, exchange: Exchange) -> None:
@@ -169,7 +169,7 @@ class Writer:
         """Whether the one request in the queue can be written without waiting for anything.
 
         Over TLS a write may have to wait. And the reader goes first: if the end of the stream has come,
-        nothing more may be written, and the request is to be told as not written.
+        nothing more may be written, so that the request counts as not written.
         """
         return (
             len(self.queue) == 1
@@ -187,7 +187,7 @@ class Writer:
             with losing():
                 rest = self._begin(exchange)
                 sent = self._stream.send_nowait(rest)
-        except ConnectionLost as error:  # for the task: the caller of `send` knows nothing of connections
+        except ConnectionLost as error:  # the task raises it: the caller of `send` does not care
             self._failure = error
             return
         if sent < len(rest):
@@ -235,7 +235,7 @@ class Writer:
         exchange.correlation_id = self._correlation_id
         data = exchange.encode(self._client_id)
         exchange.request_bytes = len(data)
-        # The fence's lock makes the mark one step with being let through.
+        # Under its lock, nobody can shut the fence between the check and the mark.
         with self._fence.lock:
             self._fence.check()
             exchange.bytes_before = getattr(self._transport, "bytes_sent", None)
@@ -251,7 +251,7 @@ class Writer:
             exchange.on_sent(exchange)
 
     def unanswered(self) -> list[Exchange]:
-        """After the end: what has no response, in the order of sending, with `write_started` final."""
+        """After the end: the requests without a response, in order. Their `write_started` is final."""
         begun = set(self._in_flight.exchanges)
         not_begun = [one for one in self.queue if not one.write_started and one not in begun]
         sent = getattr(self._transport, "bytes_sent", None)
