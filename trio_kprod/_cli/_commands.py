@@ -19,7 +19,7 @@ from ._lines import Format
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
-#: No line has to be longer than so many times the largest message: JSON may write a byte as ``\u0000``.
+#: No line is longer than the largest message times this: JSON may write a byte as ``\u0000``.
 _JSON_GROWTH = 8
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -133,7 +133,7 @@ def _header(pair: str) -> tuple[str, bytes]:
 
 
 def _same_file(one: str, other: str) -> bool:
-    """Also by another name: a link, a relative path."""
+    """Whether both are one file, also by another name: a link, a relative path."""
     return os.path.exists(other) and os.path.samefile(one, other)
 
 

@@ -1,4 +1,4 @@
-"""Settings of a command: from options, a file, and the environment, the first that has one."""
+"""Settings of a command: an option outranks the file, and the file outranks the environment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .._errors import ProducerError
-from .._settings import Settings, make_settings, settings_from
+from .._settings import Settings, make_settings, plain, settings_from
 
 #: The one variable that is read.
 VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
@@ -36,8 +36,8 @@ def checked(arguments: dict[str, Any]) -> Settings:
 
 
 def _last_of_each(given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """An option outranks the file, and that the environment. Dots and underscores are the same."""
-    by_name = {name.lower().replace(".", "_"): (name, value) for name, value in given if value}
+    """Of settings with the same name, the last one that is not empty."""
+    by_name = {plain(name): (name, value) for name, value in given if value}
     return dict(by_name.values())
 
 

@@ -30,8 +30,8 @@ class Format:
 
     Attributes:
         as_json: each is an object with value, key, headers, partition and timestamp_ms.
-        base64: in JSON, values, keys and headers' values are base64, for what is not text.
-        key_separator: in plain lines, what stands between key and value.
+        base64: in JSON, values, keys and headers' values are base64, so that they need not be text.
+        key_separator: in plain lines, what separates key and value.
         headers: for messages that have none of their own.
         partition: the same.
     """

@@ -18,7 +18,7 @@ from ._configuring import checked
 def ping(
     settings: dict[str, Any], topic: str | None, *, send: bool, as_json: bool, echo: Callable[[str], object]
 ) -> int:
-    """Look, and tell each finding; 0 if everything works, 3 if not."""
+    """Look, and tell each finding. Returns the exit code: 0 if everything works, 3 if not."""
     findings: list[Finding] = []
 
     def tell(finding: Finding) -> None:

@@ -21,7 +21,7 @@ from ._lines import Format, Parsed, as_line
 #: How many bytes are read at a time. Memory stays the same, however long the input is.
 _READ_AT_ONCE = 1 << 16
 
-#: Where nothing else is said: what a pipe wants.
+#: What suits a pipe, unless the settings say otherwise.
 _DEFAULTS = {"delivery_threshold": 500, "delivery_interval": 0.05}
 
 
@@ -34,10 +34,10 @@ class Sending:
     """One run of the command.
 
     Attributes:
-        source: what is read.
-        name: what it is called in messages.
-        skip_bad_lines: a line that is no message is told and left out, instead of ending the run.
-        undelivered: where messages go that were not delivered, as lines.
+        source: the input.
+        name: of the input, for error messages.
+        skip_bad_lines: a line that is no message is reported and left out, instead of ending the run.
+        undelivered: takes messages that were not delivered, as lines.
         longest_line: in bytes; a longer one ends the run in any case, so that memory has a bound.
     """
 
@@ -86,7 +86,7 @@ class Sending:
             await self._send_line(send, number + 1, bytes(rest))
 
     async def _read_some(self) -> bytes:
-        """In a thread, which a Ctrl-C leaves where it is."""
+        """Read in a thread. Ctrl-C leaves that thread behind."""
         data: bytes = await trio.to_thread.run_sync(self.source.read1, _READ_AT_ONCE, abandon_on_cancel=True)
         return data
 

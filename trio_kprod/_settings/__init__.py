@@ -26,4 +26,5 @@ from ._config import (
     make_settings as make_settings,
     show_client_settings as show_client_settings,
 )
+from ._other_clients import plain as plain
 from ._translate import settings_from as settings_from

@@ -34,7 +34,7 @@ def wrong_value(name: str, value: object, allowed: str) -> ValueError:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Numbers. A bool is not one: who writes True for a count or a time did not mean 1.
+# Numbers. A bool is not one: True for a count or a time is a mistake, not 1.
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str, Any], int]:
@@ -156,7 +156,7 @@ def one_of(meanings: Mapping[Any, Any]) -> Check:
 
 
 def function(count: int) -> Callable[[str, Any], Callable[..., Any]]:
-    """Something to call with `count` arguments and without await: a coroutine it made would never run."""
+    """Something to call with `count` arguments and without await: an async function would never run."""
 
     def check(name: str, value: Any) -> Callable[..., Any]:
         if not callable(value):

@@ -88,7 +88,7 @@ class Settings:
 class ClientConfig(TypedDict, total=False):
     """The settings of `open_producer` that any Kafka client has.
 
-    They have the names and units of kafka-python's `KafkaProducer`; `compression_level` it does not have.
+    They have the names and units of kafka-python's `KafkaProducer`, which has no `compression_level`.
     """
 
     client_id: str | None
@@ -131,7 +131,7 @@ class ClientConfig(TypedDict, total=False):
 
 
 class NamedSettings(ClientConfig, total=False):
-    """The same, and those of the other options that texts and numbers can say."""
+    """The same, and those other options whose values are numbers or flags."""
 
     max_queue_size: int
     max_buffer_size: int
@@ -233,7 +233,7 @@ NAMED: Mapping[str, _Option] = {
 
 _milliseconds = duration("milliseconds")
 
-#: The options with kafka-python's names, but those of `_security`. Defaults are kafka-python's, except
+#: The options with kafka-python's names, except those of `_security`. Defaults are kafka-python's, except
 #: where a comment says why not.
 _CONFIG: Mapping[str, _Option] = {
     "client_id": _Option(None, _options.client_id),

@@ -48,7 +48,7 @@ Serializer = Callable[[str, Any], "bytes | None"]
 def addresses(given: Any, protocol: str) -> tuple[tuple[str, int], ...]:
     """Every address in the order given, each once. Empty entries, as in ``"a:1,"``, are skipped.
 
-    An empty `protocol` is one that is not known, because what was given for it is wrong.
+    `protocol` is empty if it is not known, because the one that was given is wrong.
     """
     allowed = "'host:port', several joined by commas, or an iterable of such strings"
     if isinstance(given, bytes) or not isinstance(given, Iterable):

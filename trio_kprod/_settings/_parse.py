@@ -1,7 +1,7 @@
 """Values as other clients and environments have them: "100", "true".
 
-Each is called as ``parse(name, value)`` and returns what a setting of ours takes. Whether that is in bounds
-is `_config`'s business.
+Each is called as ``parse(name, value)`` and returns what a setting of ours takes. `_config` checks whether
+that is within bounds.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Problems:
 
     @contextmanager
     def kept(self) -> Generator[None, None, None]:
-        """Keep the error that leaves the block, if one does, and go on behind it."""
+        """Keep the error that leaves the block, if one does, and go on after the block."""
         try:
             yield
         except (TypeError, ValueError, ModuleNotFoundError) as error:

@@ -40,7 +40,7 @@ class Security(NamedTuple):
 def make_security(given: Mapping[str, Any], problems: Problems) -> Security:
     """Check what was `given` of `OPTIONS`, read the files, and build the TLS context.
 
-    If an option is wrong in itself, nothing is said of how it fits to others, nor of files.
+    If an option is wrong in itself, this neither checks how the options fit together nor reads files.
     """
     before = len(problems)
     values: dict[str, Any] = {"security_protocol": ""}
@@ -149,7 +149,7 @@ def _load_certificate(context: ssl.SSLContext, values: Mapping[str, Any]) -> Non
 
 
 def _certificate_fault(certfile: str, keyfile: str | None, error: ssl.SSLError, is_encrypted: bool) -> str:
-    """What is wrong with our own certificate: of most faults OpenSSL says no more than "PEM lib"."""
+    """What is wrong with our own certificate: for most faults OpenSSL says only "PEM lib"."""
     key = f"ssl_keyfile={keyfile!r}" if keyfile else f"ssl_certfile={certfile!r}"
     if error.reason == "KEY_VALUES_MISMATCH":
         return f"{key} cannot be used: its private key belongs to another certificate than ssl_certfile has"

@@ -15,7 +15,7 @@ from ._problems import Problems
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: Where neither a threshold nor an interval is given: what librdkafka and Java do, 5 ms.
+#: If neither a threshold nor an interval is given: 5 ms, as librdkafka and Java have it.
 _THEIR_INTERVAL = 0.005
 
 
@@ -36,9 +36,9 @@ def settings_from(
     Values may be text: ``"100"``, ``"1.5"``, ``"true"``. Milliseconds become seconds where our setting is in
     seconds. None and ``""`` stand for a setting that is not set.
 
-    The other clients send by themselves: librdkafka and Java after 5 ms if nothing is said. So where nothing
-    says when to deliver, the result has ``delivery_interval=0.005``. Every other setting that is left out has
-    the default of `open_producer`.
+    The other clients send by themselves, by default after 5 ms (librdkafka and Java). So if no setting says
+    when to deliver, the result has ``delivery_interval=0.005``. Every other setting that is left out has the
+    default of `open_producer`.
 
     Values are only read here. `open_producer` checks them.
 
@@ -46,8 +46,8 @@ def settings_from(
         mapping: the settings by name, such as a dict or `os.environ`.
         prefix: if given, only names that begin with it count, and it is cut off. Variables that Kubernetes
             sets for a service, such as ``KAFKA_SERVICE_HOST``, are skipped.
-        **defaults: arguments of `open_producer` that hold where `mapping` does not say otherwise. To give
-            such an argument to `open_producer` beside the result would be an error if both have it.
+        **defaults: arguments of `open_producer` that hold where `mapping` does not say otherwise. Give them
+            here and not to `open_producer`, which would refuse an argument that the result has as well.
 
     Raises:
         TypeError: a name that no client has, or that has no counterpart here; the text says why. A value of
@@ -80,7 +80,7 @@ _OF_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UD
 
 
 def _given(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """What counts of the mapping: with the prefix, and set."""
+    """The entries that count: those that have the prefix and are set."""
     return {
         name: value
         for name, value in mapping.items()

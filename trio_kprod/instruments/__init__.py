@@ -1,7 +1,7 @@
 """Ready-made instruments, each in a module of its own with an extra of its own.
 
 =================  ===================================================  =============  ====================
-module             what it has                                          extra          what it stands on
+module             what it has                                          extra          packages it needs
 =================  ===================================================  =============  ====================
 `opentelemetry`    `OpenTelemetryInstrument`, `OpenTelemetryMetrics`    ``otel``       `opentelemetry-api`
 `prometheus`       `PrometheusInstrument`                               ``prometheus``  `prometheus-client`

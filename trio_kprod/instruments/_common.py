@@ -14,7 +14,7 @@ def error_name(error: BaseException) -> str:
 
 
 class BoundedLabels:
-    """Lets so many different labels through, the first ones to come; every later one is ``"other"``.
+    """Lets the first `limit` different labels through; every later one is ``"other"``.
 
     Each label makes series that a metrics store keeps for good, so their number must not grow with use.
     """

@@ -77,7 +77,7 @@ _metrics: WeakKeyDictionary[CollectorRegistry, Metrics] = WeakKeyDictionary()
 
 
 def metrics_of(registry: CollectorRegistry) -> Metrics:
-    """Those of this registry, made when first asked for."""
+    """The metrics of this registry, made when first asked for."""
     found = _metrics.get(registry)
     if found is None:
         found = _metrics[registry] = Metrics(registry)

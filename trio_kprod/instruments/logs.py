@@ -184,7 +184,7 @@ _Write = Callable[[str, str, dict[str, Any]], None]
 
 
 def _writer(logger: Any) -> _Write:
-    """From level, event and fields to a call of this logger."""
+    """A function that logs an event with its level and fields."""
     if isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
         return lambda level, event, fields: _write_to_stdlib(logger, level, event, fields)
     return lambda level, event, fields: getattr(logger, level)(event, **fields)

@@ -43,7 +43,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 def _attributes(operation: str, topic: str, client_id: str) -> dict[str, Any]:
-    """What every span and metric says. `operation` is our word; to the conventions each is a "send"."""
+    """What every span and metric says. `operation` is our word; the conventions call each a "send"."""
     return {
         "messaging.system": "kafka",
         "messaging.operation.name": operation,
@@ -59,7 +59,7 @@ class OpenTelemetryMetrics(Instrument):
     Args:
         client_id: that of `open_producer`, which has the same default.
         meter_provider: by default the global one.
-        max_topics: how many topics metrics name, the first ones to be heard of. All others are ``"other"``.
+        max_topics: how many topics metrics name. All topics that come later are ``"other"``.
 
     Raises:
         ValueError: `max_topics` is not positive.
@@ -120,7 +120,7 @@ class OpenTelemetryMetrics(Instrument):
         self._producers.append(producer)
 
     def closed(self, *, producer: Producer) -> None:
-        """End that."""
+        """Stop polling it."""
         self._producers.remove(producer)
 
     def _now(self) -> list[ProducerStatistics]:
@@ -164,7 +164,7 @@ class OpenTelemetryMetrics(Instrument):
 
 
 class _Batch:
-    """An acknowledged batch, while its messages are told one by one."""
+    """An acknowledged batch, while `settled` is called for its messages."""
 
     def __init__(self, message_count: int, started: int, ended: int) -> None:
         self.untold = message_count
@@ -204,7 +204,7 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
         self._batch: _Batch | None = None
 
     def opened(self, *, producer: Producer) -> None:
-        """The numbers of messages are those of one producer."""
+        """Refuse a second producer: the numbers of messages are unique for one producer only."""
         if self._producers:
             raise RuntimeError("an OpenTelemetryInstrument serves one producer at a time; give each its own")
         super().opened(producer=producer)
@@ -234,14 +234,14 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
         return [(name, text.encode()) for name, text in carrier.items()]
 
     def rejected(self, *, number: int, error: BaseException) -> None:
-        """Nothing was queued."""
+        """End its span: nothing was queued."""
         span = self._spans.pop(number, None)
         if span is not None:
             _fail(span, error)
             span.end()
 
     def ack_messages(self, *, topic: str, message_count: int, delay: float, **_: object) -> None:
-        """Its messages are told next."""
+        """Count it, and remember it: `settled` is called for its messages next."""
         super().ack_messages(topic=topic, message_count=message_count, delay=delay)
         if self._spans:
             ended = time.time_ns()
@@ -250,7 +250,7 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
     def settled(
         self, *, number: int, message: Message, record: RecordMetadata | None, undelivered: Undelivered | None
     ) -> None:
-        """End a message's span, and behind the last of a batch the batch's."""
+        """End a message's span, and after the last message of a batch that of the batch."""
         span = self._spans.pop(number, None)
         if span is not None:
             key = self._shown_key(message)
@@ -276,7 +276,7 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
         if record.offset >= 0:
             span.set_attribute("messaging.kafka.offset", record.offset)
         batch = self._batch
-        assert batch is not None  # there was a span when its acknowledgement was told
+        assert batch is not None  # there was a span when `ack_messages` was called
         if batch.span is None:
             batch.span = self._begin_batch(batch, record)
         batch.span.add_link(span.get_span_context())
@@ -299,7 +299,7 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
     # -- contexts and keys ---------------------------------------------------------------------------
 
     def _given_context(self, headers: Any) -> SpanContext | None:
-        """That of the message's own headers, if they have one. Wrong headers are refused by the send."""
+        """The context in the message's own headers, if there is one. The send refuses wrong headers."""
         if not headers or not isinstance(headers, (list, tuple)):
             return None
         carrier: dict[str, str] = {}
@@ -313,7 +313,7 @@ class OpenTelemetryInstrument(OpenTelemetryMetrics):
         return given if given.is_valid else None
 
     def _shown_key(self, message: Message) -> str | None:
-        """As the conventions want it: none where it has no plain form as text."""
+        """The key as text. None if it is not text, as the conventions want it."""
         if message.key is None or not self._message_keys:
             return None
         try:

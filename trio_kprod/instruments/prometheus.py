@@ -42,8 +42,8 @@ class PrometheusInstrument(Instrument):
             with the same one are shown as one: their figures are added up.
         registry: where the metrics appear; by default prometheus_client's own, which is what its
             `start_http_server` serves.
-        max_topics: how many topics get a label of their own, the first ones to be heard of. All others share
-            the label ``"other"``.
+        max_topics: how many topics get a label of their own. All topics that come later share the label
+            ``"other"``.
 
     Raises:
         ValueError: `max_topics` is not positive, or the registry has metrics with these names already.
@@ -75,7 +75,7 @@ class PrometheusInstrument(Instrument):
     # -- messages ------------------------------------------------------------------------------------
 
     def produce_messages(self, *, max_buffer_size: int, max_queue_size: int, **_: object) -> None:
-        """The bounds are what a fill level is compared with."""
+        """Set the bounds, with which fill levels are compared."""
         limit = self._metrics.limit_messages
         limit.labels(self._client, "queue").set(max_queue_size)
         limit.labels(self._client, "buffer").set(max_buffer_size)
@@ -118,7 +118,7 @@ class PrometheusInstrument(Instrument):
         duration: float,
         error: BaseException | None,
     ) -> None:
-        """Time and size of it."""
+        """Count its time and size."""
         metrics, label = self._metrics, self._broker(broker)
         metrics.request_seconds.labels(self._client, label, api).observe(duration)
         metrics.sent_bytes.labels(self._client, label).inc(request_bytes)
@@ -127,7 +127,7 @@ class PrometheusInstrument(Instrument):
             metrics.request_errors.labels(self._client, label, api, error_name(error)).inc()
 
     def compress(self, *, uncompressed_bytes: int, compressed_bytes: int, **_: object) -> None:
-        """Both sizes: their ratio is what compression achieves."""
+        """Count both sizes: their ratio is what compression achieves."""
         self._metrics.uncompressed_bytes.labels(self._client).inc(uncompressed_bytes)
         self._metrics.compressed_bytes.labels(self._client).inc(compressed_bytes)
 
@@ -141,6 +141,6 @@ class PrometheusInstrument(Instrument):
         self._metrics.connection_errors.labels(*labels).inc()
 
     def disconnected(self, *, broker: str, error: BaseException | None) -> None:
-        """Count it, unless it was we who ended it."""
+        """Count it, unless we closed the connection."""
         if error is not None:
             self.connect_failed(broker=broker, error=error)

@@ -7,8 +7,8 @@
     instruments = (StatsdInstrument(host="statsd.example.com", client_id="orders"),)
 
 Names, types and units are those of ruby-kafka 1.5 (``lib/kafka/statsd.rb``, ``lib/kafka/datadog.rb``), so
-that dashboards go on. What ruby-kafka sends for each message is added up here, and sent once for all messages
-that were taken from the queue together, or once a batch.
+that dashboards go on working. Where ruby-kafka sends a packet for each message, this one adds up, and sends
+once for all messages that were taken from the queue together, or once a batch.
 
 The client is Datadog's own, which also speaks plain statsd. The `statsd` package had its last release in
 2022, and its socket blocks; this one never waits, knows tags, and is annotated. Packets that the system has
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MS = 1000.0
 
-#: What means something in a line of the protocol.
+#: The characters that have a meaning in a line of the protocol.
 _SPECIAL = re.compile(r"[:|@#,\s]")
 
 
@@ -132,7 +132,7 @@ class StatsdInstrument(Instrument):
             self._sample("producer", "buffer.fill_percentage", 100 * buffer_size / max_buffer_size, labels)
 
     def _send_accepted(self) -> Iterable[str]:
-        """Send it; returns the topics."""
+        """Send what was added up; returns the topics."""
         accepted, self._accepted = self._accepted, {}
         for topic, (count, size) in accepted.items():
             labels = {"client": self._client_id, "topic": topic}

@@ -22,20 +22,20 @@ API_NAMES = (
 
 
 def check_api(name: object) -> None:
-    """Raise for what is no request that the broker serves."""
+    """Raise unless it is the name of a request that the broker serves."""
     check_text("a request's name", name)
     if name not in API_NAMES:
         raise ValueError(f"a request's name must be one of {', '.join(API_NAMES)}; got {name!r}")
 
 
 def check_text(name: str, value: object) -> None:
-    """Raise for what is no string."""
+    """Raise unless it is a string."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string; got {value!r}")
 
 
 def check_integer(name: str, value: object, least: int, unless: str = "") -> None:
-    """Raise for what is no integer of at least `least`; `unless` says what else is allowed."""
+    """Raise unless it is an integer of at least `least`; `unless` says what else is allowed."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer{unless}; got {value!r}")
     if value < least:
@@ -43,7 +43,7 @@ def check_integer(name: str, value: object, least: int, unless: str = "") -> Non
 
 
 def check_port(name: str, port: object, least: int = 1) -> None:
-    """Raise for what is no port."""
+    """Raise unless it is a port."""
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"{name} must be an integer; got {port!r}")
     if not least <= port <= _HIGHEST_PORT:
@@ -51,7 +51,7 @@ def check_port(name: str, port: object, least: int = 1) -> None:
 
 
 def check_seconds(seconds: object) -> None:
-    """Raise for what is no pause."""
+    """Raise unless it is a time that one can wait."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"seconds must be a number; got {seconds!r}")
     if not 0 <= seconds < math.inf:

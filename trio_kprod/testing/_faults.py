@@ -109,7 +109,7 @@ class Answer(Fault):
 class Delay(Fault):
     """The request is handled `seconds` later, or handled at once and answered later (`after_append`).
 
-    What comes behind it on the same connection waits too: a broker serves a connection in order.
+    Later requests on the same connection wait too: a broker serves a connection in order.
     """
 
     seconds: float
@@ -150,7 +150,7 @@ class Rule:
     """A fault at work.
 
     Attributes:
-        fault (Fault): what was scripted; of a proxy's rule, it is for looking at only.
+        fault (Fault): what was scripted. The fault of a proxy's rule is for looking at only.
         hits (int): how many requests (a proxy's: frames, or connections) it applied to so far.
         active (bool): False once it was removed (a spent one is active until then, but matches no more).
     """
@@ -182,7 +182,7 @@ class Rule:
         return not self.spent and not self._to_skip
 
     def due(self) -> bool:
-        """Count a matching request; whether the fault applies to it."""
+        """Count a matching request. Returns whether the fault applies to it."""
         if self._to_skip:
             self._to_skip -= 1
             return False
@@ -208,7 +208,7 @@ class Plan:
         return self.silence if isinstance(fault, Silence) and fault.after_append == after_append else None
 
     def lacks(self, fault: Limited, targets: Iterable[Target]) -> bool:
-        """Whether a fault of this kind still has something to say to the request."""
+        """Whether the plan can still take a fault of this kind, for one of these targets."""
         if isinstance(fault, Answer):
             return any(target not in self.answers for target in targets)
         if isinstance(fault, Delay):

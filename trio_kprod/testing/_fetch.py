@@ -62,7 +62,7 @@ def _find(log: PartitionLog, timestamp: int) -> tuple[int, int]:
 
 
 def fetch(cluster: Cluster, body: Any, version: int, plan: Plan) -> tuple[Any, bool]:
-    """The answer, and whether it says anything; one that does not may wait for records to come.
+    """The answer, and whether it says anything. If it does not, it may wait for records to come.
 
     There are no fetch sessions (KIP-227): a client that uses one gets FETCH_SESSION_ID_NOT_FOUND.
     """

@@ -19,8 +19,8 @@ logger = logging.getLogger("trio_kprod.testing")
 #: SO_LINGER, on and 0 seconds: closing sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 
-#: How long a connection that ends in order is read on, as web servers do: closing a socket with something
-#: unread in it would be a reset.
+#: For this time in seconds we go on reading a connection that ends in order, as web servers do. To close a
+#: socket with something unread in it would send a reset.
 _LINGER = 1.0
 
 

@@ -1,4 +1,4 @@
-"""One direction of a connection through the proxy: here faults happen to what passes by."""
+"""One direction of a connection through the proxy: here faults happen to the bytes that pass."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def open_proxy(upstream: Broker | str | tuple[str, int], *, host: str = "127.0.0
     proxy, which then needs a `port`; else clients go past the proxy after their first question.
 
     Args:
-        upstream: where to: an `open_broker` that is running, ``"host:port"``, or host and port.
+        upstream: where connections go: an `open_broker` that is running, ``"host:port"``, or host and port.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
 
@@ -61,8 +61,8 @@ class Proxy(Server, Observable):
 
     It carries bytes between each client and the upstream, in two directions, ``"requests"`` and
     ``"answers"``. Most faults are about *frames*: a Kafka request or answer with the length it begins with.
-    Over TLS, which the proxy cannot look into, a frame is a TLS record, and of any other protocol what
-    arrived at once. Which frames, and how often, every fault says with the same few words:
+    Over TLS, which the proxy cannot look into, a frame is a TLS record. In any other protocol it is what
+    arrived at once. All faults use the same few words to say which frames they are for, and how often:
 
     - `direction`: ``"requests"`` or ``"answers"``; None is both.
     - `api`: the name of the request in Kafka's protocol guide, such as ``"Produce"``, also for the answer to
@@ -129,7 +129,7 @@ class Proxy(Server, Observable):
         know. With ``"accept"`` it ends before any byte is sent, and `times` and `skip` count connections.
 
         Args:
-            after: what the connection ends with.
+            after: when the connection ends.
             api: see `Proxy`.
             forward: how many bytes, from the first of that frame on, still go through: 10 is the middle of
                 most answers, 0 is nothing, None the whole frame; more than the frame has goes on in the next.
@@ -292,7 +292,7 @@ class Proxy(Server, Observable):
         self._links.add(link)
         try:
             await link.run(self._target())
-        except Exception:  # a bug of the proxy's must not take the other connections along
+        except Exception:  # a bug of the proxy's must not end the other connections
             logger.exception("ending a connection: the proxy failed")
         finally:
             self._links.discard(link)

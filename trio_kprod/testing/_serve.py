@@ -72,7 +72,7 @@ async def serve_connection(cluster: Cluster, stream: trio.abc.Stream, connection
         logger.info("closing a connection: %s", error)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         logger.debug("a connection broke: %r", error)
-    except Exception:  # a bug of the broker's must not take the other connections along
+    except Exception:  # a bug of the broker's must not end the other connections
         logger.exception("closing a connection: the broker failed to handle a request")
     finally:
         # No TLS farewell: it could block on a client that does not read.
@@ -104,7 +104,7 @@ class _Conversation:
         self._expires_at = float("inf")
 
     async def take(self, request: Request) -> bool:
-        """Handle a request from arrival to answer; whether the connection stays."""
+        """Handle a request from arrival to answer. Returns whether the connection stays."""
         cluster = self._cluster
         self._check_expiry(request)
         plan = cluster.plan(request.api.name, targets(cluster, request))

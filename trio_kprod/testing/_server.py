@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Server(ABC):
     """Serves a port while its block runs, ``with`` or ``async with``. It can be entered once."""
 
-    #: What messages call it; ``open_`` and this is the function that makes it.
+    #: Its name in messages, and in the function ``open_...`` that makes it.
     _kind: ClassVar[str]
 
     def __init__(self, address: Address) -> None:

@@ -26,7 +26,7 @@ class Traffic(Watched):
             return rule
 
     def accept(self) -> Reject | None:
-        """Note a new connection; the fault that ends it at once."""
+        """Note a new connection. Returns the fault that ends it at once, if there is one."""
         with self.lock:
             self.accepted += 1
             self.open += 1
@@ -41,7 +41,7 @@ class Traffic(Watched):
             self.changed()
 
     def plan(self, direction: Direction, frame: Frame, *, ending: bool) -> Plan:
-        """What is to happen to a frame; counts it as a match. What is `ending` is not ended again."""
+        """What is to happen to a frame; counts it as a match. A direction that is `ending` is not cut again."""
 
         def concerns(fault: NetworkFault) -> bool:
             return fault.concerns(direction, frame.api) and not (ending and isinstance(fault, Cut))

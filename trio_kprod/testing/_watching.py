@@ -1,4 +1,4 @@
-"""State that several threads change and look at, and waiting for it to change: blocked, or in a trio loop.
+"""State that several threads change and look at. One can wait for a change, blocked or in a trio loop.
 
 Register with `watching` before you look at the state: then no change between looking and waiting is missed.
 """
@@ -113,7 +113,7 @@ class Changes:
 
 @contextmanager
 def watching(watched: Watched) -> Generator[Changes]:
-    """No change between entering this and waiting is missed."""
+    """A block in which no change between entering it and waiting is missed."""
     changes = Changes()
     with watched.watch(changes.notify):
         yield changes

@@ -1,4 +1,4 @@
-"""Fixtures for pytest. To have them in all tests, in ``conftest.py``::
+"""Fixtures for pytest. To have them in all tests, write in ``conftest.py``::
 
 pytest_plugins = ["trio_kprod.testing.fixtures"]
 """
