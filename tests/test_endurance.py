@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import NOTES
-from benchmarks.endurance.measures import CPU, DISORDER, GROWN, LINES, LOST, Scale, run
+from benchmarks.endurance.measures import CPU, DISORDER, DOUBLED, GROWN, LINES, LOST, MEASURES, Scale, measure
 from benchmarks.endurance.page import NAME, missed, page
+from benchmarks.endurance.places import EMBEDDED, Place, open_place
 from benchmarks.endurance.rows import GOALS, Row, keep, kept, table
 from benchmarks.harness.results import DIRECTORY
 
@@ -26,17 +27,27 @@ if __name__ == "__main__":
     time.sleep(3600)
 """
 ROW = Row(
-    "down", "thread", "embedded broker", {}, {CPU: 0.4, GROWN: 9.0, LINES: 3.5, "lines": 51, LOST: 0}, 1.0
+    "down",
+    "thread",
+    "Apache Kafka 4.1.0",
+    {},
+    {CPU: 0.4, GROWN: 9.0, LINES: 3.5, "lines": 51, LOST: 0, DOUBLED: 0},
+    1.0,
 )
 
 
-@pytest.mark.parametrize("measure", list(dict.fromkeys(goal.measure for goal in GOALS)))
-def test_what_holds_on_every_machine(measure: str) -> None:
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_holds_on_every_machine(name: str) -> None:
     """One client each; `--quick` has both."""
-    figures = run(measure, None, measure in ("down", "many", "tasks"), TINY)
-    row = Row(measure, "", "", {}, figures, 0.0)
+    with open_place(EMBEDDED) as place:
+        assert_every_exact_goal_is_met(name, place)
+
+
+def assert_every_exact_goal_is_met(name: str, place: Place) -> None:
+    figures = measure(name, place, name in ("down", "many", "tasks"), TINY)
+    row = Row(name, "", "", {}, figures, 0.0)
     assert row.missed(quick=True) == []
-    assert {goal.figure for goal in GOALS if goal.measure == measure} <= set(figures)
+    assert {goal.figure for goal in GOALS if goal.measure == name} <= set(figures)
 
 
 def test_a_broker_elsewhere_ends_with_the_process_that_started_it() -> None:
@@ -61,16 +72,21 @@ def test_a_goal_that_is_missed_is_told() -> None:
 
 
 def test_rows_are_kept_in_the_place_of_older_ones(tmp_path: Path) -> None:
-    newer = replace(ROW, figures={**ROW.figures, CPU: 0.5})
+    """Those of a node and those of the embedded broker stand side by side."""
+    newer = replace(ROW, figures={**ROW.figures, CPU: 0.5}, load=2.5)
+    embedded = replace(ROW, kafka=EMBEDDED)
     other = Row("idle", "loop", "", {}, {CPU: 0.1, GROWN: 0.0, LOST: 0}, 1.0)
-    keep([ROW], tmp_path)
+    keep([ROW, embedded], tmp_path)
     keep([newer, other], tmp_path)
-    assert kept(tmp_path) == [other, newer]
-    assert "| down, thread | CPU % | 0.5 | <= 5 | met |" in page(tmp_path)
+    assert kept(tmp_path) == [other, newer, embedded]
+    text = page(tmp_path)
+    assert "| down, thread | CPU % | 0.5 | <= 5 | met |" in text
+    assert "| down, thread, embedded | CPU % | 0.4 | <= 5 | met |" in text
+    assert "where that was noted: down, thread: 2.5." in text
 
 
 def test_what_was_moved_is_out_of_order() -> None:
-    row = Row("tasks", "loop", "", {}, {DISORDER: 1, LOST: 0}, 0.0)
+    row = Row("tasks", "loop", "", {}, {DISORDER: 1, LOST: 0, DOUBLED: 0}, 0.0)
     assert row.missed(quick=True) == ["tasks, loop: out of order"]
 
 

@@ -8,14 +8,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import trio
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
 import trio_kprod
-from benchmarks.harness.remote import RemoteBroker
+from benchmarks.endurance.places import Place, open_place
 from benchmarks.harness.watch import resident_mib
 from trio_kprod import Producer
 
@@ -24,6 +24,7 @@ Figures = dict[str, float]
 
 CPU, GROWN, LINES, LOST, DISORDER = "CPU %", "MiB grown", "lines a minute", "lost", "out of order"
 PER_TOPIC, RATE, RECOVERED, AHEAD = "KiB a topic", "messages/s", "s to recover", "furthest ahead"
+DOUBLED = "duplicates"
 
 VALUE_SIZE = 100
 
@@ -76,9 +77,11 @@ def _lost(producer: Producer[bytes, bytes]) -> Figures:
     return {LOST: now.accepted - now.delivered}
 
 
-async def idle(servers: str, own_thread: bool, scale: Scale) -> Figures:
+async def idle(place: Place, own_thread: bool, scale: Scale) -> Figures:
     """A producer with open connections and a timer, and nothing to do; then it still works."""
-    async with trio_kprod.open_producer(servers, own_thread=own_thread, delivery_interval=1.0) as producer:
+    async with trio_kprod.open_producer(
+        place.servers, own_thread=own_thread, delivery_interval=1.0
+    ) as producer:
         for number in range(1_000):
             await producer.send(f"idle-{number % 10}", b"%d" % number)
         await producer.flush()
@@ -90,49 +93,54 @@ async def idle(servers: str, own_thread: bool, scale: Scale) -> Figures:
     return {**figures, **_lost(producer)}
 
 
-async def down(own_thread: bool, scale: Scale) -> Figures:
+async def down(place: Place, own_thread: bool, scale: Scale) -> Figures:
     """Nobody listens where Kafka was, and a task waits for room."""
-    return await _away(own_thread, scale, RemoteBroker.go_away, RemoteBroker.come_back)
+    return await _away(place, own_thread, scale, place.go_away, place.come_back)
 
 
-async def frozen(own_thread: bool, scale: Scale) -> Figures:
+async def frozen(place: Place, own_thread: bool, scale: Scale) -> Figures:
     """Kafka's connections stay open, and it does not answer."""
-    return await _away(own_thread, scale, RemoteBroker.freeze, RemoteBroker.thaw)
+    return await _away(place, own_thread, scale, place.freeze, place.thaw)
 
 
 async def _away(
+    place: Place,
     own_thread: bool,
     scale: Scale,
-    go: Callable[[RemoteBroker], object],
-    come_back: Callable[[RemoteBroker], object],
+    go: Callable[[], None],
+    come_back: Callable[[], None],
 ) -> Figures:
-    lines = Lines()
-    with RemoteBroker(partitions=4) as broker:
-        async with trio_kprod.open_producer(
-            broker.servers,
-            own_thread=own_thread,
-            delivery_interval=0.1,
-            shutdown_timeout=60,
-            logger=lines.logger,
-        ) as producer:
-            await producer.send_and_wait("away", b"-1")
-            go(broker)
-            lines.count = 0
-            figures = await _wait_for_room(producer, scale, lines)
-            come_back(broker)
-            back = time.monotonic()
-            await producer.flush()
-            figures[RECOVERED] = time.monotonic() - back
-        (values,) = broker.values().values()
+    lines, topic = Lines(), f"away-{time.time_ns()}"
+    async with trio_kprod.open_producer(
+        place.servers,
+        own_thread=own_thread,
+        delivery_interval=0.1,
+        shutdown_timeout=60,
+        logger=lines.logger,
+    ) as producer:
+        await producer.send_and_wait(topic, b"-1")
+        await trio.to_thread.run_sync(go)
+        lines.count = 0
+        figures = await _wait_for_room(producer, topic, scale, lines)
+        await trio.to_thread.run_sync(come_back)
+        back = time.monotonic()
+        await producer.flush()
+        figures[RECOVERED] = time.monotonic() - back
+    values = place.values([topic])[topic]
     accepted = producer.statistics().accepted
-    return {**figures, LOST: accepted - len(set(values)), "held": accepted}
+    return {
+        **figures,
+        LOST: accepted - len(set(values)),
+        DOUBLED: len(values) - len(set(values)),
+        "held": accepted,
+    }
 
 
-async def _wait_for_room(producer: Producer[bytes, bytes], scale: Scale, lines: Lines) -> Figures:
+async def _wait_for_room(producer: Producer[bytes, bytes], topic: str, scale: Scale, lines: Lines) -> Figures:
     """A task sends until there is no more room, and waits; what does that take?"""
     began = time.monotonic()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_for_ever, producer)
+        nursery.start_soon(_send_for_ever, producer, topic)
         while not producer.statistics().tasks_waiting:  # noqa: ASYNC110 (nothing tells)
             await trio.sleep(0.1)
         await trio.sleep(scale.seconds / 20)
@@ -144,15 +152,17 @@ async def _wait_for_room(producer: Producer[bytes, bytes], scale: Scale, lines: 
     return {**figures, LINES: lines.count / minutes, "lines": lines.count}
 
 
-async def _send_for_ever(producer: Producer[bytes, bytes]) -> None:
+async def _send_for_ever(producer: Producer[bytes, bytes], topic: str) -> None:
     for number in itertools.count():
-        await producer.send("away", b"%d" % number)
+        await producer.send(topic, b"%d" % number)
 
 
-async def many(servers: str, own_thread: bool, scale: Scale) -> Figures:
+async def many(place: Place, own_thread: bool, scale: Scale) -> Figures:
     """As fast as it goes; memory is looked at after a tenth of them, and after all."""
     topic = f"many-{time.time_ns()}"
-    async with trio_kprod.open_producer(servers, own_thread=own_thread, shutdown_timeout=60) as producer:
+    async with trio_kprod.open_producer(
+        place.servers, own_thread=own_thread, shutdown_timeout=60
+    ) as producer:
         first = scale.messages // 10
         await producer.send_many(topic, _values(first))
         await producer.flush()
@@ -160,7 +170,7 @@ async def many(servers: str, own_thread: bool, scale: Scale) -> Figures:
         await producer.send_many(topic, _values(scale.messages - first))
         await producer.flush()
         figures = {**use.figures(), RATE: (scale.messages - first) / (time.monotonic() - began)}
-    written = await trio.to_thread.run_sync(_written, servers, topic)
+    written = await trio.to_thread.run_sync(_written, place.servers, topic)
     return {**figures, LOST: scale.messages - written}
 
 
@@ -177,32 +187,33 @@ def _written(servers: str, topic: str) -> int:
     return sum(ends.values())
 
 
-async def topics(own_thread: bool, scale: Scale) -> Figures:
+async def topics(place: Place, own_thread: bool, scale: Scale) -> Figures:
     """Five messages to each; then nothing."""
     names, rounds = [f"topic-{number:05}" for number in range(scale.topics)], 5
-    with RemoteBroker() as broker:
-        async with trio_kprod.open_producer(
-            broker.servers, own_thread=own_thread, delivery_threshold=1_000, shutdown_timeout=60
-        ) as producer:
-            await producer.send_and_wait("warm", b"0")
-            use, began = Use(), time.monotonic()
-            for number in range(rounds):
-                for name in names:
-                    await producer.send(name, b"%d" % number)
-            await producer.flush()
-            rate = rounds * len(names) / (time.monotonic() - began)
-            figures = {PER_TOPIC: 1024 * use.figures()[GROWN] / len(names), RATE: rate}
-            use = Use()
-            await trio.sleep(scale.seconds / 10)
-            figures[CPU] = use.figures()[CPU]
-        logs = broker.values()
+    place.create(names)
+    async with trio_kprod.open_producer(
+        place.servers, own_thread=own_thread, delivery_threshold=1_000, shutdown_timeout=60
+    ) as producer:
+        await producer.send_and_wait("warm", b"0")
+        use, began = Use(), time.monotonic()
+        for number in range(rounds):
+            for name in names:
+                await producer.send(name, b"%d" % number)
+        await producer.flush()
+        rate = rounds * len(names) / (time.monotonic() - began)
+        figures = {PER_TOPIC: 1024 * use.figures()[GROWN] / len(names), RATE: rate}
+        use = Use()
+        await trio.sleep(scale.seconds / 10)
+        figures[CPU] = use.figures()[CPU]
+    logs = place.values(names)
     wanted = [b"%d" % number for number in range(rounds)]
-    missing = sum(len(set(wanted) - set(logs.get(name, []))) for name in names)
-    moved = sum(sorted(logs[name]) == wanted != logs[name] for name in names if name in logs)
-    return {**figures, LOST: missing, DISORDER: moved}
+    missing = sum(len(set(wanted) - set(log)) for log in logs.values())
+    doubled = sum(len(log) - len(set(log)) for log in logs.values())
+    moved = sum(sorted(log) == wanted != log for log in logs.values())
+    return {**figures, LOST: missing, DOUBLED: doubled, DISORDER: moved}
 
 
-async def tasks(own_thread: bool, scale: Scale) -> Figures:
+async def tasks(place: Place, own_thread: bool, scale: Scale) -> Figures:
     """All wait for room nearly all of the time, and each has its turn."""
     numbers = itertools.count()
     done = [0] * scale.tasks
@@ -216,49 +227,48 @@ async def tasks(own_thread: bool, scale: Scale) -> Figures:
         if not behind:
             behind.append(scale.sends - min(done))
 
-    with RemoteBroker(topics={"tasks": 1}) as broker:
-        async with trio_kprod.open_producer(
-            broker.servers,
-            own_thread=own_thread,
-            max_queue_size=10,
-            max_buffer_size=scale.tasks // 10,
-            shutdown_timeout=60,
-        ) as producer:
-            await producer.partitions_for("tasks")
-            use, began = Use(), time.monotonic()
-            async with trio.open_nursery() as nursery:
-                for task in range(scale.tasks):
-                    nursery.start_soon(work, task, producer)
-            rate = sum(done) / (time.monotonic() - began)
-            grown = use.figures()[GROWN]
-        log = [int(value) for value in broker.values()["tasks"]]
+    place.create(["tasks"])
+    async with trio_kprod.open_producer(
+        place.servers,
+        own_thread=own_thread,
+        max_queue_size=10,
+        max_buffer_size=scale.tasks // 10,
+        shutdown_timeout=60,
+    ) as producer:
+        await producer.partitions_for("tasks")
+        use, began = Use(), time.monotonic()
+        async with trio.open_nursery() as nursery:
+            for task in range(scale.tasks):
+                nursery.start_soon(work, task, producer)
+        rate = sum(done) / (time.monotonic() - began)
+        grown = use.figures()[GROWN]
+    log = [int(value) for value in place.values(["tasks"])["tasks"]]
     moved = sum(later < sooner for sooner, later in itertools.pairwise(log))
     lost = len(set(range(sum(done))) - set(log))
-    return {DISORDER: moved, LOST: lost, AHEAD: behind[0], RATE: rate, GROWN: grown}
+    doubled = len(log) - len(set(log))
+    return {DISORDER: moved, LOST: lost, DOUBLED: doubled, AHEAD: behind[0], RATE: rate, GROWN: grown}
 
 
-#: With a real Kafka, unless it is to be quick.
-WITH_KAFKA: dict[str, Callable[[str, bool, Scale], Awaitable[Figures]]] = {"idle": idle, "many": many}
-ALONE: dict[str, Callable[[bool, Scale], Awaitable[Figures]]] = {
+MEASURES: dict[str, Callable[[Place, bool, Scale], Awaitable[Figures]]] = {
+    "idle": idle,
     "down": down,
     "frozen": frozen,
+    "many": many,
     "topics": topics,
     "tasks": tasks,
 }
 
 
-def run(name: str, servers: str | None, own_thread: bool, scale: Scale) -> Figures:
-    """Measure in this process; without `servers` with the embedded broker."""
-    if name in ALONE:
-        return _run(ALONE[name], own_thread, scale)
-    if servers is not None:
-        return _run(WITH_KAFKA[name], servers, own_thread, scale)
-    with RemoteBroker(partitions=4) as broker:
-        return _run(WITH_KAFKA[name], broker.servers, own_thread, scale)
+def measure(name: str, place: Place, own_thread: bool, scale: Scale) -> Figures:
+    """One of `MEASURES`, in this process."""
 
-
-def _run(measure: Callable[..., Awaitable[Figures]], *arguments: Any) -> Figures:
     async def main() -> Figures:
-        return await measure(*arguments)
+        return await MEASURES[name](place, own_thread, scale)
 
     return trio.run(main)
+
+
+def measure_with(name: str, kafka: str, own_thread: bool, scale: Scale) -> Figures:
+    """The same, with a Kafka of its own; see `open_place`."""
+    with open_place(kafka) as place:
+        return measure(name, place, own_thread, scale)

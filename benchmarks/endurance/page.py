@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.endurance import rows as endurance
+from benchmarks.endurance.places import EMBEDDED
 from benchmarks.endurance.rows import Row
 from benchmarks.soak import report as soak
 
@@ -23,10 +24,14 @@ _ENDURANCE = """\
 ## Endurance
 
 `python -m benchmarks.endurance`. Each measure has a process of its own, and each client its turn: in a
-thread, and in the loop of the program. Processor time is that of the producer's process. `down`: nobody
-listens where Kafka was. `frozen`: its connections stay open, and it does not answer. In both the buffer is
-full, and a task waits for room. `held` is how many messages it had accepted by then. `furthest ahead`: by
-how many messages the quickest task was ahead of the slowest.
+thread, and in the loop of the program. It has a Kafka of its own: a node of Apache Kafka, or where the table
+says `embedded` the broker of `trio_kprod.testing` (`--embedded`). Processor time is that of the producer's
+process. `down`: nobody listens where Kafka was; a node is killed, and started again. `frozen`: its
+connections stay open, and it does not answer; its process is stopped (SIGSTOP), and goes on. In both the
+buffer is full, and a task waits for room. `s to recover`: from the time Kafka answers again until all is
+acknowledged. `held` is how many messages the producer had accepted by then. In the end the log is read back:
+`lost` is what was accepted and is not there. `furthest ahead`: by how many messages the quickest task was
+ahead of the slowest.
 """
 
 _SOAK = """\
@@ -52,7 +57,7 @@ def page(directory: Path) -> str:
     parts = [_HEAD.format(directory=directory.name, endurance=endurance.NAME, soak=soak.NAME)]
     if rows:
         parts += [_ENDURANCE, endurance.table(rows).markdown(), *_machines(row.machine for row in rows)]
-        parts += [f"Missed: {', '.join(missed(rows)) or 'none'}.\n"]
+        parts += [_beside(rows), f"Missed: {', '.join(missed(rows)) or 'none'}.\n"]
     if soaks:
         parts += [
             _SOAK,
@@ -61,6 +66,16 @@ def page(directory: Path) -> str:
             *_machines(one["machine"] for one in soaks),
         ]
     return "\n".join(parts)
+
+
+def _beside(rows: Sequence[Row]) -> str:
+    """Which Kafka it was, and what else the machine was doing."""
+    nodes = ", ".join(dict.fromkeys(row.kafka for row in rows if row.kafka != EMBEDDED))
+    loads = "; ".join(f"{row.title}: {row.load:g}" for row in rows if row.load is not None)
+    return (
+        f"Nodes: {nodes}. There was other work beside; processes that wanted to run in the minute before "
+        f"each measure, where that was noted: {loads}.\n"
+    )
 
 
 def _of_each(soaks: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.endurance.measures import CPU, DISORDER, GROWN, LINES, LOST, PER_TOPIC, Figures
+from benchmarks.endurance.measures import (
+    CPU,
+    DISORDER,
+    DOUBLED,
+    GROWN,
+    LINES,
+    LOST,
+    PER_TOPIC,
+    Figures,
+)
+from benchmarks.endurance.places import EMBEDDED
 from benchmarks.harness.tables import Table
 
 NAME = "endurance.jsonl"
@@ -32,19 +42,23 @@ GOALS = (
     Goal("down", LINES, 10),
     Goal("down", "lines", 50, exact=True),
     Goal("down", LOST, 0, exact=True),
+    Goal("down", DOUBLED, 0, exact=True),
     Goal("frozen", CPU, 5),
     Goal("frozen", GROWN, 5),
     Goal("frozen", LINES, 10),
     Goal("frozen", "lines", 50, exact=True),
     Goal("frozen", LOST, 0, exact=True),
+    Goal("frozen", DOUBLED, 0, exact=True),
     Goal("many", GROWN, 10),
     Goal("many", LOST, 0, exact=True),
     Goal("topics", PER_TOPIC, 20),
     Goal("topics", CPU, 0.5),
     Goal("topics", LOST, 0, exact=True),
+    Goal("topics", DOUBLED, 0, exact=True),
     Goal("topics", DISORDER, 0, exact=True),
     Goal("tasks", DISORDER, 0, exact=True),
     Goal("tasks", LOST, 0, exact=True),
+    Goal("tasks", DOUBLED, 0, exact=True),
 )
 
 
@@ -55,6 +69,7 @@ class Row:
     Attributes:
         client: ``thread`` or ``loop``.
         kafka: what it was measured with.
+        load: how many processes wanted to run in the minute before.
     """
 
     measure: str
@@ -64,10 +79,12 @@ class Row:
     figures: Figures
     seconds: float
     machine: dict[str, str] = field(default_factory=dict)
+    load: float | None = None
 
     @property
     def title(self) -> str:
-        return f"{self.measure}, {self.client}"
+        where = ", embedded" if self.kafka == EMBEDDED else ""
+        return f"{self.measure}, {self.client}{where}"
 
     def missed(self, *, quick: bool = False) -> list[str]:
         """The goals that were not reached."""
@@ -111,7 +128,11 @@ def keep(rows: Iterable[Row], directory: Path) -> None:
     """Add them to what is kept, in the place of what was found before."""
     every = {row.title: row for row in (*kept(directory), *rows)}
     directory.mkdir(parents=True, exist_ok=True)
-    order = list(dict.fromkeys(goal.measure for goal in GOALS))
-    ordered = sorted(every.values(), key=lambda row: (order.index(row.measure), row.client != "thread"))
+    ordered = sorted(every.values(), key=_order)
     text = "".join(f"{json.dumps(asdict(row))}\n" for row in ordered)
     (directory / NAME).write_text(text, "utf-8")
+
+
+def _order(row: Row) -> tuple[int, bool, bool]:
+    measures = list(dict.fromkeys(goal.measure for goal in GOALS))
+    return measures.index(row.measure), row.kafka == EMBEDDED, row.client != "thread"

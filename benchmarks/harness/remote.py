@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from multiprocessing import get_context, parent_process
 from multiprocessing.managers import BaseManager
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,9 @@ class Host:
         """How many partitions each topic has."""
         return self._broker.topics
 
-    def values(self) -> dict[str, list[bytes | None]]:
-        """What is in each topic, by partition and offset."""
-        return {name: [one.value for one in self._broker.records(name)] for name in self._broker.topics}
+    def values(self, topics: Sequence[str]) -> dict[str, list[bytes | None]]:
+        """What is in each of them, by partition and offset."""
+        return {name: [one.value for one in self._broker.records(name)] for name in topics}
 
     def do(self, name: str, *arguments: Any, **options: Any) -> None:
         """Call a method of the broker."""
@@ -79,9 +80,9 @@ class RemoteBroker:
         found: dict[str, int] = self._host.topics()
         return found
 
-    def values(self) -> dict[str, list[bytes]]:
-        """What is in each topic, by partition and offset."""
-        found: dict[str, list[bytes]] = self._host.values()
+    def values(self, topics: Sequence[str]) -> dict[str, list[bytes]]:
+        """What is in each of them, by partition and offset."""
+        found: dict[str, list[bytes]] = self._host.values(topics)
         return found
 
     def do(self, name: str, *arguments: Any, **options: Any) -> None:
