@@ -41,7 +41,7 @@ class Traffic(Watched):
             self.changed()
 
     def plan(self, direction: Direction, frame: Frame, *, ending: bool) -> Plan:
-        """What is to happen to a frame; counts it as a match. A direction that is `ending` is not cut again."""
+        """What is to happen to a frame; counts it as a match. If its direction is `ending`, no cut applies."""
 
         def concerns(fault: NetworkFault) -> bool:
             return fault.concerns(direction, frame.api) and not (ending and isinstance(fault, Cut))
