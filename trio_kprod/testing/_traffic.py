@@ -41,7 +41,7 @@ class Traffic(Watched):
             self.changed()
 
     def plan(self, direction: Direction, frame: Frame, *, ending: bool) -> Plan:
-        """What is to happen to a frame; counts it as a match. If its direction is `ending`, no cut applies."""
+        """What is to happen to a frame; counts it as a match. One whose direction is `ending` is not cut."""
 
         def concerns(fault: NetworkFault) -> bool:
             return fault.concerns(direction, frame.api) and not (ending and isinstance(fault, Cut))
