@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -391,6 +391,32 @@ async def test_whoever_stops_it_before_it_runs_is_heard() -> None:
     with trio.fail_after(20):
         await client.main()
     assert client._steps.life is Life.STOPPED
+
+
+class Nowhere:
+    """A network in which no connection is ever made."""
+
+    async def open_stream(self, host: str, port: int) -> NoReturn:
+        await trio.sleep_forever()
+
+
+async def test_a_cancellation_goes_on_although_the_client_was_abandoned() -> None:
+    """In the loop of the user, both can happen to it."""
+    settings = make_settings(["nowhere.invalid:9092"], client_config={})
+    client = Client(settings, LoopHost(), Nowhere())
+
+    async def abandon(scope: trio.CancelScope) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        client.abandon()
+        scope.cancel()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(abandon, scope)
+                await client.main()
+                pytest.fail("it has swallowed the cancellation")
+    assert scope.cancelled_caught
 
 
 @pytest.fixture

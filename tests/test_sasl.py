@@ -18,6 +18,7 @@ from kafka.protocol.sasl import SaslAuthenticateResponse, SaslHandshakeResponse
 
 from tests.scripted_peer import Client, Peer, client_of, metadata
 from trio_kprod._client._connection import SetupFailed
+from trio_kprod._client._sasl import Authenticator
 
 LOGIN = "are sasl_plain_username and sasl_plain_password right, and known to this listener?"
 
@@ -520,6 +521,22 @@ async def test_provider_that_raises_fails_this_attempt_only(kind: type[BaseExcep
         )
         assert not error.fatal
         assert error.lasting
+
+
+async def test_ctrl_c_is_no_failure_of_a_mechanism_in_our_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PLAIN has no thread, so what is raised in it may be a Ctrl-C for the program."""
+
+    class Interrupted:
+        def __init__(self, **_: object) -> None:
+            raise KeyboardInterrupt
+
+    async def ask(request: Any) -> Any:
+        return SaslHandshakeResponse(version=request.API_VERSION, error_code=0, mechanisms=["PLAIN"])
+
+    monkeypatch.setitem(SASL_MECHANISMS, "PLAIN", Interrupted)
+    authenticator = Authenticator("PLAIN", PLAIN["sasl_options"], "SASL_PLAINTEXT", "kafka", None)
+    with pytest.raises(KeyboardInterrupt):
+        await authenticator.authenticate(ask, lambda _: 1)
 
 
 async def test_provider_that_hangs_is_left_behind() -> None:

@@ -76,7 +76,7 @@ class Lifetime:
                     await self._opened()
                     reached = True
                     yield
-            except BaseException as error:
+            except BaseException as error:  # kept during the drain: `leaves` tells what is raised afterwards
                 self._left = error
             await self._end()
         if not reached:
@@ -113,7 +113,8 @@ class Lifetime:
             with scope:
                 await run()
         except BaseException as error:
-            # Any exception: to raise it here would cancel the drain, and make a group.
+            # Any exception: to raise it here would cancel the drain, and make a group. (`Cancelled` does not
+            # get here: the scope is shielded, and takes its own.)
             self._crashed(error)
         finally:
             self._running -= 1

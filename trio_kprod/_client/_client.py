@@ -156,21 +156,16 @@ class Client:
         """
         with self._flags:
             self._token = trio.lowlevel.current_trio_token()
-        try:
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
 
-                @nursery.start_soon
-                @trio.lowlevel.enable_ki_protection
-                async def serve() -> None:
-                    await self._brokers.run()
-                    nursery.cancel_scope.cancel()  # no broker could be reached: there is nothing to feed
+            @nursery.start_soon
+            @trio.lowlevel.enable_ki_protection
+            async def serve() -> None:
+                await self._brokers.run()
+                nursery.cancel_scope.cancel()  # no broker could be reached: there is nothing to feed
 
-                await self._steps.feed()
-                nursery.cancel_scope.cancel()
-        except BaseException:
-            # A worker that was abandoned learns of it when the user's callback returns, and ends quietly.
-            if self._steps.life is not Life.ABANDONED:
-                raise
+            await self._steps.feed()
+            nursery.cancel_scope.cancel()
 
     def _wake_here(self) -> None:
         with self._flags:

@@ -174,10 +174,11 @@ class Authenticator:
 
     async def _step(self, function: Callable[[], Any], fatal: tuple[type[Exception], ...]) -> Any:
         if self._name == _PROMPT_MECHANISM:
-            result, error = _caught(function)
+            result, error = _caught(Exception, function)
         else:
+            # Also SystemExit and KeyboardInterrupt: Ctrl-C reaches no thread, so the provider raises them.
             result, error = await trio.to_thread.run_sync(
-                _caught, function, abandon_on_cancel=True, limiter=self._limiter
+                _caught, BaseException, function, abandon_on_cancel=True, limiter=self._limiter
             )
         if error is not None:
             refused = isinstance(error, (*fatal, kafka.errors.KafkaConfigurationError))
@@ -203,15 +204,11 @@ class Authenticator:
         raise AuthenticationFailed(f"{name} ({code})" + (f": {told}" if told else ""))
 
 
-def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """What it returns, and what it raises.
-
-    Whatever a mechanism or a user's provider raises means that this attempt has failed. That includes
-    SystemExit and KeyboardInterrupt: in a thread, they were raised by the provider.
-    """
+def _caught(kind: type[BaseException], function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What it returns, and what of this kind it raises: that means that this attempt has failed."""
     try:
         return function(), None
-    except BaseException as error:
+    except kind as error:
         return None, error
 
 

@@ -130,7 +130,8 @@ class Steps(Generic[D]):
                 self.run()
                 with self._sleep:
                     await self._wake_up.wait()
-            if self._error is not None:
+            # An abandoned client ends quietly: whatever it ends by, the other thread has told all outcomes.
+            if self._error is not None and self.life is not Life.ABANDONED:
                 raise self._error
         finally:
             self.end()

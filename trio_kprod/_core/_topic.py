@@ -158,7 +158,8 @@ class Topic:
         except Abandoned:
             raise
         except BaseException as error:
-            # Also SystemExit and the like: the worker is not the program that they are meant to end.
+            # Also SystemExit and KeyboardInterrupt, if the partitioner raises them: they would end the
+            # client, and not the program. (Ctrl-C reaches neither a thread nor a protected task.)
             failure = PartitioningFailed(f"the partitioner raised {error!r}")
             failure.__cause__ = error
         else:
