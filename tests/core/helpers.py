@@ -171,7 +171,7 @@ class Bench:
         self.step()
 
     def learn(self, *topics: TopicMetadata) -> None:
-        """PartitionResponse the question for metadata that is open."""
+        """Answer the question for metadata that is open."""
         asked = self.asked.pop(0) if self.asked else ()
         self.core.metadata(topics, asked)
         self.step()
@@ -197,7 +197,7 @@ class Bench:
         return request
 
     def answer(self, code: int, base_offset: int = -1, *, request: Request | None = None, **how: Any) -> None:
-        """PartitionResponse the oldest request, the same for each of its batches."""
+        """Answer the oldest request, the same for each of its batches."""
         request = request or self.take()
         answer = PartitionResponse(code, base_offset, **how)
         places = [(batch.partition.topic.name, batch.partition.index) for batch in request.batches]
@@ -227,6 +227,11 @@ class Bench:
         """The one batch in flight."""
         [[seen]] = self.sent
         return seen
+
+    def place(self) -> tuple[str, int, int]:
+        """The one batch in flight: its values, and its place, which is epoch and sequence number."""
+        only = self.only()
+        return only.values, only.epoch, only.sequence
 
     def outcomes(self) -> list[Outcome]:
         """What was settled since the last call."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.helpers import PRODUCER_ID, TOPIC, Bench, Outcome, message, messages, metadata
@@ -21,6 +23,14 @@ def lose_until_halved(bench: Bench) -> None:
     for _ in range(LOSSES_UNTIL_HALVED):
         bench.lose()
     bench.pass_time(1)
+
+
+def halved(**rules: Any) -> Bench:
+    """A batch of four messages, behind an acknowledged one, was just halved: its first part is in flight."""
+    bench = Bench(batch_size=FOUR, **rules).started()
+    bench.submit("abcd")
+    lose_until_halved(bench)
+    return bench
 
 
 def out_of_order(bench: Bench) -> None:
@@ -65,9 +75,9 @@ def test_a_batch_that_ends_its_connections_is_halved_under_the_same_numbers() ->
     for _ in range(LOSSES_UNTIL_HALVED):
         assert (bench.only().values, bench.only().sequence) == ("abcd", 1)
         bench.lose()
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 0, 1)
+    assert bench.place() == ("ab", 0, 1)
     bench.answer(0, 1)
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("cd", 0, 3)
+    assert bench.place() == ("cd", 0, 3)
     bench.answer(0, 3)
     assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", None, False, 3)]
 
@@ -86,12 +96,10 @@ def test_the_parts_are_halved_at_each_further_loss() -> None:
 def test_once_the_first_part_is_acknowledged_the_rest_may_be_sealed_anew() -> None:
     """The log lacks the whole. (A broker that has forgotten the producer shows that falsely, so what is given
     up is told as maybe written all the same.)"""
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     bench.answer(0, 1)
     bench.answer(87, record_errors={0: "bad"})
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("d", 1, 0)
+    assert bench.place() == ("d", 1, 0)
     bench.answer(0, 3)
     assert bench.outcomes() == [
         Outcome("ab", None, False, 1),
@@ -101,9 +109,7 @@ def test_once_the_first_part_is_acknowledged_the_rest_may_be_sealed_anew() -> No
 
 
 def test_until_then_all_of_it_may_be_written() -> None:
-    bench = Bench(batch_size=FOUR, delivery_timeout=60.0).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved(delivery_timeout=60.0)
     bench.pass_time(60)
     assert bench.outcomes() == [
         Outcome("ab", "DeliveryTimedOut", True, -1),
@@ -113,48 +119,40 @@ def test_until_then_all_of_it_may_be_written() -> None:
 
 def test_if_the_first_part_is_out_of_order_the_whole_is_asked_for() -> None:
     """It is in the log as a whole: only its own numbers are known as a duplicate."""
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     out_of_order(bench)
     assert bench.only().values == "ab"
     bench.answer(45)
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("abcd", 0, 1)
+    assert bench.place() == ("abcd", 0, 1)
     bench.answer(0, 1)
     assert bench.outcomes() == [Outcome("abcd", None, False, 1)]
 
 
 def test_a_part_of_a_part_asks_for_one_after_the_other() -> None:
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     bench.lose()
     bench.pass_time(1)
     assert bench.only().values == "a"
     out_of_order(bench)
     for values in "a", "ab", "abcd":
-        assert (bench.only().values, bench.only().epoch, bench.only().sequence) == (values, 0, 1)
+        assert bench.place() == (values, 0, 1)
         bench.answer(45)
     assert bench.outcomes() == [Outcome("abcd", "Refused", True, -1)]  # "ab" may yet land by itself
 
 
 def test_a_whole_that_is_out_of_order_too_lacks_a_predecessor() -> None:
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     out_of_order(bench)
     bench.answer(45)
     bench.answer(45)
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 1, 0)
+    assert bench.place() == ("ab", 1, 0)
     bench.answer(0, 1)
     bench.answer(0, 3)
     assert bench.outcomes() == [Outcome("ab", None, False, 1), Outcome("cd", None, False, 3)]
 
 
 def test_a_whole_is_not_halved_again() -> None:
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     out_of_order(bench)
     bench.answer(45)
     for _ in range(100):
@@ -223,7 +221,7 @@ def test_too_large_while_perhaps_written_is_halved_as_well() -> None:
     bench.submit("ab")
     bench.lose()
     bench.answer(10)
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("a", 0, 1)
+    assert bench.place() == ("a", 0, 1)
     bench.answer(0, 1)
     bench.answer(10)
     assert bench.outcomes() == [Outcome("a", None, False, 1), Outcome("b", "Refused", True, -1)]
@@ -235,9 +233,9 @@ def test_a_refused_record_in_what_is_perhaps_written_fails_alone(code: int) -> N
     bench.submit("abcd")
     bench.lose()
     bench.answer(code, record_errors={1: "bad"})
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 0, 1)
+    assert bench.place() == ("ab", 0, 1)
     bench.answer(code, record_errors={1: "bad"})
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("a", 0, 1)
+    assert bench.place() == ("a", 0, 1)
     bench.answer(0, 1)
     bench.answer(code, record_errors={0: "bad"})
     bench.answer(0, 3)
@@ -501,9 +499,7 @@ def test_a_small_message_that_ends_connections_shows_that_size_is_not_the_reason
 
 def test_nothing_of_a_partition_is_sent_behind_what_is_larger_than_its_leader_takes() -> None:
     """Else it might be in the log behind it, for all that could be proved, and be told so."""
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     bench.answer(0, 1)
     bench.answer(0, 3)
     bench.submit([message("e", size=1000, partition=0), *messages("fghi", partition=0)])
@@ -542,9 +538,7 @@ def test_a_large_message_that_ends_connections_shows_nothing_of_the_kind() -> No
 
 def test_no_limit_is_lower_than_javas_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_limits, "SMALLEST_LIMIT", 300)
-    bench = Bench(batch_size=FOUR).started()
-    bench.submit("abcd")
-    lose_until_halved(bench)
+    bench = halved()
     assert bench.only().values == "ab"
     bench.lose()
     bench.pass_time(1)

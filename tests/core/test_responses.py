@@ -276,7 +276,7 @@ def test_refused_for_good_while_perhaps_is_given_up_as_perhaps_written(code: int
     bench.pass_time(0.2)
     bench.answer(code)
     assert bench.outcomes() == [Outcome("ab", "Refused", True, -1)]
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("cd", 1, 0)
+    assert bench.place() == ("cd", 1, 0)
 
 
 def test_that_the_next_batch_is_accepted_proves_nothing_of_it() -> None:
@@ -317,7 +317,7 @@ def test_listed_records_fail_alone(code: int) -> None:
     assert bench.outcomes() == [Outcome("b", "Refused", False, -1)]
     bench.answer(45)
     bench.answer(45)
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("a", 1, 0)
+    assert bench.place() == ("a", 1, 0)
     bench.answer(0, 1)
     assert [(one.values, one.epoch, one.sequence) for [one] in bench.sent] == [("cd", 1, 1), ("ef", 1, 3)]
 
@@ -411,7 +411,7 @@ def test_out_of_order_at_the_head_twice_brings_all_under_the_next_epoch(code: in
     bench.learn(metadata())
     bench.answer(code)
     assert not bench.settled
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("ab", 1, 0)
+    assert bench.place() == ("ab", 1, 0)
     bench.answer(0, 1)
     assert [(one.values, one.sequence) for [one] in bench.sent] == [("cd", 2), ("ef", 4)]
 
@@ -493,7 +493,7 @@ def test_out_of_order_for_sequence_0_after_the_wrap_is_nothing_special() -> None
     bench.learn(metadata())
     bench.answer(45)
     assert bench.outcomes() == [Outcome("a", None, False, 1)]
-    assert (bench.only().values, bench.only().epoch, bench.only().sequence) == ("b", 1, 0)
+    assert bench.place() == ("b", 1, 0)
 
 
 def test_what_may_follow_on_something_given_up_is_not_sealed_anew() -> None:
