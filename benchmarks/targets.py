@@ -78,7 +78,7 @@ def table(every: Every) -> Table:
 def kept_table(every: Every) -> Table:
     """What is to stay as it is; the default mode only."""
     rows = [target.row(every, [DEFAULT]) for target in kept_targets()]
-    return Table("What is to stay so", ["figure", "target", "stretch", DEFAULT.title], rows)
+    return Table("What must not get worse", ["figure", "target", "stretch", DEFAULT.title], rows)
 
 
 def missed(every: Every) -> list[str]:

@@ -14,7 +14,7 @@ import trio
 from kafka.protocol.api_header import RequestHeader
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
-from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
+from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest, SaslHandshakeResponse
 
 from trio_kprod._client._connection import Connection
 from trio_kprod._client._endpoints import Endpoints
@@ -88,6 +88,14 @@ class Peer:
         """Answer one ApiVersionsRequest."""
         request = await self.request()
         await self.answer(request, api_versions(request.API_VERSION, offered))
+
+    async def handshake(self, *mechanisms: str, error: int = 0) -> None:
+        """Answer one SaslHandshakeRequest."""
+        request = await self.request()
+        response = SaslHandshakeResponse(
+            version=request.API_VERSION, error_code=error, mechanisms=list(mechanisms)
+        )
+        await self.answer(request, response)
 
     async def until_closed(self) -> None:
         """Wait for the client's end of the connection; fails if anything but that comes."""

@@ -568,7 +568,7 @@ def test_a_round_that_harms_kafka_has_topics_of_its_own(monkeypatch: pytest.Monk
 
 
 def run_smoke(monkeypatch: pytest.MonkeyPatch, *factors: float) -> tuple[object, list[str]]:
-    """Its exit status, and the rounds it compared, if we are so many times as fast in the rounds."""
+    """Its exit status, and the rounds it compared, if these are our speeds in the rounds."""
     order: list[str] = []
     compared = iter(factors)
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from kafka.protocol.sasl import SaslHandshakeResponse
 
 import trio_kprod
 from tests.modes import OpenProducer
@@ -151,7 +150,7 @@ async def test_a_certificate_that_this_client_refuses(
 
 
 def http(times: int) -> Callable[[Asked], Any]:
-    """A script of an HTTP server, for so many connections."""
+    """A script of an HTTP server, for this number of connections."""
     left = times
 
     async def script(asked: Asked) -> None:
@@ -296,7 +295,7 @@ async def test_one_who_logs_in_and_gets_no_response_is_told_that(autojump_clock:
 
 
 class Tokens:
-    """Raises so many times."""
+    """Raises this number of times."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -312,11 +311,7 @@ async def takes_tokens(peer: Peer) -> None:
     """A broker that wants a token, and never sees one."""
     try:
         await peer.versions()
-        request = await peer.request()
-        await peer.answer(
-            request,
-            SaslHandshakeResponse(version=request.API_VERSION, error_code=0, mechanisms=["OAUTHBEARER"]),
-        )
+        await peer.handshake("OAUTHBEARER")
         request = await peer.request()
     except EOFError:
         return

@@ -410,7 +410,7 @@ def test_an_interrupt_at_any_line_leaves_no_call_half_done(name: str) -> None:
 
 
 async def interrupted_at(name: str, line: int) -> bool:
-    """Whether so many lines of this package ran in the call; the interrupt comes before the last of them."""
+    """Whether this number of lines of the package ran in the call; Ctrl-C comes before the last of them."""
     interrupt = InterruptAtLine(line)
     raised = returned = False
     async with open_fake(FakeClient(automatic=True), delivery_threshold=1) as producer:
@@ -441,7 +441,7 @@ async def call(producer: Producer, name: str) -> None:
 
 
 class InterruptAtLine:
-    """A trace function that sends SIGINT when so many lines of the package have run."""
+    """A trace function that sends SIGINT when this number of lines of the package have run."""
 
     def __init__(self, line: int) -> None:
         self._left = line

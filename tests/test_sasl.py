@@ -37,14 +37,6 @@ SCRAM: dict[str, Any] = {
 OLD_VERSIONS = {3: (0, 4), 17: (0, 0)}
 
 
-async def handshake(peer: Peer, *mechanisms: str, error: int = 0) -> None:
-    request = await peer.request()
-    response = SaslHandshakeResponse(
-        version=request.API_VERSION, error_code=error, mechanisms=list(mechanisms)
-    )
-    await peer.answer(request, response)
-
-
 async def next_token(peer: Peer) -> tuple[Any, bytes]:
     request = await peer.request()
     return request, bytes(request.auth_bytes)
@@ -59,7 +51,7 @@ async def reply(peer: Peer, request: Any, data: bytes = b"", error: int = 0, **f
 
 async def plain(peer: Peer, **fields: Any) -> None:
     """One good PLAIN authentication."""
-    await handshake(peer, "PLAIN")
+    await peer.handshake("PLAIN")
     request, data = await next_token(peer)
     assert data == b"ann\0ann\0secret"
     await reply(peer, request, **fields)
@@ -93,7 +85,7 @@ async def test_plain_without_frames() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.versions(OLD_VERSIONS)
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         assert await peer.frame() == b"ann\0ann\0secret"
         await peer.stream.send_all(b"\0\0\0\0")
         await peer.until_closed()
@@ -126,7 +118,7 @@ async def test_last_token_without_frames_has_no_answer(monkeypatch: pytest.Monke
 
     async def script(peer: Peer) -> None:
         await peer.versions(OLD_VERSIONS)
-        await handshake(peer, "TWICE")
+        await peer.handshake("TWICE")
         assert await peer.frame() == b"first"
         await peer.stream.send_all(b"\0\0\0\5go on")
         assert await peer.frame() == b"last"
@@ -143,7 +135,7 @@ async def test_last_token_without_frames_has_no_answer(monkeypatch: pytest.Monke
 async def test_answer_that_authenticates_nobody() -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         request, _ = await next_token(peer)
         await reply(peer, request, b"who are you?")
         await peer.until_closed()
@@ -159,7 +151,7 @@ async def test_wrong_password_is_fatal_with_the_words_of_the_broker() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         request, _ = await next_token(peer)
         await reply(
             peer, request, error=58, error_message="Authentication failed: Invalid username or password"
@@ -195,7 +187,7 @@ async def test_wrong_password_is_fatal_with_the_words_of_the_broker() -> None:
 async def test_handshake_refused(code: int, text: str, advice: str, fatal: bool) -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "GSSAPI", "SCRAM-SHA-256", error=code)
+        await peer.handshake("GSSAPI", "SCRAM-SHA-256", error=code)
 
     async with client_of(script, **PLAIN) as client:
         error = await failure(client)
@@ -222,7 +214,7 @@ async def test_scram_with_iterations_that_give_the_password_away(count: str) -> 
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "SCRAM-SHA-256")
+        await peer.handshake("SCRAM-SHA-256")
         request, data = await next_token(peer)
         nonce = data.split(b",r=")[1]
         await reply(peer, request, b"r=" + nonce + b"x,s=c2FsdA==,i=" + count.encode())
@@ -239,7 +231,7 @@ async def test_scram_with_iterations_that_give_the_password_away(count: str) -> 
 async def test_challenge_that_is_none(data: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "SCRAM-SHA-256")
+        await peer.handshake("SCRAM-SHA-256")
         request, _ = await next_token(peer)
         await reply(peer, request, data)
         await peer.until_closed()
@@ -255,7 +247,7 @@ async def test_challenge_of_10_megabytes() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "SCRAM-SHA-256")
+        await peer.handshake("SCRAM-SHA-256")
         await next_token(peer)
         await peer.stream.send_all((10_000_000).to_bytes(4, "big"))
         await peer.until_closed()
@@ -267,7 +259,7 @@ async def test_challenge_of_10_megabytes() -> None:
 async def test_challenges_without_end() -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "OAUTHBEARER")
+        await peer.handshake("OAUTHBEARER")
         with suppress(EOFError):
             while True:
                 request, _ = await next_token(peer)
@@ -295,7 +287,7 @@ async def test_what_the_broker_has_us_compute_is_computed_in_a_thread(
         await peer.versions()
         with monkeypatch.context() as patch:
             patch.setattr(hashlib, "pbkdf2_hmac", watched)
-            await handshake(peer, "SCRAM-SHA-256")
+            await peer.handshake("SCRAM-SHA-256")
             request, _ = await next_token(peer)
             nonce = _.split(b",r=")[1]
             await reply(peer, request, b"r=" + nonce + b"x,s=c2FsdA==,i=4096")
@@ -311,7 +303,7 @@ async def test_what_the_broker_has_us_compute_is_computed_in_a_thread(
 async def test_refusal_of_30_kilobytes_is_told_in_short() -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         request, _ = await next_token(peer)
         await reply(peer, request, error=58, error_message="no\n" * 10_000)
 
@@ -355,7 +347,7 @@ async def test_closed_instead_of_an_answer_is_not_fatal() -> None:
 async def test_unusable_settings_are_fatal(mechanism: str, options: dict[str, Any], text: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, mechanism)
+        await peer.handshake(mechanism)
         await peer.until_closed()
 
     login: dict[str, Any] = {"sasl_mechanism": mechanism, "sasl_options": options}
@@ -375,7 +367,7 @@ async def scram(peer: Peer, password: bytes = b"secret", *, forge: bool = False)
     def keyed(key: bytes, text: bytes) -> bytes:
         return hmac.new(key, text, "sha256").digest()
 
-    await handshake(peer, "SCRAM-SHA-256")
+    await peer.handshake("SCRAM-SHA-256")
     request, first = await next_token(peer)
     bare = first.removeprefix(b"n,,")
     nonce = bare.split(b",r=")[1] + b"server"
@@ -431,7 +423,7 @@ async def test_scram_server_that_does_not_know_the_password() -> None:
 async def test_scram_server_that_talks_nonsense() -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "SCRAM-SHA-256")
+        await peer.handshake("SCRAM-SHA-256")
         request, _ = await next_token(peer)
         await reply(peer, request, b"\xff")
         await peer.until_closed()
@@ -464,7 +456,7 @@ def oauth(function: Callable[[], str]) -> dict[str, Any]:
 async def test_token_provider_runs_in_a_thread() -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "OAUTHBEARER")
+        await peer.handshake("OAUTHBEARER")
         request, data = await next_token(peer)
         assert b"auth=Bearer abc" in data
         await reply(peer, request)
@@ -487,7 +479,7 @@ async def test_refused_token_is_told_with_the_words_of_the_broker() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "OAUTHBEARER")
+        await peer.handshake("OAUTHBEARER")
         request, _ = await next_token(peer)
         await reply(peer, request, b'{"status":"invalid_token"}')
         request, data = await next_token(peer)
@@ -507,7 +499,7 @@ async def test_provider_that_raises_fails_this_attempt_only(kind: type[BaseExcep
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "OAUTHBEARER")
+        await peer.handshake("OAUTHBEARER")
         await peer.until_closed()
 
     def provide() -> str:
@@ -542,7 +534,7 @@ async def test_ctrl_c_is_no_failure_of_a_mechanism_in_our_loop(monkeypatch: pyte
 async def test_provider_that_hangs_is_left_behind() -> None:
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "OAUTHBEARER")
+        await peer.handshake("OAUTHBEARER")
         await peer.until_closed()
 
     release, ended = threading.Event(), threading.Event()
@@ -628,7 +620,7 @@ async def test_refused_again_loses_the_connection(autojump_clock: trio.testing.M
     async def script(peer: Peer) -> None:
         await peer.versions()
         await plain(peer, session_lifetime_ms=1000)
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         request, _ = await next_token(peer)
         exchanges.append(client.ask())
         await trio.testing.wait_all_tasks_blocked()

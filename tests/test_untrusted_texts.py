@@ -16,7 +16,7 @@ import trio_kprod
 from tests.scripted_cluster import Asked, Script, ScriptedCluster, framed, open_on
 from tests.scripted_peer import Peer, client_of
 from tests.test_hostile_broker import altered, altered_bytes, brokers, each_partition
-from tests.test_sasl import PLAIN, failure, handshake, next_token, reply
+from tests.test_sasl import PLAIN, failure, next_token, reply
 from trio_kprod._cli._ping import ping
 from trio_kprod._client._protocol import ClusterMetadata
 from trio_kprod._errors import printable
@@ -138,19 +138,19 @@ async def test_texts_of_a_log_in(caplog: pytest.LogCaptureFixture) -> None:
 
     async def refused(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         request, _ = await next_token(peer)
         await reply(peer, request, error=58, error_message=NASTY)
         await peer.until_closed()
 
     async def other_mechanisms(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, NASTY, "x" * 9000, error=33)
+        await peer.handshake(NASTY, "x" * 9000, error=33)
         await peer.until_closed()
 
     async def failed(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "PLAIN")
+        await peer.handshake("PLAIN")
         request, _ = await next_token(peer)
         await reply(peer, request, error=-1, error_message=NASTY)
         await peer.until_closed()
@@ -168,7 +168,7 @@ async def test_a_handshake_that_is_refused_like_a_password() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, error=58)
+        await peer.handshake(error=58)
         await peer.until_closed()
 
     async with client_of(script, **PLAIN) as client:
@@ -187,7 +187,7 @@ async def test_what_a_token_was_refused_for(caplog: pytest.LogCaptureFixture) ->
 
     async def script(peer: Peer) -> None:
         await peer.versions()
-        await handshake(peer, "OAUTHBEARER")
+        await peer.handshake("OAUTHBEARER")
         request, _ = await next_token(peer)
         await reply(peer, request, NASTY.encode("utf-8", "surrogateescape"))
         request, data = await next_token(peer)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .job import Round
 
-#: Of each figure so many digits are kept: more would say nothing.
+#: How many digits of each figure are kept: more would say nothing.
 _DIGITS = 4
 
 RATE = "messages/s"

@@ -27,7 +27,7 @@ COLOURS = {
 #: Readable on white and on black, as a README is shown.
 _INK = "#7d8590"
 
-#: With so many points a line needs no markers.
+#: A line with this many points needs no markers.
 _MANY = 20
 
 Series = Mapping[str, Mapping[Any, float]]

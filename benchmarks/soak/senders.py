@@ -33,7 +33,7 @@ _CATCHING_UP = 5.0
 
 
 class Pace:
-    """Lets all tasks together send so many messages a second, on average."""
+    """Lets all tasks together send `rate` messages a second, on average."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate

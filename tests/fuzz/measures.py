@@ -14,8 +14,8 @@ from typing import Any
 
 from kafka.protocol.schemas.fields.codecs import TaggedFields
 
-#: What a frame of so many bytes may cost at most. A decoder takes some lines for a field, which may be as
-#: short as a byte; and what came as a few bytes becomes an object of some hundred.
+#: What a frame may cost at most: in all, and for each byte. A decoder takes some lines for a field, which may
+#: be as short as a byte; and a few bytes become an object of some hundred.
 LINES, LINES_A_BYTE = 20_000, 60
 COPIED, COPIED_A_BYTE = 200_000, 1000
 MEMORY, MEMORY_A_BYTE = 300_000, 120

@@ -19,7 +19,7 @@ import trio.testing
 from tests.fuzz.measures import check_memory, counting, peak_of
 from tests.fuzz.targets import Target, check_text
 
-#: Of so many inputs one is measured: its work and its memory. That takes more time than the others together.
+#: One of this many inputs is measured: its work and its memory. It takes longer than the others together.
 _MEASURED = 200
 
 #: An input that takes longer, in seconds, is reported with a traceback of where it hangs.
