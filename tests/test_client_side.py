@@ -38,6 +38,10 @@ ROOT = Path(__file__).parent.parent
 #: Seconds that no program needs.
 PATIENCE = 100
 
+#: How many seconds a process stands still. If it is a minute or more, the process has the default timeouts.
+ASLEEP = float(os.environ.get("ASLEEP", "0.6"))
+TIMEOUTS = "short" if ASLEEP < 60 else "default"
+
 #: How many producers are many.
 COUNT = int(os.environ.get("PRODUCERS", "100"))
 
@@ -129,7 +133,7 @@ def tell(history: History, topic: str, log: list[Record], recovered: float, left
 @in_both
 def test_a_process_that_is_stopped_for_longer_than_every_timeout(place: Place, where: str) -> None:
     """As a laptop sleeps, and may find its connections dead when it wakes up."""
-    with place.link() as link, running("steady", link.servers, place.topic, where) as program:
+    with place.link() as link, running("steady", link.servers, place.topic, TIMEOUTS, where) as program:
         link.slow_down()
         sleep(place, program)
         sleep(place, program, link.cut)
@@ -142,7 +146,7 @@ def sleep(place: Place, program: Program, meanwhile: Callable[[], object] = lamb
     wait_for_more(place, 20)
     program.stop()
     meanwhile()
-    time.sleep(0.6)  # nothing is waited for: to stand still for so long is the fault itself
+    time.sleep(ASLEEP)  # nothing is waited for: to stand still for so long is the fault itself
     asleep = place.count()
     program.go_on()
     awake = time.monotonic()
@@ -158,7 +162,7 @@ def wait_for_more(place: Place, count: int) -> None:
 @in_both
 def test_a_process_that_gets_little_of_the_processor(place: Place, where: str) -> None:
     """A twentieth of it, in slices, while its timeouts go on."""
-    with running("steady", place.servers, place.topic, where) as program:
+    with running("steady", place.servers, place.topic, "short", where) as program:
         wait_for_more(place, 20)
         wanted = place.count() + 100
         deadline = time.monotonic() + PATIENCE

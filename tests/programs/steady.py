@@ -1,6 +1,7 @@
 """Sends numbered messages until its standard input ends, and then judges what is in the log.
 
-Its timeouts are so short that a process which stands still for half a second has slept through all of them.
+With "short" timeouts, a process which stands still for half a second has slept through all of them; else it
+has those that there are by default.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
+from typing import Any
 
 import trio
 
@@ -16,17 +18,17 @@ from tests.kafka.history import History
 from tests.programs.place import open_producer
 from trio_kprod import DeliveryFailed, Producer
 
+SHORT: dict[str, Any] = {
+    "delivery_timeout": 0.4,
+    "request_timeout_ms": 200,
+    "socket_connection_setup_timeout_ms": 200,
+}
 
-async def main(servers: str, topic: str) -> None:
+
+async def main(servers: str, topic: str, timeouts: str) -> None:
     history = History("steady")
-    scope = open_producer(
-        servers,
-        delivery_interval=0.005,
-        delivery_timeout=0.4,
-        request_timeout_ms=200,
-        socket_connection_setup_timeout_ms=200,
-        on_undelivered=history.note,
-    )
+    settings = SHORT if timeouts == "short" else {}
+    scope = open_producer(servers, delivery_interval=0.005, on_undelivered=history.note, **settings)
     with suppress(DeliveryFailed):  # what it tells was told before
         async with scope as producer:
             await send_until_stdin_ends(history, producer, topic)
@@ -51,4 +53,4 @@ async def send_until_stdin_ends(history: History, producer: Producer, topic: str
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], sys.argv[2])
+    trio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])
