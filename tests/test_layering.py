@@ -64,6 +64,7 @@ INNER_LAYERS = {
         {"_produce_codec"},
         {"_steps"},
         {"_endpoints"},
+        {"_race"},
         {"_any_broker"},
         {"_brokers"},
         {"_probe"},

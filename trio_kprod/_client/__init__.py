@@ -5,6 +5,7 @@
 `_client`          the loop itself, and its seam with the user's loop
 `_brokers`         one connection for produce requests to each broker that leads a partition
 `_any_broker`      metadata and producer ids, asked of whichever broker responds first
+`_race`            one question to several brokers at once
 `_endpoints`       where brokers are, how soon to connect again, and what is wrong with each
 `_steps`           when the produce core is handed events, and who may touch it; reports
 `_produce_codec`   produce requests and plain responses in bytes
@@ -17,6 +18,8 @@
 `_troubles`        what is wrong just now, and how often it is logged
 `_probe`           each step of the way to Kafka by itself, for `ping`
 `_reasons`         what to tell about a connection that failed
+`_diagnosis`       what it means that a connection could not be opened, and what to do
+`_second_look`     if a port closed without a word: what it speaks
 `_transport`       sockets, and the fence that stops them
 =================  =====================================================================================
 """

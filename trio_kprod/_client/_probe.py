@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 from kafka.protocol.metadata import MetadataRequest
-from kafka.protocol.producer import ProduceRequest
 
 from .._core import TopicMetadata, look_at, refusal
 from .._errors import ConnectionLost
+from ._any_broker import needs_of, patience_of
 from ._connection import Connection, SetupFailed
 from ._diagnosis import ADVERTISED, Diagnosis
 from ._endpoints import name_of
 from ._exchange import ApiExchange, Exchange
-from ._produce_codec import lowest_version
 from ._protocol import LOWEST_METADATA_VERSION, ClusterMetadata, cluster_metadata, metadata_request
 from ._second_look import Connect, look_again, look_for_login
 from ._transport import Fence, TcpNetwork
@@ -82,8 +81,7 @@ class Probe:
         where = name_of(address)
         if not await self._look_up(where, address, node):
             return None
-        produce = lowest_version(self._settings.compression)
-        needs = ((MetadataRequest, LOWEST_METADATA_VERSION), (ProduceRequest, produce))
+        needs = needs_of(self._settings)
         connection = Connection(address, self._settings, self._network, self._fence, node, needs=needs)
         try:
             await connection.open()
@@ -146,7 +144,7 @@ class Probe:
         topics = () if topic is None else (topic,)
         version = connection.usable_version(MetadataRequest, LOWEST_METADATA_VERSION)
         request: Any = metadata_request(topics, version, auto_create=False)
-        timeout = min(self._settings.request_timeout, self._settings.connection_setup_timeout)
+        timeout = patience_of(self._settings)
         connection.send(ApiExchange(request, timeout, on_response, read=cluster_metadata))
         try:
             await connection.serve()
