@@ -84,13 +84,14 @@ def forbid_all(kafka: Kafka) -> None:
         admin.delete_acls([ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, everything)])
 
 
-def limit_client(cluster: Cluster, client_id: str, bytes_per_second: int) -> None:
-    """Let producers of this client id write so much, and throttle them (KIP-13, KIP-219)."""
+def limit_client(cluster: Cluster, client_id: str | None, bytes_per_second: int) -> None:
+    """Let producers of this client id, or of each if None, write so much, and throttle them (KIP-219)."""
     cluster.nodes[0].java.run(
         "kafka.admin.ConfigCommand",
         *("--bootstrap-server", cluster.bootstrap_servers),
         *("--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"),
-        *("--entity-type", "clients", "--entity-name", client_id),
+        *("--entity-type", "clients"),
+        *(("--entity-default",) if client_id is None else ("--entity-name", client_id)),
     )
 
 

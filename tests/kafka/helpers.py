@@ -6,17 +6,17 @@ moved.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import trio
+from kafka import KafkaProducer
 
 import trio_kprod
 from tests.kafka.cluster import PATIENCE, Record
-from tests.kafka.history import History
 
 
 def value(number: int, size: int = 0) -> bytes:
@@ -44,6 +44,15 @@ async def produce_numbers(
     return producer.statistics()
 
 
+def produce_with_kafka_python(bootstrap_servers: str, topic: str, count: int, **config: Any) -> None:
+    """Send so many numbers to partition 0, each with a time stamp of its own."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **config)
+    with contextlib.closing(producer):
+        for number in range(count):
+            producer.send(topic, b"%d" % number, partition=0, timestamp_ms=1_700_000_000_000 + number)
+        producer.flush()
+
+
 def assert_once_in_order(records: Iterable[Record], numbers: Sequence[int]) -> None:
     """Each of `numbers`, which rise, is in the log once, and they rise in each partition."""
     logs = defaultdict(list)
@@ -64,45 +73,3 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 (what is waited for happens in another process)
             await trio.sleep(0.01)
-
-
-def alternately(number: int) -> bytes | None:
-    """Five keys, and none."""
-    return b"key-%d" % (number % 5) if number % 2 else None
-
-
-class Load:
-    """What goes on while something is done to a topic; see `load`."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self.stopped = False
-
-    async def more(self, count: int = 300) -> None:
-        """Wait until so many more messages were accepted."""
-        wanted = self._history.sent + count
-        await until(lambda: self._history.sent >= wanted)
-
-
-@asynccontextmanager
-async def load(
-    history: History,
-    producer: trio_kprod.Producer,
-    topic: str,
-    key: Callable[[int], bytes | None] = alternately,
-    size: int = 0,
-) -> AsyncIterator[Load]:
-    """Send a thousand messages a second at most, until the block ends."""
-    going_on = Load(history)
-
-    async def send() -> None:
-        for number in itertools.count():
-            if going_on.stopped:
-                return
-            await history.send(producer, topic, key(number), size=size)
-            await trio.sleep(0.001)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        yield going_on
-        going_on.stopped = True

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
+import trio
+
 import trio_kprod
-from tests.kafka.cluster import Kafka, Record, wait_until
+from tests.kafka.cluster import PATIENCE, Kafka, Record, wait_until
+
+Acks = Literal[0, 1, "all"]
 
 #: What may go wrong with ``acks`` of 0 or 1, and only there.
 MayBe = Literal["lost", "duplicates", "out_of_order"]
@@ -55,6 +60,10 @@ def _value(number: int, size: int) -> bytes:
     return (b"%d" % number).ljust(size, b".")
 
 
+def _seconds(times: Collection[float]) -> str:
+    return " ".join(f"{one:.1f}" for one in times) + " s" if times else "-"
+
+
 class History:
     """The numbered messages of one test, through any number of producers and to any number of topics.
 
@@ -69,6 +78,8 @@ class History:
         self._told: dict[int, trio_kprod.Undelivered] = {}
         self._producers: list[trio_kprod.Producer] = []
         self._excused: dict[str, int] = {}
+        self._recovered: list[float] = []
+        self._left: list[float] = []
 
     @property
     def sent(self) -> int:
@@ -80,6 +91,23 @@ class History:
         """All that the history was told of."""
         return list(self._told.values())
 
+    @property
+    def left(self) -> list[float]:
+        """How many seconds leaving each producer of `open_producer` took."""
+        return self._left
+
+    @asynccontextmanager
+    async def open_producer(
+        self, bootstrap_servers: str, **settings: Any
+    ) -> AsyncIterator[trio_kprod.Producer]:
+        """A producer that tells the history of what it does not deliver; notes how long leaving it takes."""
+        async with trio_kprod.open_producer(
+            bootstrap_servers, on_undelivered=self.note, **settings
+        ) as producer:
+            yield producer
+            leaving = trio.current_time()
+        self._left.append(trio.current_time() - leaving)
+
     async def send(
         self,
         producer: trio_kprod.Producer,
@@ -90,25 +118,42 @@ class History:
         **options: Any,
     ) -> int:
         """Send the next message, of at least `size` bytes; return its number."""
-        number = self._next()
+        self._number += 1
+        number = self._number
         await producer.send(topic, _value(number, size), key=key, **options)
         self._remember(number, producer, topic, key is None and options.get("partition") is None)
         return number
 
-    def send_nowait(
+    async def gets_through(
+        self, producer: trio_kprod.Producer, topic: str, partitions: Iterable[int | None] = (None,)
+    ) -> None:
+        """Wait until a message to each of `partitions`, sent now, is delivered and all before are settled.
+
+        If one of them is told undelivered, others are sent. With ``acks=0`` "delivered" is what has been
+        written to a connection.
+        """
+        with trio.fail_after(PATIENCE):
+            missing = True
+            while missing:
+                sent = [await self.send(producer, topic, partition=one) for one in partitions]
+                try:
+                    await producer.flush()
+                except trio_kprod.DeliveryFailed as error:
+                    self.undelivered(error.undelivered)
+                missing = not self._told.keys().isdisjoint(sent)
+
+    async def recovers(
         self,
         producer: trio_kprod.Producer,
         topic: str,
-        key: bytes | None = None,
+        partitions: Iterable[int | None] = (None,),
         *,
-        size: int = 0,
-        **options: Any,
-    ) -> int:
-        """As `send`, or raise as `Producer.send_nowait` does."""
-        number = self._next()
-        producer.send_nowait(topic, _value(number, size), key=key, **options)
-        self._remember(number, producer, topic, key is None and options.get("partition") is None)
-        return number
+        since: float | None = None,
+    ) -> None:
+        """As `gets_through`; notes how long that was after `since`, which is now if it is None."""
+        start = trio.current_time() if since is None else since
+        await self.gets_through(producer, topic, partitions)
+        self._recovered.append(trio.current_time() - start)
 
     def undelivered(self, told: Iterable[trio_kprod.Undelivered]) -> None:
         """Note what was told, by `DeliveryFailed.undelivered` for example."""
@@ -123,9 +168,7 @@ class History:
         """Whatever was sent to the topic so far may be gone: it was deleted, or its log was cut."""
         self._excused[topic] = self._number
 
-    def check(
-        self, kafka: Kafka, topic: str, acks: Literal[0, 1, "all"] = "all", may_be: Collection[MayBe] = ()
-    ) -> Verdict:
+    def check(self, kafka: Kafka, topic: str, acks: Acks = "all", may_be: Collection[MayBe] = ()) -> Verdict:
         """Read the topic back and assert that nothing was lost, doubled, moved or told falsely.
 
         Args:
@@ -141,7 +184,7 @@ class History:
             with contextlib.suppress(TimeoutError):
                 wait_until(lambda: sum(kafka.end_offsets(topic).values()) >= expected, "the log is complete")
         verdict = self.judge(topic, kafka.read(topic), may_be)
-        print(f"{self._name or topic}, acks={acks}: {verdict}")
+        print(f"{self._name or topic}, acks={acks}: {verdict}; {self._times(acks)}")
         return verdict
 
     def judge(self, topic: str, records: Iterable[Record], may_be: Collection[MayBe] = ()) -> Verdict:
@@ -169,9 +212,10 @@ class History:
         assert not falsely, f"told as not written, and in the log: {sorted(falsely)[:5]}"
         assert written <= of_topic, f"in the log, and never accepted: {sorted(written - of_topic)[:5]}"
 
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
+    def _times(self, acks: Acks) -> str:
+        """With ``acks=0`` nobody says when messages arrive again."""
+        recovered = self._recovered if acks != 0 else []
+        return f"recovered after {_seconds(recovered)}, left in {_seconds(self._left)}"
 
     def _remember(self, number: int, producer: trio_kprod.Producer, topic: str, anywhere: bool) -> None:
         if producer not in self._producers:

@@ -1,43 +1,100 @@
-"""Producers that send all the time, one with each `acks`, while a test harms the Kafka they send to."""
+"""Messages that are sent all the time, while a test harms the Kafka they are sent to."""
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 import trio
 
 import trio_kprod
-from tests.kafka.cluster import PATIENCE, Cluster
+from tests.kafka.cluster import Cluster
 from tests.kafka.helpers import until
-from tests.kafka.history import History, MayBe, Verdict
+from tests.kafka.history import Acks, History, MayBe
 
-Acks = Literal[0, 1, "all"]
 _Excuses = Mapping[Acks, Collection[MayBe]]
 
-#: Partitions of each topic.
+#: How often nodes are killed one after the other.
+KILLS = int(os.environ.get("KAFKA_KILLS", "1"))
+#: Partitions of each topic of `under_load`.
 PARTITIONS = 6
-#: What each producer sends: so many messages, and then nothing for so many seconds.
+#: What is sent: so many messages, and then nothing for so many seconds.
 BURST, PAUSE = 10, 0.02
 #: Seconds that leaving may go on delivering, and may take in all (docs/design.md).
-SHUTDOWN_TIMEOUT = 5.0
+SHUTDOWN_TIMEOUT = 3.0
 LEAVING = SHUTDOWN_TIMEOUT + 1.0
 
 #: What may happen while leaders change. With 1, what only the old leader had is gone, and what was written
 #: but not answered is written again. With 0, it may overtake what still is on its way to the old leader.
-_MAY_BE: _Excuses = {"all": (), 1: ("lost", "duplicates"), 0: ("lost", "out_of_order")}
+LEADERS_CHANGE: _Excuses = MappingProxyType(
+    {"all": (), 1: ("lost", "duplicates"), 0: ("lost", "out_of_order")}
+)
 #: And while no leader changes: with 0, what had been written to a connection that ends is gone.
-_WITH_SAME_LEADERS: _Excuses = {
-    "all": (),
-    1: ["duplicates"],
-    0: ("lost", "out_of_order"),
-}
+LEADERS_STAY: _Excuses = MappingProxyType({"all": (), 1: ["duplicates"], 0: ("lost", "out_of_order")})
+
+
+def alternately(number: int) -> bytes | None:
+    """Five keys, and none."""
+    return b"key-%d" % (number % 5) if number % 2 else None
+
+
+class Sending:
+    """What goes on while something is done to a topic; see `sending`."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.stopped = False
+
+    async def more(self, count: int = 300) -> None:
+        """Wait until so many more messages were accepted."""
+        wanted = self._history.sent + count
+        await until(lambda: self._history.sent >= wanted)
+
+
+async def send_some(
+    history: History,
+    producer: trio_kprod.Producer,
+    topic: str,
+    count: int,
+    key: Callable[[int], bytes | None] = alternately,
+    size: int = 0,
+) -> None:
+    """Send so many messages as fast as the producer takes them, each with a `key` by its number, from 0."""
+    for number in range(count):
+        await history.send(producer, topic, key(number), size=size)
+
+
+@asynccontextmanager
+async def sending(
+    history: History, producer: trio_kprod.Producer, topic: str, size: int = 0
+) -> AsyncIterator[Sending]:
+    """Send five hundred messages a second at most, until the block ends."""
+    going_on = Sending(history)
+
+    async def send() -> None:
+        while not going_on.stopped:
+            await send_some(history, producer, topic, BURST, size=size)
+            await trio.sleep(PAUSE)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        yield going_on
+        going_on.stopped = True
+
+
+async def with_each(what: Callable[[Cluster, Acks], Awaitable[None]], kafka: Cluster, *every: Acks) -> None:
+    """Do it with each of these `acks`, all at the same time."""
+    async with trio.open_nursery() as nursery:
+        for acks in every:
+            nursery.start_soon(what, kafka, acks)
 
 
 class Stream:
-    """One producer, which sends to a topic of its own until `end`; every other message has a key.
+    """One producer, which sends to a topic of its own until `end`.
 
     Args:
         kafka: where the topic is read back.
@@ -59,50 +116,33 @@ class Stream:
     ) -> None:
         self.topic = topic
         self._kafka = kafka
-        self._name = name
         self._acks: Acks = acks
         self._may_be = may_be
+        self._settings = settings
         self._history = History(name)
-        self._recovered: list[float] = []
-        self._left = 0.0
         self._end = trio.Event()
         self._gone = trio.Event()
         self._producer: trio_kprod.Producer
-        self._scope = trio_kprod.open_producer(
-            acks=acks,
-            delivery_interval=0.01,
-            shutdown_timeout=SHUTDOWN_TIMEOUT,
-            on_undelivered=self._history.note,
-            **settings,
-        )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until `end`, and leave."""
-        async with self._scope as self._producer:
+        async with (
+            self._history.open_producer(
+                acks=self._acks, delivery_interval=0.01, shutdown_timeout=SHUTDOWN_TIMEOUT, **self._settings
+            ) as self._producer,
+            sending(self._history, self._producer, self.topic),
+        ):
             task_status.started()
-            while not self._end.is_set():
-                for _ in range(BURST):
-                    key = b"%d" % self._history.sent if self._history.sent % 2 else None
-                    await self._history.send(self._producer, self.topic, key)
-                await trio.sleep(PAUSE)
-            leaving = trio.current_time()
-        self._left = trio.current_time() - leaving
+            await self._end.wait()
         self._gone.set()
 
     async def gets_through(self) -> None:
-        """Wait until a message to each partition, sent now, and all before them are delivered.
-
-        With ``acks=0`` "delivered" is what has been written to a connection.
-        """
-        with trio.fail_after(PATIENCE):
-            for partition in range(PARTITIONS):
-                await self._history.send(self._producer, self.topic, partition=partition)
-            await self._producer.flush()
+        """Wait until a message to each partition, sent now, and all before them are delivered."""
+        await self._history.gets_through(self._producer, self.topic, range(PARTITIONS))
 
     async def recovers(self, since: float) -> None:
         """As `gets_through`; notes how long that was after `since`."""
-        await self.gets_through()
-        self._recovered.append(trio.current_time() - since)
+        await self._history.recovers(self._producer, self.topic, range(PARTITIONS), since=since)
 
     @property
     def oldest_age(self) -> float:
@@ -118,17 +158,14 @@ class Stream:
         self.end()
         await self._gone.wait()
 
-    def check(self) -> Verdict:
-        """What the history says, and that the producer was left in time."""
-        verdict = self._history.check(self._kafka, self.topic, self._acks, self._may_be)
-        recovered = " ".join(f"{seconds:.1f}" for seconds in self._recovered) or "-"
-        print(f"{self._name}, acks={self._acks}: recovered after {recovered} s, left in {self._left:.1f} s")
-        assert self._left <= LEAVING
-        return verdict
+    def check(self) -> None:
+        """Check the history, and that the producer was left in time."""
+        self._history.check(self._kafka, self.topic, self._acks, self._may_be)
+        assert max(self._history.left) <= LEAVING
 
 
-def _new_topic(kafka: Cluster, order: Sequence[int]) -> str:
-    """Make a topic with three replicas, led by the first node of `order`, or by all if it is empty."""
+def new_topic(kafka: Cluster, order: Sequence[int], min_insync: int) -> str:
+    """Make a topic, led by the first node of `order`; with three replicas that are spread if it is empty."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     # Those who lead from the start: an election may lose what is sent with acks of 1 and 0.
     where = (
@@ -137,7 +174,7 @@ def _new_topic(kafka: Cluster, order: Sequence[int]) -> str:
         else {"num_partitions": PARTITIONS, "replication_factor": 3}
     )
     with kafka.admin() as admin:
-        topic = {**where, "configs": {"min.insync.replicas": "2"}}
+        topic = {**where, "configs": {"min.insync.replicas": str(min_insync)}}
         admin.create_topics({name: topic}, wait_for_metadata=True)
     return name
 
@@ -146,35 +183,35 @@ class Load:
     """The streams of a scenario."""
 
     def __init__(self, streams: Collection[Stream]) -> None:
-        self._streams = streams
+        self.streams = streams
 
     @property
     def topics(self) -> list[str]:
         """Those that are sent to."""
-        return [stream.topic for stream in self._streams]
+        return [stream.topic for stream in self.streams]
 
     async def gets_through(self) -> None:
         """Wait until every stream gets through to every partition."""
         async with trio.open_nursery() as nursery:
-            for stream in self._streams:
+            for stream in self.streams:
                 nursery.start_soon(stream.gets_through)
 
     async def leaves(self) -> None:
         """Let every stream end, and wait until its producer was left."""
         async with trio.open_nursery() as nursery:
-            for stream in self._streams:
+            for stream in self.streams:
                 nursery.start_soon(stream.leaves)
 
     async def is_stuck(self) -> None:
-        """Wait until the oldest message with ``acks="all"`` has waited for three seconds."""
-        stream = next(iter(self._streams))
-        await until(lambda: stream.oldest_age > 3)
+        """Wait until the oldest message with ``acks="all"`` has waited for two seconds."""
+        stream = next(iter(self.streams))
+        await until(lambda: stream.oldest_age > 2)
 
     async def recovers(self, since: float | None = None) -> None:
         """Wait until every stream gets through to every partition again; it was harmed now, or at `since`."""
         start = trio.current_time() if since is None else since
         async with trio.open_nursery() as nursery:
-            for stream in self._streams:
+            for stream in self.streams:
                 nursery.start_soon(stream.recovers, start)
 
 
@@ -185,7 +222,8 @@ async def under_load(
     *,
     listener: str = "PLAINTEXT",
     order: Sequence[int] = (),
-    same_leaders: bool = False,
+    min_insync: int = 2,
+    may_be: _Excuses = LEADERS_CHANGE,
     **settings: Any,
 ) -> AsyncIterator[Load]:
     """A block in which producers send, with `acks` of "all", 1 and 0; afterwards all histories are checked.
@@ -195,12 +233,12 @@ async def under_load(
         name (str): the scenario's.
         listener (str): what the producers connect to.
         order: the nodes that have the replicas, the first of which leads all; spread if it is empty.
-        same_leaders (bool): whether all leaders keep their leaderships.
+        min_insync (int): how many replicas a message with ``acks="all"`` needs.
+        may_be: what may happen to messages with each `acks`.
         **settings: more of the producers'.
     """
     settings = {"bootstrap_servers": kafka.servers(listener), **settings}
-    may_be = _WITH_SAME_LEADERS if same_leaders else _MAY_BE
-    topics = [await trio.to_thread.run_sync(_new_topic, kafka, order) for _ in may_be]
+    topics = [await trio.to_thread.run_sync(new_topic, kafka, order, min_insync) for _ in may_be]
     streams = [
         Stream(kafka, topic, name, acks, may_be[acks], **settings)
         for topic, acks in zip(topics, may_be, strict=True)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
-import pytest
-import trustme
-from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from tests.kafka.admin import configure_topic, create_partitions, elect_preferred, move
 from tests.kafka.cluster import Cluster, Kafka, Record, brokers_seen_by, wait_until
-from tests.kafka.listeners import PASSWORD, USER
-
-
-def produce(bootstrap_servers: str, topic: str, count: int, **config: Any) -> None:
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **config)
-    with contextlib.closing(producer):
-        for number in range(count):
-            producer.send(topic, b"%d" % number, partition=0, timestamp_ms=1_700_000_000_000 + number)
-        producer.flush()
+from tests.kafka.helpers import produce_with_kafka_python
 
 
 def test_read_returns_what_was_produced(kafka: Kafka) -> None:
     topic = kafka.new_topic(partitions=2)
-    produce(kafka.bootstrap_servers, topic, 3)
+    produce_with_kafka_python(kafka.bootstrap_servers, topic, 3)
     assert kafka.read(topic) == [
         Record(0, number, None, b"%d" % number, [], 1_700_000_000_000 + number) for number in range(3)
     ]
@@ -35,7 +21,7 @@ def test_read_returns_what_was_produced(kafka: Kafka) -> None:
 
 def test_a_killed_node_comes_back_with_its_data(breakable: Cluster) -> None:
     topic = breakable.new_topic()
-    produce(breakable.bootstrap_servers, topic, 5)
+    produce_with_kafka_python(breakable.bootstrap_servers, topic, 5)
     breakable.kill()
     assert not breakable.nodes[0].running
     breakable.restore()
@@ -45,12 +31,12 @@ def test_a_killed_node_comes_back_with_its_data(breakable: Cluster) -> None:
 def test_a_frozen_node_goes_on(breakable: Cluster) -> None:
     breakable.pause()
     breakable.restore()
-    produce(breakable.bootstrap_servers, breakable.new_topic(), 1)
+    produce_with_kafka_python(breakable.bootstrap_servers, breakable.new_topic(), 1)
 
 
 def test_two_nodes_go_on_when_the_third_is_killed(three_nodes: Cluster) -> None:
     topic = three_nodes.new_topic(replication_factor=3)
-    produce(three_nodes.bootstrap_servers, topic, 5)
+    produce_with_kafka_python(three_nodes.bootstrap_servers, topic, 5)
     leader = three_nodes.leader(topic)
     three_nodes.kill(leader)
     alive = next(node for node in three_nodes.nodes if node.running)
@@ -58,28 +44,6 @@ def test_two_nodes_go_on_when_the_third_is_killed(three_nodes: Cluster) -> None:
     three_nodes.restore()
     assert three_nodes.leader(topic) != leader
     assert three_nodes.end_offsets(topic) == {0: 5}
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_sasl(secured: Cluster, mechanism: str) -> None:
-    topic = secured.new_topic()
-    produce(
-        secured.servers("SASL"),
-        topic,
-        1,
-        security_protocol="SASL_PLAINTEXT",
-        sasl_mechanism=mechanism,
-        sasl_plain_username=USER,
-        sasl_plain_password=PASSWORD,
-    )
-    assert secured.end_offsets(topic) == {0: 1}
-
-
-def test_tls(secured: Cluster, authority: trustme.CA) -> None:
-    topic = secured.new_topic()
-    with authority.cert_pem.tempfile() as cafile:
-        produce(secured.servers("TLS"), topic, 1, security_protocol="SSL", ssl_cafile=cafile)
-    assert secured.end_offsets(topic) == {0: 1}
 
 
 def test_topics_are_changed(own_cluster: Cluster) -> None:
@@ -98,7 +62,7 @@ def test_topics_are_changed(own_cluster: Cluster) -> None:
 
 def test_partitions_are_moved(three_nodes: Cluster) -> None:
     topic = three_nodes.new_topic()
-    produce(three_nodes.bootstrap_servers, topic, 5)
+    produce_with_kafka_python(three_nodes.bootstrap_servers, topic, 5)
     move(three_nodes, topic, 0, [2, 3])
     elect_preferred(three_nodes, topic)
     wait_until(lambda: three_nodes.leader(topic) == 2, "the first of the two leads")

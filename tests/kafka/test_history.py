@@ -125,7 +125,7 @@ async def test_other_topics_are_not_missed(autojump_clock: MockClock) -> None:
     broker = MemoryBroker()
     async with open_memory_producer(broker) as producer:
         await history.send(producer, "t")
-        history.send_nowait(producer, "other", size=1_000)
+        await history.send(producer, "other", size=1_000)
         await producer.flush()
         assert broker.records("other")[0].value == b"2".ljust(1_000, b".")
     assert history.sent == 2

@@ -118,7 +118,6 @@ async def test_a_refusal_that_is_tried_again(
         producer.abort()
         with pytest.raises(trio_kprod.DeliveryFailed, match="NOT_ENOUGH_REPLICAS"):
             await receipt
-    three_nodes.restore()
     assert recorder.total("send_messages", "sent_message_count") == 0
     assert recorder.total("send_messages", "message_count") > 1
     assert (topic, "NOT_ENOUGH_REPLICAS") in {

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import pytest
+import trio
 
-import trio_kprod
 from tests.kafka.admin import limit_client
 from tests.kafka.cluster import Cluster
 from tests.kafka.conftest import own
 from tests.kafka.helpers import until
-from tests.kafka.history import History
+from tests.kafka.history import Acks, History
+from tests.kafka.load import send_some, with_each
 
-Acks = Literal[0, 1, "all"]
-
-#: What producers with the client id "greedy" may write, in bytes a second.
+#: What each client id may write, in bytes a second.
 QUOTA = 100_000
 
 #: Shorter than the throttles, in seconds.
 TIMEOUT = 0.5
+
+#: How many messages of a kilobyte each producer sends.
+MESSAGES = 500
 
 
 @pytest.fixture(scope="module")
@@ -29,45 +30,32 @@ def thrifty() -> Iterator[Cluster]:
     for cluster in own(
         quota_window_num="3", quota_window_size_seconds="1", socket_receive_buffer_bytes="16384"
     ):
-        limit_client(cluster, "greedy", QUOTA)
+        limit_client(cluster, None, QUOTA)
         yield cluster
 
 
-@pytest.mark.parametrize("acks", ["all", 1])
-async def test_a_throttle_longer_than_requests_may_take(thrifty: Cluster, acks: Acks) -> None:
+async def test_a_throttle_longer_than_requests_may_take(thrifty: Cluster) -> None:
     """Several requests are in flight when the first response tells of it, and the block is left meanwhile."""
+    await with_each(send_too_much, thrifty, "all", 1, 0)
+
+
+async def send_too_much(thrifty: Cluster, acks: Acks) -> None:
+    """With ``acks=0`` nobody tells of a throttle: the broker reads no further, so writes stop."""
     history = History("throttled")
     topic = thrifty.new_topic(partitions=3)
-    async with trio_kprod.open_producer(
+    async with history.open_producer(
         thrifty.bootstrap_servers,
         acks=acks,
-        client_id="greedy",
-        request_timeout_ms=round(TIMEOUT * 1000),
-        batch_size=30_000,
-        delivery_threshold=1,
-    ) as producer:
-        for _ in range(800):
-            await history.send(producer, topic, size=1000)
-        await until(lambda: producer.statistics().throttles > 0)
-    now = producer.statistics()
-    assert now.throttled_time > 2 * TIMEOUT
-    verdict = history.check(thrifty, topic, acks)
-    assert (verdict.sent, verdict.in_log) == (800, 800)
-
-
-async def test_without_responses_nobody_tells_of_a_throttle(thrifty: Cluster) -> None:
-    """With ``acks=0`` the broker reads no further, so writes stop."""
-    history = History("throttled, without responses")
-    topic = thrifty.new_topic()
-    async with trio_kprod.open_producer(
-        thrifty.bootstrap_servers,
-        acks=0,
-        client_id="greedy",
+        client_id=f"greedy-{acks}",
         request_timeout_ms=round(TIMEOUT * 1000),
         batch_size=30_000,
         send_buffer_bytes=16_384,
         delivery_threshold=1,
     ) as producer:
-        for _ in range(800):
-            await history.send(producer, topic, size=1000)
-    history.check(thrifty, topic, 0)
+        await send_some(history, producer, topic, MESSAGES, size=1000)
+        if acks != 0:
+            await until(lambda: producer.statistics().throttles > 0)
+    if acks != 0:
+        assert producer.statistics().throttled_time > 2 * TIMEOUT
+    verdict = await trio.to_thread.run_sync(history.check, thrifty, topic, acks)
+    assert (verdict.sent, verdict.in_log) == (MESSAGES, MESSAGES)

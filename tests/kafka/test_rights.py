@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import trio
@@ -12,12 +12,11 @@ import trio_kprod
 from tests.kafka.admin import allow, forbid, forbid_all
 from tests.kafka.cluster import PATIENCE, Cluster
 from tests.kafka.conftest import own
-from tests.kafka.helpers import load, until
-from tests.kafka.history import History, number_of
+from tests.kafka.helpers import until
+from tests.kafka.history import Acks, History, number_of
 from tests.kafka.listeners import PASSWORD, USER, sasl
+from tests.kafka.load import sending
 from tests.kafka.node import RIGHTS
-
-Acks = Literal[0, 1, "all"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def no_rights_are_left(guarded: Cluster) -> Iterator[None]:
 
 def open_producer(cluster: Cluster, history: History, **settings: Any) -> Any:
     """A producer of `USER`."""
-    return trio_kprod.open_producer(
+    return history.open_producer(
         cluster.servers("SASL"),
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="PLAIN",
@@ -44,7 +43,6 @@ def open_producer(cluster: Cluster, history: History, **settings: Any) -> Any:
         delivery_threshold=20,
         delivery_interval=0.1,
         shutdown_timeout=PATIENCE,
-        on_undelivered=history.note,
         **settings,
     )
 
@@ -63,14 +61,13 @@ async def test_write_is_given_taken_and_given_again(
     allow(guarded, "WRITE", topic)
     async with (
         open_producer(guarded, history, acks=acks, topic_timeout=1) as producer,
-        load(history, producer, topic) as going_on,
+        sending(history, producer, topic) as going_on,
     ):
         await going_on.more()
         await change(forbid, guarded, "WRITE", topic)
         await until(lambda: len(history.told) > 100)
         await change(allow, guarded, "WRITE", topic)
-        delivered = producer.statistics().delivered
-        await until(lambda: producer.statistics().delivered > delivered)
+        await history.recovers(producer, topic)
         await going_on.more()
     assert "grant the operation Write on the topic" in caplog.text
     assert all("TOPIC_AUTHORIZATION_FAILED" in str(one.cause) for one in history.told)
@@ -86,7 +83,7 @@ async def test_write_is_taken_and_nobody_waits_for_an_answer(
     allow(guarded, "WRITE", topic)
     async with (
         open_producer(guarded, history, acks=0, topic_timeout=1) as producer,
-        load(history, producer, topic) as going_on,
+        sending(history, producer, topic) as going_on,
     ):
         await going_on.more()
         await change(forbid, guarded, "WRITE", topic)
@@ -113,12 +110,13 @@ async def test_a_topic_that_may_not_even_be_seen(
     allow(guarded, "WRITE", other)
     async with (
         open_producer(guarded, history, acks=acks, topic_timeout=1) as producer,
-        load(history, producer, other) as going_on,
+        sending(history, producer, other) as going_on,
     ):
         await history.send(producer, hidden)
         await until(lambda: bool(history.told))
         await going_on.more()
         await change(allow, guarded, "WRITE", hidden)
+        await history.recovers(producer, hidden)
         while not await read_beyond(guarded, hidden, 0):
             await history.send(producer, hidden)
     assert "TOPIC_AUTHORIZATION_FAILED" in str(history.told[0].cause)
@@ -150,7 +148,7 @@ async def test_idempotence_is_not_granted(guarded: Cluster, history: History) ->
         await change(allow, guarded, "IDEMPOTENT_WRITE")
         await send_until(lambda: is_told(history, "TOPIC_AUTHORIZATION_FAILED"), history, producer, topic)
         await change(allow, guarded, "WRITE", topic)
-        await send_until(lambda: producer.statistics().delivered > 0, history, producer, topic)
+        await history.recovers(producer, topic)
     history.check(guarded, topic)
 
 

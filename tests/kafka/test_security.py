@@ -14,12 +14,20 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 import trio_kprod
 from tests.kafka.cluster import PATIENCE, Cluster
-from tests.kafka.conftest import key_and_certificate, own
+from tests.kafka.conftest import own
+from tests.kafka.helpers import produce_with_kafka_python
 from tests.kafka.history import History
 from tests.kafka.listeners import PASSWORD, USER, sasl, sasl_over, tls, unsigned_token
+from tests.kafka.load import send_some
 from tests.overheard import overhearing
 
 #: How many messages a client that may deliver sends.
@@ -58,6 +66,12 @@ class Tokens:
             raise self._error
         self.given.append(self._token or unsigned_token())
         return self.given[-1]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """The certificate authority of the node with TLS."""
+    return trustme.CA()
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +119,19 @@ def cluster(
     yield from own(listeners=listeners)
 
 
+def key_and_certificate(
+    authority: trustme.CA, path: Path, *names: str, not_after: datetime | None = None
+) -> Path:
+    """Write one PEM file as Kafka reads it: the key must be PKCS 8, which trustme's is not."""
+    issued = authority.issue_cert(*(names or ("127.0.0.1", "localhost")), not_after=not_after)
+    key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    )
+    return path
+
+
 def client(protocol: str, files: Files, mechanism: str = "PLAIN", password: str = PASSWORD) -> dict[str, Any]:
     """The settings of a client that does everything right."""
     options: dict[str, Any] = {"security_protocol": protocol}
@@ -145,10 +172,20 @@ async def test_what_is_right_delivers(
         options["ssl_certfile"] = getattr(files, more["ssl_certfile"])
     topic = cluster.new_topic(partitions=2)
     history = History(f"{port} {more.get('mechanism', '')}".strip())
-    async with trio_kprod.open_producer(cluster.servers(port), **options) as producer:
-        for number in range(MESSAGES):
-            await history.send(producer, topic, b"%d" % (number % 7) if number % 2 else None)
+    async with history.open_producer(cluster.servers(port), **options) as producer:
+        await send_some(history, producer, topic, MESSAGES)
     history.check(cluster, topic)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mechanism"), [("SSL", ""), *(("SASL_PLAINTEXT", one) for one in MECHANISMS[:3])]
+)
+def test_another_client_delivers(protocol: str, mechanism: str, cluster: Cluster, files: Files) -> None:
+    """What is told to be wrong below is not wrong with the broker."""
+    topic = cluster.new_topic()
+    settings = client(protocol, files, mechanism)
+    produce_with_kafka_python(cluster.servers(protocol), topic, 1, **settings)
+    assert cluster.end_offsets(topic) == {0: 1}
 
 
 class Connections(trio_kprod.Instrument):
@@ -171,7 +208,7 @@ async def test_a_new_proof_every_three_seconds(cluster: Cluster, files: Files) -
     async def deliver(protocol: str, watch: Connections) -> None:
         options = client(protocol, files, "OAUTHBEARER")
         tokens = options["sasl_oauth_token_provider"]
-        async with trio_kprod.open_producer(
+        async with history.open_producer(
             cluster.servers(protocol), instruments=[watch], delivery_threshold=1, **options
         ) as producer:
             with trio.fail_after(PATIENCE):
@@ -326,8 +363,13 @@ async def test_no_secret_is_told(cluster: Cluster, files: Files, caplog: pytest.
                         heard.producer(producer)
                     if mechanism == "OAUTHBEARER":
                         secrets += options["sasl_oauth_token_provider"].given
-        for case in WRONG:
+
+        async def hear(case: Wrong) -> None:
             heard.error(await _told(case, cluster, files))
+
+        async with trio.open_nursery() as nursery:
+            for case in WRONG:
+                nursery.start_soon(hear, case)
     assert len(heard.texts) > 500
     assert heard.has_any_of(secrets) == []
     history.check(cluster, topic)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +15,9 @@ import trio
 import trio_kprod
 from tests.kafka.cluster import PATIENCE, Cluster
 from tests.kafka.conftest import own
-from tests.kafka.helpers import alternately
 from tests.kafka.history import History, number_of
 from tests.kafka.jars import KAFKA_VERSION
+from tests.kafka.load import send_some, sending
 
 #: A last one with a ZooKeeper, a first one without that is meant for use, the last that could have one, that
 #: of all other tests, and the newest.
@@ -37,9 +37,9 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def cluster(version: str) -> Iterator[Cluster]:
+def cluster(version: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """One node of this version."""
-    yield from own(version=version)
+    yield from [request.getfixturevalue("own_cluster")] if version == KAFKA_VERSION else own(version=version)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -52,29 +52,27 @@ async def test_each_codec(cluster: Cluster, version: str, codec: Any, history: H
                 raise AssertionError("it does not know the codec")
         return
     topic = cluster.new_topic(partitions=3)
-    async with trio_kprod.open_producer(
-        cluster.bootstrap_servers, compression_type=codec, delivery_threshold=100, on_undelivered=history.note
+    async with history.open_producer(
+        cluster.bootstrap_servers, compression_type=codec, delivery_threshold=100
     ) as producer:
-        await send(history, producer, topic, 2_000, size=100)
+        await send_some(history, producer, topic, 2_000, size=100)
     assert not history.told
     history.check(cluster, topic)
 
 
 async def test_a_node_that_is_killed_under_load(cluster: Cluster, history: History) -> None:
+    """It dies with requests in flight, whose answers are lost, while more is sent."""
     topic = cluster.new_topic(partitions=3)
-    async with trio_kprod.open_producer(
-        cluster.bootstrap_servers,
-        delivery_threshold=100,
-        shutdown_timeout=PATIENCE,
-        on_undelivered=history.note,
+    async with history.open_producer(
+        cluster.bootstrap_servers, delivery_threshold=100, shutdown_timeout=PATIENCE
     ) as producer:
-        await send(history, producer, topic, 5_000)
+        await send_some(history, producer, topic, 5_000)
         await producer.flush()
-        await send(history, producer, topic, 5_000)
-        cluster.kill()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send, history, producer, topic, 5_000)
+        async with sending(history, producer, topic):
+            await send_some(history, producer, topic, 5_000)
+            cluster.kill()
             await trio.to_thread.run_sync(cluster.restore)
+            await history.recovers(producer, topic, range(3))
     assert not history.told
     history.check(cluster, topic)
 
@@ -82,12 +80,10 @@ async def test_a_node_that_is_killed_under_load(cluster: Cluster, history: Histo
 async def test_a_refused_message_fails_alone(cluster: Cluster, history: History) -> None:
     """A compacted topic takes no message without a key."""
     topic = cluster.new_topic(cleanup_policy="compact")
-    async with trio_kprod.open_producer(
-        cluster.bootstrap_servers, delivery_threshold=100, on_undelivered=history.note
-    ) as producer:
-        await send(history, producer, topic, 400, key=lambda _: b"key")
+    async with history.open_producer(cluster.bootstrap_servers, delivery_threshold=100) as producer:
+        await send_some(history, producer, topic, 400, key=lambda _: b"key")
         refused = await history.send(producer, topic)
-        await send(history, producer, topic, 400, key=lambda _: b"key")
+        await send_some(history, producer, topic, 400, key=lambda _: b"key")
     assert_told(history, refused)
     history.check(cluster, topic)
 
@@ -95,12 +91,10 @@ async def test_a_refused_message_fails_alone(cluster: Cluster, history: History)
 async def test_a_message_above_the_limit_fails_alone(cluster: Cluster, history: History) -> None:
     """Above that of the topic, and below our own."""
     topic = cluster.new_topic(max_message_bytes="10000")
-    async with trio_kprod.open_producer(
-        cluster.bootstrap_servers, delivery_threshold=100, on_undelivered=history.note
-    ) as producer:
-        await send(history, producer, topic, 200, size=100)
+    async with history.open_producer(cluster.bootstrap_servers, delivery_threshold=100) as producer:
+        await send_some(history, producer, topic, 200, size=100)
         refused = await history.send(producer, topic, size=50_000)
-        await send(history, producer, topic, 200, size=100)
+        await send_some(history, producer, topic, 200, size=100)
     assert_told(history, refused, "MESSAGE_TOO_LARGE")
     history.check(cluster, topic)
 
@@ -108,12 +102,10 @@ async def test_a_message_above_the_limit_fails_alone(cluster: Cluster, history: 
 async def test_a_large_message(cluster: Cluster, history: History) -> None:
     """As large as both sides may be told to take."""
     topic = cluster.new_topic(max_message_bytes="5000000")
-    async with trio_kprod.open_producer(
-        cluster.bootstrap_servers, max_request_size=4_000_000, on_undelivered=history.note
-    ) as producer:
-        await send(history, producer, topic, 10)
+    async with history.open_producer(cluster.bootstrap_servers, max_request_size=4_000_000) as producer:
+        await send_some(history, producer, topic, 10)
         await history.send(producer, topic, size=3_900_000)
-        await send(history, producer, topic, 10)
+        await send_some(history, producer, topic, 10)
     assert not history.told
     history.check(cluster, topic)
 
@@ -124,19 +116,6 @@ async def test_an_older_kafka_is_refused() -> None:
         with pytest.raises(trio_kprod.ConnectFailed, match=r"older than Kafka 0\.11, .*; upgrade it"):
             async with trio_kprod.open_producer(cluster.bootstrap_servers, connect_timeout=PATIENCE):
                 raise AssertionError("it speaks another format")
-
-
-async def send(
-    history: History,
-    producer: trio_kprod.Producer,
-    topic: str,
-    count: int,
-    key: Callable[[int], bytes | None] = alternately,
-    size: int = 0,
-) -> None:
-    """Send so many more, each with a `key` by its number."""
-    for number in range(count):
-        await history.send(producer, topic, key(number), size=size)
 
 
 def assert_told(history: History, number: int, name: str = "") -> None:
