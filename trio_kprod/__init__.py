@@ -21,7 +21,7 @@ in your loop
 `_delivery`            the delivery task, the timer task, `settle`: from the queue to the client and back
 `_buffer`, `_demand`   what was taken from the queue; when it is handed to the client
 `_outcomes`            what became of messages: counts, instruments
-`_receipts`            the outcome of one message, for whoever asks
+`_receipts`            the outcome of one message, for any task that asks
 `_telling`             where an undelivered message is reported: flush, callback, end of the block
 `_ending`              refusing, giving up, crashing
 `_ledger`              which accepted messages are unsettled

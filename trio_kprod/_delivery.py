@@ -9,7 +9,7 @@ which is what waits and what is in flight.
 `_buffer`      what waits and what is in flight
 `_demand`      when to submit what waits
 `_outcomes`    counts, instruments
-`_receipts`    the outcome of one message, for whoever asks
+`_receipts`    the outcome of one message, for any task that asks
 `_telling`     failures, flushes and `on_undelivered`
 `_ending`      refusing, giving up, crashing
 =============  =========================================================================================

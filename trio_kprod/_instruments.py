@@ -137,7 +137,7 @@ class Instrument:
         """
 
     def topic_error(self, *, topic: str, error: BaseException) -> None:
-        """A broker refused messages of this topic, or no broker knows it; they may yet be tried again.
+        """A broker refused messages of this topic, or no broker knows it. They may still be sent again.
 
         ruby-kafka: ``topic_error.producer``.
         """

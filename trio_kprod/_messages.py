@@ -157,12 +157,12 @@ class RecordMetadata(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A message that was accepted and of which no broker said that it is in the log.
+    """A message that was accepted, and that no broker has confirmed to be in the log.
 
     Attributes:
         message (Message): the message as it was accepted.
         maybe_written (bool): False is a promise: it is not in the log and never will be. True means
-            that it may be in the log, or may yet appear: sending it again may duplicate it.
+            that it may be in the log, or may still appear: sending it again may duplicate it.
         cause (BaseException): why it was given up.
     """
 

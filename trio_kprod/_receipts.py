@@ -1,4 +1,4 @@
-"""Receipts: the outcome of one message, for whoever asks.
+"""Receipts: the outcome of one message, for any task that asks.
 
 A message is *tracked* from the send that makes its receipt to its outcome. If a task waits for the receipt,
 that receipt tells of a failure. If none does, a task may still ask the receipt later: `_telling` keeps the

@@ -105,7 +105,7 @@ class ProduceExchange(Exchange):
     Args:
         request (Request): the core's.
         version (int): the highest that the broker takes.
-        acks (int): how many replicas the broker shall wait for.
+        acks (int): how many replicas the broker waits for.
         timeout (float): how long we wait for the response.
         started_at (float): when it was queued.
     """

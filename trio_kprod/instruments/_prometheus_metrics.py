@@ -48,7 +48,7 @@ class Metrics:
             "topic", "cause", "maybe_written",
         )  # fmt: skip
         self.topic_errors = counter(
-            "topic_errors", "Refusals by brokers, which may yet be tried again.", "topic", "error"
+            "topic_errors", "Refusals by brokers; the messages may be sent again.", "topic", "error"
         )
         self.batch_messages = histogram("batch_messages", "Messages of acknowledged batches.", _MESSAGES)
         self.delivery_seconds = histogram(
