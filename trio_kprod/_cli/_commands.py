@@ -29,7 +29,7 @@ def _connection_options(command: _F) -> _F:
     options = (
         click.option(
             "-b", "--bootstrap-servers", "servers", metavar="HOST:PORT[,...]",
-            help=f"Where Kafka is. Else the file's, {VARIABLE}'s, or localhost:9092.",
+            help=f"Where Kafka is. Default: the file's, then {VARIABLE}'s, then localhost:9092.",
         ),
         click.option(
             "--config", "file", type=_FILE,
@@ -58,7 +58,7 @@ def main() -> None:
 @click.option("-f", "--file", "path", type=_FILE, help="Default: standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Lines are objects: value, key, headers, partition, …")
 @click.option("--base64", "base64", is_flag=True, help="In JSON, values and keys are base64.")
-@click.option("--key-separator", metavar="TEXT", help="What stands between key and value of a plain line.")
+@click.option("--key-separator", metavar="TEXT", help="The text between key and value of a plain line.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
 @click.option("--partition", type=click.IntRange(0), help="For all lines that name none.")
 @click.option("--on-bad-line", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
