@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 import trio_kprod
+from tests.kafka.classes import keep_classes
 from tests.kafka.cluster import Kafka, some_kafka
 from tests.kafka.jars import Unavailable
 from tests.kafka.java import QUICK_START
@@ -79,6 +80,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def kafka() -> Iterator[Kafka]:
     """A real Apache Kafka with one node; skips, saying why, where there is none to be had."""
     try:
+        if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+            keep_classes()
         with some_kafka(java_options=QUICK_START) as running:
             yield running
     except Unavailable as error:

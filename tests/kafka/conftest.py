@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import mark_kafka, without_kafka
+from tests.kafka.classes import keep_classes
 from tests.kafka.cluster import Cluster
 from tests.kafka.history import History
 from tests.kafka.jars import Unavailable
@@ -72,6 +73,7 @@ def own(nodes: int = 1, **options: Any) -> Iterator[Cluster]:
     if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         pytest.skip("KAFKA_BOOTSTRAP_SERVERS names someone else's Kafka, which is not ours to break")
     try:
+        keep_classes()
         cluster = Cluster(nodes, **options)
     except Unavailable as error:
         without_kafka(str(error))

@@ -47,7 +47,7 @@ def kafka_jars(version: str = KAFKA_VERSION) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trio_kprod"
     jars = cache / f"kafka-jars-{version}"
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{jars.name}.lock"):
+    with locked(cache / f"{jars.name}.lock"):
         if not jars.is_dir():
             _fetch(version, jars)
     return jars
@@ -64,7 +64,8 @@ def check_java() -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Generator[None, None, None]:
+def locked(path: Path) -> Generator[None, None, None]:
+    """A block that one process at a time is in."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

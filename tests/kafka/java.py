@@ -21,6 +21,11 @@ rootLogger.appenderRef.file.ref = file
 """
 
 
+def classes_of(jars: Path) -> Path:
+    """Where `keep_classes` keeps what a Java machine has loaded from these jars."""
+    return jars.with_name(f"{jars.name}-classes.jsa")
+
+
 class Java:
     """A class path, and a directory for what its programs log and print.
 
@@ -54,9 +59,11 @@ class Java:
 
     def command(self, main: str, *arguments: str) -> list[str]:
         """How a program is called."""
+        classes = classes_of(self._jars)
         return [
             "java",
             "-Xmx1g",
+            *([f"-XX:SharedArchiveFile={classes}"] if classes.exists() else []),
             *self._options,
             f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}",
             "-Dzookeeper.jmx.log4j.disable=true",  # it wants a log4j 1 of its own
