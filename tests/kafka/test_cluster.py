@@ -5,7 +5,7 @@ from __future__ import annotations
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from tests.kafka.admin import configure_topic, create_partitions, elect_preferred, move
-from tests.kafka.cluster import Cluster, Kafka, Record, brokers_seen_by, wait_until
+from tests.kafka.cluster import Cluster, Kafka, Record, wait_until
 from tests.kafka.helpers import produce_with_kafka_python
 
 
@@ -32,18 +32,6 @@ def test_a_frozen_node_goes_on(breakable: Cluster) -> None:
     breakable.pause()
     breakable.restore()
     produce_with_kafka_python(breakable.bootstrap_servers, breakable.new_topic(), 1)
-
-
-def test_two_nodes_go_on_when_the_third_is_killed(three_nodes: Cluster) -> None:
-    topic = three_nodes.new_topic(replication_factor=3)
-    produce_with_kafka_python(three_nodes.bootstrap_servers, topic, 5)
-    leader = three_nodes.leader(topic)
-    three_nodes.kill(leader)
-    alive = next(node for node in three_nodes.nodes if node.running)
-    wait_until(lambda: brokers_seen_by(alive.ports["PLAINTEXT"]) == 2, "the death is noticed")
-    three_nodes.restore()
-    assert three_nodes.leader(topic) != leader
-    assert three_nodes.end_offsets(topic) == {0: 5}
 
 
 def test_topics_are_changed(own_cluster: Cluster) -> None:
