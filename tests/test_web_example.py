@@ -318,6 +318,7 @@ def test_at_sigterm_what_has_begun_is_answered_and_what_begins_then_is_refused(p
             for path in ("/orders", "/orders/strict"):
                 refused = client.post(path, content=b"too late")
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        running.process.send_signal(signal.SIGTERM)  # a second one changes nothing
         broker.resume()
         assert begun.result(PATIENCE).status_code == 201
         printed, errors = running.process.communicate(timeout=PATIENCE)

@@ -34,20 +34,29 @@ DELIVERY_ENDS_WITHIN = 20.0
 
 async def run(make_app: Callable[[Orders], Any]) -> None:
     options = _options()
-    registry = CollectorRegistry()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with (
-            _some_kafka(options.bootstrap_servers) as servers,
-            trio_kprod.open_producer(
-                servers,
-                delivery_interval=0.05,
-                delivery_threshold=500,
-                shutdown_timeout=DELIVERY_ENDS_WITHIN,
-                instruments=(PrometheusInstrument(registry=registry),),
-            ) as producer,
-        ):
-            orders = Orders(producer, registry)
-            await _serve(make_app(orders), options.port, partial(_wait_for_signal, signals, orders))
+        try:
+            await _serve_until_told(make_app, options, signals)
+        finally:
+            await _ignore(signals)
+
+
+async def _serve_until_told(
+    make_app: Callable[[Orders], Any], options: argparse.Namespace, signals: AsyncIterator[int]
+) -> None:
+    registry = CollectorRegistry()
+    async with (
+        _some_kafka(options.bootstrap_servers) as servers,
+        trio_kprod.open_producer(
+            servers,
+            delivery_interval=0.05,
+            delivery_threshold=500,
+            shutdown_timeout=DELIVERY_ENDS_WITHIN,
+            instruments=(PrometheusInstrument(registry=registry),),
+        ) as producer,
+    ):
+        orders = Orders(producer, registry)
+        await _serve(make_app(orders), options.port, partial(_wait_for_signal, signals, orders))
     now = producer.statistics()
     print(f"ended: {now.accepted} orders accepted, {now.delivered} delivered", flush=True)
 
@@ -64,10 +73,16 @@ async def _serve(app: Any, port: int, told_to_end: Callable[[], Awaitable[None]]
 
 
 async def _wait_for_signal(signals: AsyncIterator[int], orders: Orders) -> None:
-    """For the first one. Further ones are ignored: what was accepted is on its way."""
-    async for _ in signals:
-        await orders.close()
-        return
+    await anext(signals)
+    await orders.close()
+
+
+async def _ignore(signals: AsyncIterator[int]) -> None:
+    """Take the signals that came after the first. trio raises those that nobody has taken once more when its
+    receiver ends: the program would be killed by SIGTERM, although all is delivered."""
+    with trio.move_on_after(0.01, shield=True):
+        async for _ in signals:
+            pass
 
 
 @asynccontextmanager
