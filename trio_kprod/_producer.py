@@ -96,7 +96,7 @@ class Producer(Generic[K, V]):
                 compacted topic. It is not given to the serializer.
             key: bytes, or what `key_serializer` takes. Messages with the same key go to the same partition.
             headers: pairs of str and bytes (or None).
-            partition: where to send it, from 0; by default the key decides, or the producer if there is none.
+            partition: where to send it, from 0; by default the key decides; without a key, the producer.
             timestamp_ms: milliseconds since 1970, by default now.
 
         Raises:
@@ -133,7 +133,7 @@ class Producer(Generic[K, V]):
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> None:
-        """Accept a message for delivery, waiting for room if there is none.
+        """Accept a message for delivery. Waits while the queue or the buffer is full.
 
         As `send_nowait`, but never raises `BufferOverflow`. Tasks are served in the order in which they came;
         one that sends to a topic that is new or makes no progress does not hold up the others. Returning
@@ -686,7 +686,7 @@ def open_producer(
         connect_timeout: how long opening may take. It ends earlier if a broker refuses our credentials or
             certificate, or if we refuse its certificate. It also ends earlier if each bootstrap server has
             failed twice in a row because it speaks another protocol or the token provider raised.
-        shutdown_timeout: how long leaving may take. It adds to whatever timeout is around the block.
+        shutdown_timeout: how long leaving may take. It adds to a timeout that is around the block.
         own_thread: whether the Kafka client runs in a thread of its own. False makes it a task of the
             caller's loop: round trips take two thirds of the time, but what keeps that loop busy delays
             deliveries and timeouts, and the client delays the other tasks.

@@ -97,8 +97,8 @@ class AnyBroker:
 
         It ends earlier if waiting does not help: if a broker refuses our credentials or we refuse its
         certificate (`SetupFailed.fatal`), or if the last two failures of every bootstrap server are
-        `SetupFailed.lasting`. Everything else may pass: nobody listens yet, a name is not known yet, nothing
-        responds, or a proxy accepts and closes because there is no Kafka behind it yet.
+        `SetupFailed.lasting`. Every other failure may pass: no broker listens yet, a name is not
+        known yet, nothing responds, or a proxy accepts and closes because there is no Kafka behind it yet.
         """
         timeout = self._settings.connect_timeout
         in_vain = False

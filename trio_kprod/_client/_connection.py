@@ -163,11 +163,11 @@ class Connection:
         return own.response
 
     def version(self, request_class: Any) -> int | None:
-        """The highest version of a request that both sides speak; None if there is none."""
+        """The highest version of a request that both sides speak, or None if they share no version."""
         return self._handshake.version(request_class)
 
     def usable_version(self, request_class: Any, lowest: int) -> int:
-        """The same, but raises `SetupFailed` if there is none, or none from `lowest` on."""
+        """The same. Raises `SetupFailed` if they share no version, or only versions below `lowest`."""
         return self._handshake.usable_version(request_class, lowest)
 
     # -----------------------------------------------------------------------------------------------------

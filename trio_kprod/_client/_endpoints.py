@@ -191,7 +191,7 @@ class Endpoints:
             pace.is_proven = True
             self.settings.logger.info("connected to %s (node %s)", name_of(pace.address), pace.node)
             self.reporter.observe("connected", broker=name_of(pace.address))
-            for other in self._paces_at(pace.address):  # nobody fails to connect there any more
+            for other in self._paces_at(pace.address):  # no attempt to connect there fails any more
                 other.troubles.pop(SetupFailed, None)
                 other.final = None
             self.log.over(name_of(pace.address), "responds again")

@@ -185,7 +185,7 @@ class Handshake:
         return wants if self._settings.client_certificate is None else ""
 
     def version(self, request_class: Any) -> int | None:
-        """The highest version of a request that both sides speak; None if there is none."""
+        """The highest version of a request that both sides speak, or None if they share no version."""
         if request_class.API_KEY not in self._versions:
             return None
         lowest, highest = self._versions[request_class.API_KEY]
@@ -193,7 +193,7 @@ class Handshake:
         return version if version >= max(lowest, 0) else None
 
     def usable_version(self, request_class: Any, lowest: int) -> int:
-        """The same, but raises `SetupFailed` if there is none, or none from `lowest` on."""
+        """The same. Raises `SetupFailed` if they share no version, or only versions below `lowest`."""
         version = self.version(request_class)
         if version is None or version < lowest:
             offered = self._versions.get(request_class.API_KEY)

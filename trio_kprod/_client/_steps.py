@@ -25,7 +25,7 @@ T = TypeVar("T")
 D = TypeVar("D")  # what a step has decided
 
 #: How long the thread that abandons a client waits for the end of a step, in seconds. Its loop stands still
-#: meanwhile. A step holds the lock for milliseconds, since whatever may take long runs `unlocked`, so only a
+#: meanwhile. A step holds the lock for milliseconds, since calls that may take long run `unlocked`, so only a
 #: machine that gives the client's thread no time at all, or a bug, takes longer.
 _STEP_PATIENCE = 1.0
 
@@ -130,7 +130,7 @@ class Steps(Generic[D]):
                 self.run()
                 with self._sleep:
                     await self._wake_up.wait()
-            # An abandoned client ends quietly: whatever it ends by, the other thread has told all outcomes.
+            # An abandoned client ends quietly: the other thread has told all outcomes already.
             if self._error is not None and self.life is not Life.ABANDONED:
                 raise self._error
         finally:

@@ -23,7 +23,7 @@ class Chain:
     """Sequence numbers of one partition under one producer id and epoch (KIP-98).
 
     A partition's epoch is the client's own counter: a broker takes a higher one with sequence 0 at any
-    time (KIP-360), and from then on refuses whatever is still under way under the lower one. A fresh
+    time (KIP-360), and from then on refuses batches that are still under way under the lower one. A fresh
     producer id would fence nothing, so "start afresh" always means `next_epoch`, until epochs run out.
     """
 

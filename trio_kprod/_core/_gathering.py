@@ -60,7 +60,7 @@ class Gathering:
         return True
 
     def _young_until(self, node: int) -> float:
-        """When the latest request stops being young; 0 if it is not young now, or there is none."""
+        """When the latest request is no longer young; 0 if no request is young now."""
         latest = next(reversed(self._in_flight.get(node, {}).values()), None)
         if latest is None or latest + YOUNG <= self._outbox.now:
             return 0

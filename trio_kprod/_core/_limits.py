@@ -34,8 +34,8 @@ class RequestLimits:
         self._outbox = outbox
         self._limits: dict[int, tuple[int, float]] = {}  # by node, with the time until which each holds
         self._halved: set[int] = set()  # nodes that are limited because of a single batch
-        self._passed: dict[int, int] = {}  # the largest request that got a response since then
-        self._too_large: dict[int, tuple[int, float]] = {}  # the smallest message that failed, likewise
+        self._passed: dict[int, int] = {}  # the largest request that a node answered lately
+        self._too_large: dict[int, tuple[int, float]] = {}  # the smallest message given up, and until when
         self._unanswerable: dict[int, _Unanswerable] = {}
 
     def of(self, node: int) -> float:

@@ -65,7 +65,7 @@ class Rules:
 class Abandoned(BaseException):
     """Code that the core calls raises this through the core, when it must not be touched any more.
 
-    It is no Exception, so that nobody takes it for an error of that code.
+    It is no Exception, so that no handler takes it for an error of that code.
     """
 
 
